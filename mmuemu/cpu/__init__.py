@@ -1,0 +1,1 @@
+"""Unicorn and nothing else: state window, rings, traps, translation engines."""

@@ -1,0 +1,433 @@
+"""One CPU: a Unicorn engine with real rings, traps that come back to us, and translation by our tables."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from enum import Enum
+from typing import Final, Protocol
+
+from unicorn import Uc, UcError, unicorn_const
+from unicorn import x86_const as x86
+
+from mmuemu.cpu import library, window
+from mmuemu.cpu.engines import ENGINES, Engine
+from mmuemu.cpu.internals import Internals
+from mmuemu.cpu.ports import install_ports
+from mmuemu.cpu.traps import NoHandler, Trap, TrapHandler
+from mmuemu.cpu.window import StateWindow, check_layout
+from mmuemu.errors import MmuemuError, UsageError
+from mmuemu.mmu.state import PagingState
+from mmuemu.x86.exceptions import Vector
+from mmuemu.x86.registers import MSR_EFER, RFLAGS_ARITHMETIC
+
+DEFAULT_CONTROLS: Final = PagingState(cr3=0, cr0=0x8001_0033, cr4=0x0003_06A0, efer=0xD01)
+"""Paging with WP, NX and global pages on; SMEP and SMAP are added by whoever has a kernel to protect."""
+_CODE_FLAGS: Final = {0: 0x00AF_9B00, 3: 0x00AF_FB00}
+_STACK_FLAGS: Final = {0: 0x00CF_9300, 3: 0x00CF_F300}
+_SELECTORS: Final = {0: (0x10, 0x18), 3: (0x33, 0x2B)}
+_NEVER: Final = 0x0FFF_FFFF_FFFF_F000
+"""An address that no code reaches, for ``until``."""
+
+
+class Ram(Protocol):
+    """Guest RAM: ``qwords[physical >> 3]``, and where the host keeps it."""
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def address(self) -> int: ...
+
+    @property
+    def qwords(self) -> memoryview: ...
+
+
+class Stop(Enum):
+    """Why a run ended."""
+
+    REQUESTED = "requested"
+    """Somebody called :meth:`Cpu.stop`."""
+    HALTED = "halted"
+    """``hlt`` in ring 0."""
+    LIMIT = "limit"
+    """The instruction limit."""
+    INTERRUPTED = "interrupted"
+    """:meth:`Cpu.interrupt`, from another thread."""
+    UNTIL = "until"
+    """The address given as ``until``."""
+
+
+class Cpu:
+    """An x86-64 CPU over guest RAM.
+
+    ``ram`` is mapped at physical 0. ``mmu`` chooses the translation engine (``python`` or ``native``). ``uc`` may
+    be an engine of the caller's (64-bit x86, nothing mapped where RAM goes). ``handler`` takes the traps.
+    """
+
+    def __init__(
+        self, ram: Ram, *, mmu: str = "python", uc: Uc | None = None, handler: TrapHandler | None = None
+    ) -> None:
+        if mmu not in ENGINES:
+            raise UsageError(f"unknown MMU engine {mmu!r}: choose {' or '.join(ENGINES)}")
+        check_layout()
+        self.ram = ram
+        self.handler: TrapHandler = handler or NoHandler()
+        self.owns_uc = uc is None
+        self.uc = uc if uc is not None else _new_uc()
+        self.handle = library.handle(self.uc)
+        self.window = StateWindow(self.uc)
+        self.internals = Internals(self.handle)
+        self.hooks = library.Hooks(self.uc)
+        self.instructions = 0
+        self.tsc: Callable[[], int] | None = None
+        self._error: BaseException | None = None
+        self._trap: Trap | None = None
+        self._trap_state: bytes | None = None
+        self._stop: Stop | None = None
+        self._interrupted = False
+        self._rip = ctypes.c_uint64()
+        self._rip_pointer = ctypes.byref(self._rip)
+        self._rip_id = ctypes.c_int(x86.UC_X86_REG_RIP)
+        self._flags_id = ctypes.c_int(x86.UC_X86_REG_EFLAGS)
+        _map_ram(self.uc, ram)
+        self.engine: Engine = ENGINES[mmu](self)
+        self.engine.install()
+        self._install_hooks()
+
+    # -- traps ---------------------------------------------------------------------------------------------------
+
+    def _install_hooks(self) -> None:
+        hooks = self.hooks
+        hooks.add(unicorn_const.UC_HOOK_INTR, library.INTR, self._on_interrupt)
+        hooks.add(unicorn_const.UC_HOOK_INSN_INVALID, library.BOOL, self._on_invalid)
+        hooks.add(unicorn_const.UC_HOOK_INSN, library.VOID, self._on_syscall, x86.UC_X86_INS_SYSCALL)
+        hooks.add(unicorn_const.UC_HOOK_INSN, library.BOOL, self._on_rdtsc, x86.UC_X86_INS_RDTSC)
+        hooks.add(unicorn_const.UC_HOOK_INSN, library.BOOL, self._on_rdtscp, x86.UC_X86_INS_RDTSCP)
+        install_ports(self)
+
+    def _on_interrupt(self, _uc: int, vector: int) -> None:
+        try:
+            state = self.window
+            state.save()
+            d = state.d
+            page_fault = vector == Vector.PF
+            address = state.q[window.Q_CR2] if page_fault else 0
+            error_code = d[window.D_ERROR_CODE]
+            cpl = d[window.D_HFLAGS] & 3
+            software = d[window.D_ERROR_CODE + 1] != 0
+            rip = state.q[window.Q_RIP]
+            if page_fault and not software:
+                self.engine.count_fault()
+                resolved = self.handler.page_fault(address & ~0xFFF, error_code)
+            else:
+                resolved = False
+            d[window.D_OLD_EXCEPTION] = window.NO_EXCEPTION
+            state.restore()
+            if not resolved:
+                if vector not in _HAS_ERROR_CODE or software:
+                    error_code = 0
+                self.raise_trap(Trap(vector, error_code, rip, address, cpl, software))
+        except BaseException as error:
+            self.fail(error)
+
+    def _on_invalid(self) -> bool:
+        try:
+            state = self.window
+            state.save()
+            self.raise_trap(Trap(Vector.UD, 0, state.q[window.Q_RIP], 0, state.d[window.D_HFLAGS] & 3))
+        except BaseException as error:
+            self.fail(error)
+        return False
+
+    def _on_syscall(self) -> None:
+        try:
+            self.handler.syscall()
+        except BaseException as error:
+            self.fail(error)
+
+    def _on_rdtsc(self) -> bool:
+        try:
+            return self._read_tsc(auxiliary=False)
+        except BaseException as error:
+            self.fail(error)
+            return False
+
+    def _on_rdtscp(self) -> bool:
+        try:
+            return self._read_tsc(auxiliary=True)
+        except BaseException as error:
+            self.fail(error)
+            return False
+
+    def _read_tsc(self, *, auxiliary: bool) -> bool:
+        """RDTSC and RDTSCP by :attr:`tsc`; False lets the engine read the host's counter."""
+        if self.tsc is None:
+            return False
+        value = self.tsc()
+        state = self.window
+        state.save()
+        state.q[window.Q_RAX] = value & 0xFFFF_FFFF
+        state.q[window.Q_RDX] = value >> 32 & 0xFFFF_FFFF
+        if auxiliary:
+            state.q[window.Q_RCX] = 0
+        state.restore()
+        return True
+
+    def raise_trap(self, trap: Trap, state: bytes | None = None) -> None:
+        """From a hook: end emulation and give ``trap`` to the handler (with ``state`` put back first)."""
+        if self._trap is None:
+            self._trap = trap
+            self._trap_state = state
+        library.emu_stop(self.handle)
+
+    def fail(self, error: BaseException) -> None:
+        """From a hook: end emulation and raise ``error`` out of :meth:`run`."""
+        if self._error is None:
+            self._error = error
+        library.emu_stop(self.handle)
+
+    # -- running -------------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """End the run after the current instruction (from a hook or a trap handler)."""
+        self._stop = Stop.REQUESTED
+        library.emu_stop(self.handle)
+
+    def interrupt(self) -> None:
+        """End the run from another thread; call again until it has ended (a stop between two stretches is lost)."""
+        self._interrupted = True
+        library.emu_stop(self.handle)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether :meth:`interrupt` was called since the last run began."""
+        return self._interrupted
+
+    def run(self, *, max_instructions: int | None = None, until: int | None = None) -> Stop:
+        """Run from RIP until something stops it; traps go to the handler on the way.
+
+        ``max_instructions`` bounds this call (:attr:`instructions` counts only when it is given). Raises what a
+        hook raised, and :class:`UcError` for a failure of the engine itself.
+        """
+        self._stop = None
+        self._interrupted = False
+        remaining = max_instructions
+        if self.owns_uc:
+            self.uc.ctl_set_exits([] if until is None else [until])
+        while True:
+            if remaining is not None and remaining <= 0:
+                return Stop.LIMIT
+            if until is not None and self.rip == until:
+                return Stop.UNTIL
+            status = library.emu_start(self.handle, self.rip, until or _NEVER, 0, remaining or 0)
+            if remaining is not None:
+                remaining -= self._count(remaining)
+            if self._error is not None:
+                error, self._error = self._error, None
+                self._trap = None
+                raise error
+            trap = self._trap or self.engine.take_fault()
+            if trap is not None:
+                self._deliver(trap)
+                if isinstance(self.handler, NoHandler):
+                    return Stop.REQUESTED
+            elif status:
+                raise UcError(status)
+            elif self._stop is None and not self._interrupted and (remaining is None or remaining > 0):
+                return Stop.UNTIL if until is not None and self.rip == until else Stop.HALTED
+            if self._stop is not None:
+                return self._stop
+            if self._interrupted:
+                return Stop.INTERRUPTED
+
+    def _count(self, limit: int) -> int:
+        executed = self.internals.executed(limit)
+        if executed is None:
+            raise MmuemuError("this Unicorn does not say how many instructions it ran: install unicorn>=2.1.4,<2.2")
+        self.instructions += executed
+        return executed
+
+    def _deliver(self, trap: Trap) -> None:
+        state, self._trap, self._trap_state = self._trap_state, None, None
+        if state is not None:
+            self.window.load(state)
+            self.window.restore()
+        if trap.vector == Vector.GP and trap.error_code == 0 and not trap.software:
+            trap = self._stack_fault(trap)
+        self.handler.trap(trap)
+
+    def _stack_fault(self, trap: Trap) -> Trap:
+        """#SS(0) in place of #GP(0) where a stack access was not canonical (SDM volume 1, section 3.3.7.1)."""
+        from mmuemu.cpu.decode import is_non_canonical_stack_access
+
+        self.window.save()
+        code = self.read_linear(trap.rip, 15)
+        if code and is_non_canonical_stack_access(code, trap.rip, self.window):
+            return Trap(Vector.SS, 0, trap.rip, 0, trap.cpl)
+        return trap
+
+    # -- state ---------------------------------------------------------------------------------------------------
+
+    @property
+    def rip(self) -> int:
+        library.reg_read(self.handle, self._rip_id, self._rip_pointer)
+        return self._rip.value
+
+    @rip.setter
+    def rip(self, value: int) -> None:
+        self.set_registers(rip=value)
+
+    @property
+    def rflags(self) -> int:
+        """RFLAGS, arithmetic flags included."""
+        library.reg_read(self.handle, self._flags_id, self._rip_pointer)
+        return self._rip.value
+
+    @property
+    def cpl(self) -> int:
+        """The current privilege level."""
+        self.window.save()
+        return self.window.d[window.D_HFLAGS] & 3
+
+    def registers(self) -> dict[str, int]:
+        """General registers, RIP and RFLAGS by lower-case name."""
+        flags = self.rflags
+        self.window.save()
+        return {name: self.window.q[index] for name, index in window.REGISTERS.items()} | {"rflags": flags}
+
+    def set_registers(self, **values: int) -> None:
+        """Set general registers, ``rip`` and ``rflags`` by lower-case name."""
+        state = self.window
+        state.save()
+        for name, value in values.items():
+            if name == "rflags":
+                state.set_rflags(value)
+            elif name in window.REGISTERS:
+                state.q[window.REGISTERS[name]] = value & 0xFFFF_FFFF_FFFF_FFFF
+            else:
+                raise UsageError(f"no register {name!r}: {', '.join(window.REGISTERS)}, rflags")
+        state.restore()
+
+    def set_ring(self, ring: int) -> None:
+        """Put the CPU into ring 0 or 3 of 64-bit mode: CS, SS and the privilege level the engine goes by."""
+        state = self.window
+        state.save()
+        put_ring(state, ring, *_SELECTORS[ring])
+        state.restore()
+
+    def set_bases(self, *, fs: int | None = None, gs: int | None = None, kernel_gs: int | None = None) -> None:
+        """Set the FS and GS bases and what ``swapgs`` exchanges."""
+        state = self.window
+        state.save()
+        for index, value in ((window.FS.base, fs), (window.GS.base, gs), (window.Q_KERNEL_GS_BASE, kernel_gs)):
+            if value is not None:
+                state.q[index] = value
+        state.restore()
+
+    def bases(self) -> tuple[int, int]:
+        """The FS and GS bases."""
+        self.window.save()
+        return self.window.q[window.FS.base], self.window.q[window.GS.base]
+
+    @property
+    def paging(self) -> PagingState:
+        """The paging state in force."""
+        self.window.save()
+        q = self.window.q
+        return PagingState(q[window.Q_CR3], q[window.Q_CR0], q[window.Q_CR4], q[window.Q_EFER])
+
+    def set_paging(self, state: PagingState) -> None:
+        """Load EFER, CR4, CR3 and CR0, in the order that turns paging on, and drop cached translations."""
+        uc = self.uc
+        uc.msr_write(MSR_EFER, state.efer)
+        uc.reg_write(x86.UC_X86_REG_CR4, state.cr4)
+        uc.reg_write(x86.UC_X86_REG_CR3, state.cr3)
+        uc.reg_write(x86.UC_X86_REG_CR0, state.cr0)
+        self.engine.flush()
+
+    def flush_tlb(self) -> None:
+        """Drop every cached translation: after any table change that removes or weakens a present entry."""
+        self.engine.flush()
+
+    def read_linear(self, address: int, count: int) -> bytes:
+        """Up to ``count`` bytes at a linear address by supervisor rights, stopping at the first unmapped page."""
+        from mmuemu.mmu.walk import page_walker
+
+        state = self.paging
+        walker = page_walker(self.ram.qwords, state)
+        out = b""
+        memory = self.ram.qwords.cast("B")
+        while len(out) < count:
+            here = address + len(out)
+            found = walker(state.root, here, 0, False, True, [], None)
+            if found < 0:
+                break
+            start = (found & ~0xFFF) | (here & 0xFFF)
+            out += bytes(memory[start : min((start | 0xFFF) + 1, start + count - len(out))])
+        return out
+
+    def close(self) -> None:
+        """Remove the hooks and free the state window; the CPU cannot run afterwards."""
+        self.hooks.close()
+        self.window.close()
+
+
+_HAS_ERROR_CODE: Final = frozenset({8, 10, 11, 12, 13, 14, 17, 21})
+
+
+def put_ring(state: StateWindow, ring: int, code: int, stack: int) -> None:
+    """Write 64-bit code and stack segments of ``ring`` into a saved window (SDM volume 3, section 5.8.8)."""
+    d, q = state.d, state.q
+    for segment, selector, flags in (
+        (window.CS, code, _CODE_FLAGS[ring]),
+        (window.SS, stack, _STACK_FLAGS[ring]),
+    ):
+        d[segment.selector] = selector
+        q[segment.base] = 0
+        d[segment.limit] = 0xFFFF_FFFF
+        d[segment.flags] = flags
+    d[window.D_HFLAGS] = (
+        d[window.D_HFLAGS] & ~window.HFLAG_CPL
+    ) | ring | window.HFLAG_CS32 | window.HFLAG_SS32 | window.HFLAG_CS64 | window.HFLAG_LMA
+
+
+def enter_kernel(cpu: Cpu) -> None:
+    """What ``syscall`` does (SDM volume 2, SYSCALL), from the syscall hook: RCX, R11, RFLAGS, CS, SS, RIP."""
+    flags = cpu.rflags
+    state = cpu.window
+    state.save()
+    q, d = state.q, state.d
+    q[window.Q_RCX] = q[window.Q_RIP] + 2
+    q[window.Q_R11] = flags
+    q[window.Q_RIP] = q[window.Q_LSTAR] - 2
+    kept = flags & ~q[window.Q_FMASK]
+    q[window.Q_RFLAGS] = kept & ~(RFLAGS_ARITHMETIC | 0x400) | 2
+    q[window.Q_CC_SRC] = kept & RFLAGS_ARITHMETIC
+    d[window.D_CC_OP] = window.CC_OP_EFLAGS
+    d[window.D_DF] = 0xFFFF_FFFF if kept & 0x400 else 1
+    code = q[window.Q_STAR] >> 32 & 0xFFFC
+    d[window.CS.selector] = code
+    d[window.CS.flags] = 0x00AF_9B00
+    d[window.SS.selector] = code + 8
+    d[window.SS.flags] = 0x00CF_9300
+    d[window.D_HFLAGS] &= ~window.HFLAG_CPL
+    state.restore()
+
+
+def _new_uc() -> Uc:
+    uc = Uc(unicorn_const.UC_ARCH_X86, unicorn_const.UC_MODE_64)
+    uc.ctl_set_cpu_model(x86.UC_CPU_X86_ICELAKE_SERVER)
+    uc.ctl_exits_enabled(True)
+    uc.ctl_set_exits([])
+    return uc
+
+
+def _map_ram(uc: Uc, ram: Ram) -> None:
+    for start, end, _ in uc.mem_regions():
+        if start < ram.size:
+            raise UsageError(
+                f"this Uc has memory mapped at {start:#x}-{end + 1:#x}, where guest RAM (0-{ram.size:#x}) goes: "
+                "attach first, or map it above"
+            )
+    uc.mem_map_ptr(0, ram.size, unicorn_const.UC_PROT_ALL, ram.address)

@@ -1,0 +1,47 @@
+"""Questions about one instruction, answered with capstone (imported here only, since it takes 100 ms)."""
+
+from __future__ import annotations
+
+from mmuemu.cpu.window import Q_RSP, REGISTERS, StateWindow
+from mmuemu.x86.paging import is_canonical
+
+_STACK_MNEMONICS = frozenset({"push", "pop", "call", "ret", "enter", "leave", "pushfq", "popfq", "iretq", "pushf"})
+
+
+def disassemble(code: bytes, address: int) -> str | None:
+    """The first instruction of ``code`` in Intel syntax, or None when it decodes to nothing."""
+    import capstone
+
+    engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+    for _, _, mnemonic, operands in engine.disasm_lite(code, address, 1):
+        return f"{mnemonic} {operands}".strip()
+    return None
+
+
+def is_non_canonical_stack_access(code: bytes, address: int, state: StateWindow) -> bool:
+    """Whether the instruction at ``address`` reaches a non-canonical address through the stack segment.
+
+    ``state`` is a saved window. RSP and RBP as a base imply SS unless an FS or GS override stands before them
+    (SDM volume 1, section 3.7.4).
+    """
+    import capstone
+    from capstone import x86
+
+    engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+    engine.detail = True
+    for instruction in engine.disasm(code, address, 1):
+        if instruction.mnemonic in _STACK_MNEMONICS and not is_canonical(state.q[Q_RSP]):
+            return True
+        for operand in instruction.operands:
+            if operand.type != x86.X86_OP_MEM or operand.mem.segment in (x86.X86_REG_FS, x86.X86_REG_GS):
+                continue
+            base = instruction.reg_name(operand.mem.base) if operand.mem.base else ""
+            if base not in ("rsp", "rbp"):
+                continue
+            index = instruction.reg_name(operand.mem.index) if operand.mem.index else ""
+            effective = state.q[REGISTERS[base]] + operand.mem.disp
+            if index in REGISTERS:
+                effective += state.q[REGISTERS[index]] * operand.mem.scale
+            if not is_canonical(effective & 0xFFFF_FFFF_FFFF_FFFF):
+                return True
+    return False

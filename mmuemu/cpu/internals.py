@@ -1,0 +1,36 @@
+"""Two facts that Unicorn keeps in ``struct uc_struct`` and offers no call for.
+
+``emu_counter`` is how many instructions a counted run has executed; ``invalid_addr`` is the exact address of an
+access that the fill hook refused (the hook itself sees the page only). Offsets are those of Unicorn 2.1.4; each
+read is checked against something known, and ``None`` says that it did not match.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Final
+
+from mmuemu.x86.paging import PAGE_MASK
+
+_EMU_COUNTER: Final = 1368
+_EMU_COUNT: Final = 1376
+_INVALID_ADDRESS: Final = 1416
+
+
+class Internals:
+    """Views of those fields of one engine."""
+
+    def __init__(self, handle: ctypes.c_void_p) -> None:
+        base = handle.value or 0
+        self._counter = ctypes.c_uint64.from_address(base + _EMU_COUNTER)
+        self._count = ctypes.c_uint64.from_address(base + _EMU_COUNT)
+        self._invalid = ctypes.c_uint64.from_address(base + _INVALID_ADDRESS)
+
+    def fault_address(self, page: int) -> int | None:
+        """The exact address of the access just refused on ``page``."""
+        address = self._invalid.value
+        return address if address & ~PAGE_MASK == page else None
+
+    def executed(self, count: int) -> int | None:
+        """Instructions executed by the last run, which was started with a limit of ``count``."""
+        return min(self._counter.value, count) if self._count.value == count else None

@@ -1,0 +1,46 @@
+"""Port I/O: ``in`` and ``out`` reach the handler from ring 0, and raise #GP(0) in ring 3 (SDM volume 1, 19.5)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from unicorn import unicorn_const
+from unicorn import x86_const as x86
+
+from mmuemu.cpu import library, window
+from mmuemu.cpu.traps import Trap
+from mmuemu.x86.exceptions import Vector
+
+if TYPE_CHECKING:
+    from mmuemu.cpu.cpu import Cpu
+
+
+def install_ports(cpu: Cpu) -> None:
+    """Hook both instructions of ``cpu``."""
+    state = cpu.window
+
+    def refused() -> bool:
+        """Whether CPL > IOPL; the engine checks neither that nor the TSS's permission bitmap (there is none)."""
+        state.save()
+        cpl = state.d[window.D_HFLAGS] & 3
+        if cpl <= state.q[window.Q_RFLAGS] >> 12 & 3:
+            return False
+        cpu.raise_trap(Trap(Vector.GP, 0, state.q[window.Q_RIP], 0, cpl), state.snapshot())
+        return True
+
+    def port_out(_uc: int, port: int, size: int, value: int) -> None:
+        try:
+            if not refused():
+                cpu.handler.port_out(port, size, value)
+        except BaseException as error:
+            cpu.fail(error)
+
+    def port_in(_uc: int, port: int, size: int) -> int:
+        try:
+            return 0 if refused() else cpu.handler.port_in(port, size) & 0xFFFF_FFFF
+        except BaseException as error:
+            cpu.fail(error)
+            return 0
+
+    cpu.hooks.add(unicorn_const.UC_HOOK_INSN, library.PORT_OUT, port_out, x86.UC_X86_INS_OUT)
+    cpu.hooks.add(unicorn_const.UC_HOOK_INSN, library.PORT_IN, port_in, x86.UC_X86_INS_IN)

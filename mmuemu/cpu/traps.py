@@ -1,0 +1,74 @@
+"""Traps: what the CPU hands to whoever rules the machine, a Python kernel or the guest's own IDT."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from mmuemu.x86.exceptions import Vector, vector_name
+
+
+@dataclass(frozen=True, slots=True)
+class Trap:
+    """One exception or software interrupt, as the hardware would describe it to a handler.
+
+    ``rip`` is the faulting instruction for faults and the next one for traps (``int3``, ``int n``);
+    ``address`` is CR2 and means something for #PF only; ``error_code`` is 0 where the vector has none;
+    ``software`` is whether an ``int`` instruction raised it; ``cpl`` is the ring it came from.
+    """
+
+    vector: int
+    error_code: int
+    rip: int
+    address: int
+    cpl: int
+    software: bool = False
+
+    def __str__(self) -> str:
+        text = f"{vector_name(self.vector)} at {self.rip:#x} in ring {self.cpl}, error code {self.error_code:#x}"
+        return f"{text}, CR2 {self.address:#x}" if self.vector == Vector.PF else text
+
+
+class TrapHandler(Protocol):
+    """Who is asked when the guest cannot go on by itself.
+
+    ``page_fault``, ``syscall``, ``port_in`` and ``port_out`` run inside emulation and must be quick;
+    ``trap`` runs between two stretches of it and may change any state.
+    """
+
+    def page_fault(self, page: int, error_code: int) -> bool:
+        """Resolve a #PF in place: ``page`` is the linear address of the 4 KiB page; True means walk again."""
+
+    def trap(self, trap: Trap) -> None:
+        """Take an exception that nothing resolved: change the state, or call ``Cpu.stop``."""
+
+    def syscall(self) -> None:
+        """The guest executed ``syscall``; ``Cpu.enter_kernel`` does what the instruction does."""
+
+    def port_in(self, port: int, size: int) -> int:
+        """The value that an ``in`` of ``size`` bytes reads."""
+
+    def port_out(self, port: int, size: int, value: int) -> None:
+        """An ``out`` of ``size`` bytes."""
+
+
+class NoHandler:
+    """The handler of a machine without a kernel: nothing is resolved, the first trap stops the run."""
+
+    def __init__(self) -> None:
+        self.last: Trap | None = None
+
+    def page_fault(self, page: int, error_code: int) -> bool:
+        return False
+
+    def trap(self, trap: Trap) -> None:
+        self.last = trap
+
+    def syscall(self) -> None:
+        return None
+
+    def port_in(self, port: int, size: int) -> int:
+        return (1 << 8 * size) - 1
+
+    def port_out(self, port: int, size: int, value: int) -> None:
+        return None

@@ -1,0 +1,196 @@
+"""The state window: every register of the engine, the hidden ones too, as one block of memory.
+
+``uc_context_save`` copies the engine's ``CPUX86State`` (QEMU 5.0, ``target/i386/cpu.h``) byte for byte. One
+save, a few reads and writes through a memoryview and one restore cost less than a single ``reg_read``, and reach
+what the API hides: the privilege level, segment caches, the pending-exception bookkeeping. The layout belongs to
+one Unicorn release, so :func:`check_layout` proves it at start-up and refuses to run on another.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import Final
+
+from unicorn import Uc, unicorn_const
+from unicorn import x86_const as x86
+from unicorn.unicorn_py3.unicorn import uclib
+
+from mmuemu.cpu import library
+from mmuemu.errors import MmuemuError
+from mmuemu.x86.registers import RFLAGS_ARITHMETIC, RFLAGS_DF
+
+_HEADER: Final = 40
+"""Bytes of ``struct uc_context`` before the state."""
+_STATE_BYTES: Final = 5568
+
+# Indices of 64-bit words (Q_) and 32-bit words (D_) of the state.
+Q_RAX, Q_RCX, Q_RDX, Q_RBX, Q_RSP, Q_RBP, Q_RSI, Q_RDI = range(8)
+Q_R8, Q_R9, Q_R10, Q_R11, Q_R12, Q_R13, Q_R14, Q_R15 = range(8, 16)
+Q_RIP: Final = 16
+Q_RFLAGS: Final = 17
+Q_CC_SRC: Final = 19
+D_CC_OP: Final = 42
+D_DF: Final = 43
+D_HFLAGS: Final = 44
+Q_CR0: Final = 53
+Q_CR2: Final = 55
+Q_CR3: Final = 56
+Q_CR4: Final = 57
+Q_EFER: Final = 74
+Q_STAR: Final = 603
+Q_LSTAR: Final = 605
+Q_FMASK: Final = 607
+Q_KERNEL_GS_BASE: Final = 608
+D_ERROR_CODE: Final = 1346
+Q_DR0: Final = 675
+D_OLD_EXCEPTION: Final = 1374
+Q_PKRU: Final = 663
+
+HFLAG_CPL: Final = 3
+HFLAG_CS32: Final = 1 << 4
+HFLAG_SS32: Final = 1 << 5
+HFLAG_LMA: Final = 1 << 14
+HFLAG_CS64: Final = 1 << 15
+
+CC_OP_EFLAGS: Final = 1
+NO_EXCEPTION: Final = 0xFFFF_FFFF
+"""-1 in ``old_exception``: nothing is being delivered."""
+
+REGISTERS: Final[dict[str, int]] = {
+    name: index
+    for index, name in enumerate(
+        "rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15 rip".split()
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A segment register's place in the state: indices of its selector, base, limit and flags."""
+
+    selector: int
+    base: int
+    limit: int
+    flags: int
+
+
+def _segment(position: int) -> Segment:
+    offset = 184 + 24 * position
+    return Segment(offset // 4, (offset + 8) // 8, (offset + 16) // 4, (offset + 20) // 4)
+
+
+ES, CS, SS, DS, FS, GS, LDT, TR, GDT, IDT = (_segment(position) for position in range(10))
+
+
+class StateWindow:
+    """One preallocated copy of an engine's state; ``save`` fills it, ``restore`` makes it the engine's.
+
+    ``q`` and ``d`` view it as 64-bit and 32-bit words, by the indices of this module. The arithmetic flags of
+    RFLAGS are evaluated lazily by the engine: read them with :meth:`Cpu.rflags`, write with :meth:`set_rflags`.
+    """
+
+    def __init__(self, uc: Uc) -> None:
+        self._uc = library.handle(uc)
+        self._context = ctypes.c_void_p()
+        library.check(uclib.uc_context_alloc(self._uc, ctypes.byref(self._context)))
+        size = uclib.uc_context_size(self._uc)
+        if size < _HEADER + _STATE_BYTES or not self._context.value:
+            raise MmuemuError(f"this Unicorn's CPU state is {size} bytes; mmuemu knows that of Unicorn 2.1.4")
+        self.raw = memoryview((ctypes.c_char * size).from_address(self._context.value)).cast("B")
+        state = self.raw[_HEADER : _HEADER + _STATE_BYTES]
+        self.q = state.cast("Q")
+        self.d = state.cast("I")
+
+    def save(self) -> None:
+        """Copy the engine's state into the window."""
+        library.context_save(self._uc, self._context)
+
+    def restore(self) -> None:
+        """Make the window the engine's state; inside a hook this takes effect at once."""
+        library.context_restore(self._uc, self._context)
+
+    def set_rflags(self, value: int) -> None:
+        """Put a whole RFLAGS value into the window (the engine keeps its arithmetic part and DF elsewhere)."""
+        self.q[Q_RFLAGS] = (value & ~(RFLAGS_ARITHMETIC | RFLAGS_DF)) | 2
+        self.q[Q_CC_SRC] = value & RFLAGS_ARITHMETIC
+        self.d[D_CC_OP] = CC_OP_EFLAGS
+        self.d[D_DF] = 0xFFFF_FFFF if value & RFLAGS_DF else 1
+
+    def snapshot(self) -> bytes:
+        """The window's bytes, to be put back with :meth:`load`."""
+        return bytes(self.raw)
+
+    def load(self, snapshot: bytes) -> None:
+        """Fill the window from :meth:`snapshot`."""
+        self.raw[:] = snapshot
+
+    def close(self) -> None:
+        """Give the context back; the views must not be used afterwards."""
+        if self._context.value:
+            self.q.release()
+            self.d.release()
+            uclib.uc_context_free(self._context)
+            self._context = ctypes.c_void_p()
+
+
+_checked = False
+
+
+def check_layout() -> None:
+    """Prove once that the loaded Unicorn keeps its registers where this module says; raises MmuemuError if not."""
+    global _checked
+    if _checked:
+        return
+    uc = Uc(unicorn_const.UC_ARCH_X86, unicorn_const.UC_MODE_64)
+    wrong = _misplaced(uc)
+    if wrong:
+        version = ".".join(str(part) for part in _version())
+        raise MmuemuError(
+            f"Unicorn {version} keeps {', '.join(wrong)} elsewhere than Unicorn 2.1.4 does: "
+            "install unicorn>=2.1.4,<2.2"
+        )
+    _checked = True
+
+
+def _version() -> tuple[int, int, int]:
+    combined = uclib.uc_version(None, None)
+    return combined >> 24, combined >> 16 & 0xFF, combined >> 8 & 0xFF
+
+
+def _misplaced(uc: Uc) -> list[str]:
+    """Names of the registers that do not show up where the window expects them."""
+    sentinel = 0x1122_3344_5566_0000
+    words = {
+        "RAX": (x86.UC_X86_REG_RAX, Q_RAX),
+        "RSP": (x86.UC_X86_REG_RSP, Q_RSP),
+        "RDI": (x86.UC_X86_REG_RDI, Q_RDI),
+        "R15": (x86.UC_X86_REG_R15, Q_R15),
+        "RIP": (x86.UC_X86_REG_RIP, Q_RIP),
+        "FS base": (x86.UC_X86_REG_FS_BASE, FS.base),
+        "GS base": (x86.UC_X86_REG_GS_BASE, GS.base),
+        "CR2": (x86.UC_X86_REG_CR2, Q_CR2),
+        "CR3": (x86.UC_X86_REG_CR3, Q_CR3),
+        "DR0": (x86.UC_X86_REG_DR0, Q_DR0),
+    }
+    msrs = {"STAR": (0xC0000081, Q_STAR), "LSTAR": (0xC0000082, Q_LSTAR), "KERNEL_GS_BASE": (0xC0000102, Q_KERNEL_GS_BASE)}
+    for number, (register, index) in enumerate(words.values()):
+        uc.reg_write(register, sentinel + (index << 4) + number)
+    for number, (msr, index) in enumerate(msrs.values()):
+        uc.msr_write(msr, sentinel + (index << 4) + number)
+    window = StateWindow(uc)
+    window.save()
+    wrong = [
+        name
+        for group in (words, msrs)
+        for number, (name, (_, index)) in enumerate(group.items())
+        if window.q[index] != sentinel + (index << 4) + number
+    ]
+    if window.d[D_HFLAGS] & (HFLAG_CS64 | HFLAG_LMA | HFLAG_CPL) != HFLAG_CS64 | HFLAG_LMA and not (
+        window.d[D_HFLAGS] & HFLAG_CS64
+    ):
+        wrong.append("hflags")
+    if window.d[D_OLD_EXCEPTION] != NO_EXCEPTION:
+        wrong.append("old_exception")
+    window.close()
+    return wrong

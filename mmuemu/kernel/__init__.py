@@ -1,0 +1,1 @@
+"""The Linux kernel seen by guests: address spaces, faults, files, system calls."""

@@ -1,0 +1,177 @@
+"""Path resolution, all of it ours: component by component over the guest's tree (path_resolution(7)).
+
+The host never sees more than one component at a time, relative to a directory that is already inside the view.
+Symbolic links are followed here, in the guest's tree, so none can lead out of it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mmuemu.kernel.abi.errno import Errno, SyscallError
+from mmuemu.kernel.abi.fcntl import AT_FDCWD, MAX_SYMLINKS, NAME_MAX, PATH_MAX, X_OK
+from mmuemu.kernel.files.inode import Directory, Symlink
+
+if TYPE_CHECKING:
+    from mmuemu.kernel.files.inode import Caller, Inode
+
+
+class Resolved:
+    """Where a path led: ``parent`` and ``name`` of the last component and the ``inode`` there, or None.
+
+    ``name`` is empty when the path ended in ``.``, ``..``, ``/`` or a magic link; ``last`` is that last component
+    as written. ``slash`` tells of a trailing slash, so only a directory will do.
+    """
+
+    __slots__ = ("inode", "last", "name", "parent", "slash")
+
+    def __init__(self, parent: Directory, name: bytes, inode: Inode | None, slash: bool, last: bytes) -> None:
+        self.parent = parent
+        self.name = name
+        self.inode = inode
+        self.slash = slash
+        self.last = last
+
+    def existing(self) -> Inode:
+        """The inode; ENOENT if there is none, ENOTDIR if a directory was asked for by a trailing slash."""
+        inode = self.inode
+        if inode is None:
+            raise SyscallError(Errno.ENOENT)
+        if self.slash and not isinstance(inode, Directory):
+            raise SyscallError(Errno.ENOTDIR)
+        return inode
+
+
+def start_of(caller: Caller, dirfd: int, path: bytes) -> Directory:
+    """The directory ``path`` starts at for an ``*at`` call: root, working directory or ``dirfd``'s."""
+    if path[:1] == b"/":
+        return caller.fs.root
+    if dirfd == AT_FDCWD:
+        return caller.fs.cwd
+    inode = caller.files.get(dirfd).inode
+    if not isinstance(inode, Directory):
+        raise SyscallError(Errno.ENOTDIR)
+    return inode
+
+
+def above(directory: Directory, caller: Caller) -> Directory:
+    """``..``: the parent, through mount points, never above the caller's root."""
+    root = caller.fs.root
+    covered = caller.fs.mounts.covered
+    while directory is not root:
+        point = covered.get(directory)
+        if point is None:
+            return directory.parent
+        if not isinstance(point, Directory):
+            break
+        directory = point
+    return directory
+
+
+def resolve(caller: Caller, path: bytes, dirfd: int = AT_FDCWD, follow: bool = True) -> Resolved:
+    """Walk ``path``; ``follow`` says whether a symbolic link at the end is followed.
+
+    A missing last component is no error here: the result's ``inode`` is None. Raises SyscallError: ENOENT (empty
+    path, missing directory), ENOTDIR, EACCES (no search permission), ELOOP (over 40 links), ENAMETOOLONG.
+    """
+    if not path:
+        raise SyscallError(Errno.ENOENT)
+    if len(path) >= PATH_MAX:
+        raise SyscallError(Errno.ENAMETOOLONG)
+    current = start_of(caller, dirfd, path)
+    todo = path.split(b"/")
+    slash = todo[-1] == b""
+    todo = [c for c in todo if c]
+    todo.reverse()
+    links = 0
+    uid, gid = caller.uid, caller.gid
+    parent: Directory = current
+    inode: Inode | None = current
+    name = last = b""
+    while todo:
+        if not isinstance(inode, Directory):
+            raise SyscallError(Errno.ENOENT if inode is None else Errno.ENOTDIR)
+        current = inode
+        if not current.permits(uid, gid, X_OK):
+            raise SyscallError(Errno.EACCES)
+        last = component = todo.pop()
+        if component == b".":
+            name = b""
+            continue
+        if component == b"..":
+            inode = above(current, caller)
+            name = b""
+            continue
+        if len(component) > NAME_MAX:
+            raise SyscallError(Errno.ENAMETOOLONG)
+        parent, name = current, component
+        inode = current.find(component, caller)
+        if inode is None:
+            if todo:
+                raise SyscallError(Errno.ENOENT)
+            break
+        while inode.mounted is not None:
+            inode = inode.mounted
+        if isinstance(inode, Symlink) and (todo or follow or slash):
+            links += 1
+            if links > MAX_SYMLINKS:
+                raise SyscallError(Errno.ELOOP)
+            there = inode.jump(caller)
+            if there is not None:
+                inode, name = there, b""
+                continue
+            target = inode.read_link(caller)
+            inode, slash = _expand(caller, target, current, todo, slash)
+            name = b""
+    if name == b"" and isinstance(inode, Directory):
+        parent = inode
+    return Resolved(parent, name, inode, slash, last)
+
+
+def _expand(
+    caller: Caller, target: bytes, current: Directory, todo: list[bytes], slash: bool
+) -> tuple[Directory, bool]:
+    """Put a link's components before the rest of the walk; where to go on, and whether it must be a directory."""
+    if not target:
+        raise SyscallError(Errno.ENOENT)
+    if len(target) >= PATH_MAX:
+        raise SyscallError(Errno.ENAMETOOLONG)
+    if not todo and target[-1:] == b"/":
+        slash = True
+    todo.extend(c for c in reversed(target.split(b"/")) if c)
+    return (caller.fs.root if target[:1] == b"/" else current), slash
+
+
+def lookup(caller: Caller, path: bytes, dirfd: int = AT_FDCWD, follow: bool = True) -> Inode:
+    """The inode ``path`` names; ENOENT and the errors of :func:`resolve`."""
+    return resolve(caller, path, dirfd, follow).existing()
+
+
+def path_of(inode: Inode) -> bytes:
+    """The path an inode was last reached by, from the top of the tree, with `` (deleted)`` when it is gone."""
+    names: list[bytes] = []
+    deleted = False
+    node: Inode | None = inode
+    while node is not None:
+        covers = node.fs.covers if node is node.fs.root else None
+        if covers is not None:
+            node = covers
+            continue
+        if node.place is None:
+            break
+        directory, name = node.place
+        deleted = deleted or not directory.holds(name, node)
+        names.append(name)
+        node = directory
+    path = b"/" + b"/".join(reversed(names))
+    return path + b" (deleted)" if deleted else path
+
+
+def is_beneath(directory: Directory, top: Directory) -> bool:
+    """Whether ``directory`` is ``top`` or lies below it in the same file system."""
+    while directory is not top:
+        parent = directory.parent
+        if parent is directory:
+            return False
+        directory = parent
+    return True

@@ -1,0 +1,37 @@
+"""A task: one thread of one process, as Linux's ``task_struct`` sees it (memory, files, file-system context)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mmuemu.kernel.address_space import AddressSpace
+    from mmuemu.kernel.files.context import FsContext
+    from mmuemu.kernel.files.fdtable import FdTable
+    from mmuemu.kernel.kernel import Kernel
+    from mmuemu.kernel.user_memory import UserMemory
+
+
+@dataclass(slots=True)
+class Task:
+    """What a system call may use; ``memory`` is ``copy_from_user`` and ``copy_to_user``."""
+
+    kernel: Kernel
+    pid: int
+    mm: AddressSpace
+    memory: UserMemory
+    files: FdTable
+    fs: FsContext
+    tid: int = 0
+    ppid: int = 1
+    name: str = ""
+    exe: str = ""
+    arguments: tuple[bytes, ...] = ()
+    environment: tuple[bytes, ...] = ()
+    auxv: bytes = b""
+    clear_child_tid: int = 0
+    uid: int = 1000
+    gid: int = 1000
+    signal_actions: dict[int, bytes] = field(default_factory=dict)
+    signal_mask: int = 0

@@ -1,0 +1,1 @@
+"""Program images as plans: what goes where, with which permissions and relocations. Touches no memory."""

@@ -1,0 +1,1 @@
+"""Guest RAM, its frames, and the page tables that live in it."""

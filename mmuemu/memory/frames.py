@@ -1,0 +1,216 @@
+"""Physical frames of 4 KiB: who holds how many references, and giving unused ones back to the host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from mmuemu.errors import OutOfFrames
+from mmuemu.memory.ram import ZERO_PAGE, GuestRam, anonymous
+from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
+
+_NO_FRAME: Final = ~0x000F_FFFF_FFFF_F000
+"""Bits no frame address has; a negative number has them too."""
+_BATCH: Final = 64
+
+
+class FrameAllocator:
+    """Frames between two physical addresses, each with a reference count; the order of frames given is a
+    function of the order of calls alone.
+
+    A released frame first waits in a short list, from where it is given out again (zeroed by hand, which is
+    cheaper than a host page fault); a full list goes back to the host in as few ``madvise`` calls as
+    possible.
+    """
+
+    __slots__ = (
+        "_counts",
+        "_end",
+        "_executed",
+        "_next",
+        "_peak",
+        "_pending",
+        "_runs",
+        "_start",
+        "_stop",
+        "_zero",
+        "limit",
+        "on_free",
+        "ram",
+        "used",
+    )
+
+    def __init__(self, ram: GuestRam, start: int = 0, end: int | None = None) -> None:
+        """Manage ``[start, end)`` of ``ram``, which nobody has written yet. Raises ValueError on a bad
+        range.
+        """
+        end = ram.size if end is None else end
+        if (start | end) & _NO_FRAME or not start < end <= ram.size:
+            raise ValueError(f"no range of frames: {start:#x} to {end:#x}")
+        self.ram = ram
+        self._start = start
+        self._end = end
+        # One count a frame in memory of its own that is committed as frames get used.
+        self._counts = memoryview(anonymous(((end >> 12) * 4 + PAGE_MASK) & ~PAGE_MASK)).cast("I")
+        self._next = start
+        self._stop = end
+        self._runs: list[tuple[int, int]] = []
+        self._pending: list[int] = []
+        self._executed: set[int] = set()
+        self._zero = -1
+        self._peak = 0
+        self.used = 0
+        """Frames that have references now."""
+        self.limit = (end - start) >> 12
+        """Frames there are."""
+        self.on_free: list[Callable[[int], None]] = []
+        """Called with the frame when one that was :meth:`mark_executed` loses its last reference."""
+
+    @property
+    def free(self) -> int:
+        """Frames nobody has a reference to."""
+        return self.limit - self.used
+
+    @property
+    def peak(self) -> int:
+        """The most frames that were ever used at once."""
+        return max(self._peak, self.used)
+
+    @property
+    def zero_frame(self) -> int:
+        """The one frame that always reads as zeros; map it read-only, and :meth:`share` it for each
+        mapping.
+        """
+        if self._zero < 0:
+            self._zero = self.allocate()
+        return self._zero
+
+    def allocate(self) -> int:
+        """Physical address of a frame of zeros with one reference. Raises OutOfFrames."""
+        if self._pending:
+            frame = self._pending.pop()
+            self.ram.bytes[frame : frame + 4096] = ZERO_PAGE
+        else:
+            frame = self._next
+            if frame >= self._stop:
+                frame = self._take_run()
+            self._next = frame + 4096
+        self._counts[frame >> 12] = 1
+        self.used += 1
+        return frame
+
+    def _take_run(self) -> int:
+        """Make the most recently freed run the current one; its first frame."""
+        if not self._runs:
+            raise OutOfFrames(f"all {self.limit} frames of guest memory are in use")
+        self._next, self._stop = self._runs.pop()
+        return self._next
+
+    def allocate_run(self, count: int, align: int = PAGE_SIZE) -> int:
+        """Physical address of ``count`` neighbouring zero frames, one reference each, ``align`` bytes
+        aligned.
+
+        The lowest fitting place is taken. Raises OutOfFrames, and ValueError on a count or alignment
+        that is not a positive number, a power of two of at least 4,096.
+        """
+        if count <= 0 or align < PAGE_SIZE or align & (align - 1):
+            raise ValueError(f"no run of frames: {count} frames aligned to {align:#x}")
+        self.flush()
+        runs = self._merged_runs()
+        size = count << 12
+        fits = (i for i, (start, end) in enumerate(runs) if (start + align - 1) & -align <= end - size)
+        position = next(fits, None)
+        if position is None:
+            self._set_runs(runs)
+            raise OutOfFrames(f"no {count} neighbouring frames of guest memory are free")
+        start, end = runs[position]
+        base = (start + align - 1) & -align
+        runs[position : position + 1] = [r for r in ((start, base), (base + size, end)) if r[0] < r[1]]
+        self._set_runs(runs)
+        for index in range(base >> 12, (base + size) >> 12):
+            self._counts[index] = 1
+        self.used += count
+        return base
+
+    def _merged_runs(self) -> list[tuple[int, int]]:
+        """All free runs in address order, neighbours joined."""
+        merged: list[tuple[int, int]] = []
+        for start, end in sorted([*self._runs, (self._next, self._stop)]):
+            if merged and merged[-1][1] == start:
+                merged[-1] = (merged[-1][0], end)
+            elif start < end:
+                merged.append((start, end))
+        return merged
+
+    def _set_runs(self, runs: list[tuple[int, int]]) -> None:
+        """Continue with the lowest of ``runs`` (in address order)."""
+        self._runs = runs[::-1]
+        self._next, self._stop = self._runs.pop() if runs else (self._end, self._end)
+
+    def share(self, frame: int) -> None:
+        """One more reference to a frame in use. Raises ValueError for any other address."""
+        index = frame >> 12
+        try:
+            count = 0 if frame & _NO_FRAME else self._counts[index]
+        except IndexError:
+            count = 0
+        if not count:
+            raise ValueError(f"{frame:#x} is no frame in use")
+        self._counts[index] = count + 1
+
+    def release(self, frame: int) -> None:
+        """One reference less; without references the frame is free. Raises ValueError for a frame not in
+        use.
+        """
+        index = frame >> 12
+        try:
+            count = 0 if frame & _NO_FRAME else self._counts[index]
+        except IndexError:
+            count = 0
+        if count > 1:
+            self._counts[index] = count - 1
+            return
+        if not count:
+            raise ValueError(f"{frame:#x} is no frame in use")
+        self._counts[index] = 0
+        if self.used > self._peak:
+            self._peak = self.used
+        self.used -= 1
+        if frame in self._executed:
+            self._executed.discard(frame)
+            for callback in self.on_free:
+                callback(frame)
+        self._pending.append(frame)
+        if len(self._pending) >= _BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Give every free frame back to the host now."""
+        pending = self._pending
+        if not pending:
+            return
+        pending.sort()
+        first = previous = pending[0]
+        for frame in [*pending[1:], -1]:
+            if frame != previous + PAGE_SIZE:
+                self.ram.discard(first, previous + PAGE_SIZE - first)
+                self._runs.append((first, previous + PAGE_SIZE))
+                first = frame
+            previous = frame
+        pending.clear()
+
+    def refcount(self, frame: int) -> int:
+        """References to ``frame``; 0 for a free frame and for any address that is no frame of this
+        allocator.
+        """
+        if frame & _NO_FRAME or frame >= self._end:
+            return 0
+        return self._counts[frame >> 12]
+
+    def mark_executed(self, frame: int) -> None:
+        """Remember that code was fetched from ``frame``, until it is freed."""
+        self._executed.add(frame)
+
+    def is_executed(self, frame: int) -> bool:
+        """Whether code was fetched from ``frame`` since it was allocated."""
+        return frame in self._executed

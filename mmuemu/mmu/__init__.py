@@ -1,0 +1,1 @@
+"""The walk: one linear address, one access and one paging state in, a translation or a fault out."""
