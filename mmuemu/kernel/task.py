@@ -35,3 +35,9 @@ class Task:
     gid: int = 1000
     signal_actions: dict[int, bytes] = field(default_factory=dict)
     signal_mask: int = 0
+    pending_signals: int = 0
+    alternate_stack: tuple[int, int, int] = (0, 2, 0)
+    robust_list: int = 0
+    limits: dict[int, tuple[int, int]] = field(default_factory=dict)
+    pgid: int = 0
+    sid: int = 0

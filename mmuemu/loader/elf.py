@@ -12,10 +12,12 @@ dynamic linker that crashes, are refused here with a reason.
 from __future__ import annotations
 
 import struct
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final, NoReturn
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from mmuemu.errors import BadImage
 from mmuemu.x86.paging import PAGE_MASK, USER_TOP
@@ -85,8 +87,7 @@ class ElfType(IntEnum):
     DYN = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """One PT_LOAD: ``memsz`` bytes at ``vaddr``, the first ``filesz`` of them from the file at ``offset``.
 
     ``prot`` is an OR of PROT_READ, PROT_WRITE, PROT_EXEC; ``align`` is p_align as it stands in the file.
@@ -105,8 +106,7 @@ class Segment:
         return self.vaddr + self.memsz
 
 
-@dataclass(frozen=True, slots=True)
-class Tls:
+class Tls(NamedTuple):
     """PT_TLS: the thread-local template, ``filesz`` bytes at ``vaddr``, zero-extended to ``memsz``."""
 
     vaddr: int
@@ -116,7 +116,7 @@ class Tls:
 
 
 @dataclass(frozen=True, slots=True)
-class ElfImage:
+
     """A program, interpreter or library as data; addresses are the file's own, before any load bias."""
 
     name: str
@@ -152,21 +152,22 @@ class ElfImage:
         """The address after the last byte of the last segment (``total_mapping_size`` counts up to here)."""
         return max(segment.end for segment in self.segments)
 
+    def segment_of(self, vaddr: int, size: int) -> Segment | None:
+        """The segment whose memory covers all ``size`` bytes at ``vaddr``, or None."""
+        index = bisect_right(self.segments, vaddr, key=attrgetter("vaddr"))
+        if not index or vaddr + size > self.segments[index - 1].end:
+            return None
+        return self.segments[index - 1]
+
     def file_offset(self, vaddr: int, size: int) -> int | None:
-        """Where ``size`` bytes at ``vaddr`` lie in the file, or None when one segment's file part lacks them."""
-        for segment in self.segments:
-            within = vaddr - segment.vaddr
-            if 0 <= within and within + size <= segment.filesz:
-                return segment.offset + within
-        return None
-
-    def holds(self, vaddr: int, size: int) -> bool:
-        """Whether one segment in memory covers ``size`` bytes at ``vaddr``."""
-        return any(s.vaddr <= vaddr and vaddr + size <= s.vaddr + s.memsz for s in self.segments)
+        """Where ``size`` bytes at ``vaddr`` lie in the file, or None when no segment's file part has them."""
+        segment = self.segment_of(vaddr, size)
+        if segment is None or vaddr + size > segment.vaddr + segment.filesz:
+            return None
+        return segment.offset + vaddr - segment.vaddr
 
 
-@dataclass(frozen=True, slots=True)
-class _Header:
+class _Header(NamedTuple):
     type: ElfType
     entry: int
     phoff: int
@@ -174,9 +175,8 @@ class _Header:
     sections: tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class _ProgramHeader:
-    index: int
+class _ProgramHeader(NamedTuple):
+    number: int
     type: int
     flags: int
     offset: int
@@ -224,10 +224,9 @@ class _Reader:
             self.bad(f"has program headers of {phentsize} bytes, not {PHDR_SIZE}")
         if phnum * PHDR_SIZE > _MAX_PHDR_BYTES:
             self.bad(f"has {phnum} program headers; at most {_MAX_PHDR_BYTES // PHDR_SIZE} can be loaded")
-        if phoff + phnum * PHDR_SIZE > len(data):
-            self.bad(
-                f"is cut off: program headers end at {phoff + phnum * PHDR_SIZE:#x}, the file at {len(data):#x}"
-            )
+        end = phoff + phnum * PHDR_SIZE
+        if end > len(data):
+            self.bad(f"is cut off: its program headers end at {end:#x}, the file at {len(data):#x}")
         sections = (shoff, shnum) if shoff and shentsize == 64 and shoff + shnum * 64 <= len(data) else (0, 0)
         return _Header(ElfType(kind), entry, phoff, phnum, sections)
 
@@ -247,8 +246,8 @@ class _Reader:
     def program_headers(self, header: _Header) -> list[_ProgramHeader]:
         table = self.data[header.phoff : header.phoff + header.phnum * PHDR_SIZE]
         return [
-            _ProgramHeader(index, kind, flags, offset, vaddr, filesz, memsz, align)
-            for index, (kind, flags, offset, vaddr, _, filesz, memsz, align) in enumerate(
+            _ProgramHeader(number, kind, flags, offset, vaddr, filesz, memsz, align)
+            for number, (kind, flags, offset, vaddr, _, filesz, memsz, align) in enumerate(
                 _PROGRAM_HEADER.iter_unpack(table)
             )
         ]
@@ -271,7 +270,7 @@ class _Reader:
         for ph in headers:
             if ph.type != PT_LOAD:
                 continue
-            what = f"segment {ph.index} (PT_LOAD)"
+            what = f"segment {ph.number} (PT_LOAD)"
             self.in_user_space(what, ph)
             self.in_file(what, ph)
             if ph.filesz and (ph.vaddr - ph.offset) & PAGE_MASK:
@@ -325,9 +324,11 @@ class _Reader:
         table: dict[int, int] = {}
         for tag, value in _DYNAMIC_ENTRY.iter_unpack(self.data[ph.offset : ph.offset + size]):
             if tag == DT_NULL:
-                return table, ph.vaddr
+                break
             table[tag] = value
-        self.bad("has a dynamic table without an end (no DT_NULL)")
+        else:
+            self.bad("has a dynamic table without an end (no DT_NULL)")
+        return table, ph.vaddr
 
 
 def _phdr_vaddr(header: _Header, segments: tuple[Segment, ...]) -> int | None:

@@ -10,12 +10,14 @@ mm/util.c (``randomize_page``). Older kernels differ in two places: the break mo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from random import Random
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mmuemu.errors import BadImage
 from mmuemu.loader.elf import ElfImage, ElfType
 from mmuemu.x86.paging import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, USER_TOP
+
+if TYPE_CHECKING:
+    from random import Random
 
 _MIB: Final = 1 << 20
 _GIB: Final = 1 << 30
@@ -60,8 +62,7 @@ class Layout:
         return page_up(self.user_top - gap - ((random_pages or 0) << PAGE_SHIFT))
 
 
-@dataclass(frozen=True, slots=True)
-class Bases:
+class Bases(NamedTuple):
     """The bases of one start. A bias is what is added to an image's own addresses."""
 
     load_bias: int
@@ -74,9 +75,8 @@ class Bases:
     randomized: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Dice:
-    """Every random number of a start, drawn in one order whatever the image, so that a seed means the same."""
+class _Dice(NamedTuple):
+    """Every random number of a start, always drawn in one order: a seed means the same for every image."""
 
     stack_pages: int
     stack_shuffle: int
@@ -159,8 +159,8 @@ def choose_bases(
 ) -> Bases:
     """Choose where everything of one start goes.
 
-    ``rng`` None is Linux's ADDR_NO_RANDOMIZE. ``stack_limit`` is RLIMIT_STACK in bytes. ``interpreter`` is the
-    image PT_INTERP names; ``vdso_pages`` reserves that many pages for vvar and vDSO below it. Raises
+    ``rng`` None is Linux's ADDR_NO_RANDOMIZE. ``stack_limit`` is RLIMIT_STACK in bytes. ``interpreter`` is
+    the image PT_INTERP names; ``vdso_pages`` reserves that many pages for vvar and vDSO below it. Raises
     :class:`BadImage` when an image does not fit.
     """
     dice = _Dice.roll(layout, rng)

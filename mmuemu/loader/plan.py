@@ -1,13 +1,13 @@
 """What one image maps: page-aligned regions in the order and shape Linux makes them.
 
-Follows fs/binfmt_elf.c of Linux 6.6 and later: ``elf_map`` maps whole file pages, ``elf_load`` zeroes the rest
-of the last one when the segment is writable (``padzero``) and puts anonymous, always readable and writable
-pages (``vm_brk_flags``) where a segment outgrows its file part. Later segments replace what they overlap.
+Follows fs/binfmt_elf.c of Linux 6.6 and later: ``elf_map`` maps whole file pages, ``elf_load`` zeroes the
+rest of the last one when the segment is writable (``padzero``) and puts anonymous pages, always readable and
+writable (``vm_brk_flags``), where a segment outgrows its file part. Later segments replace what they overlap.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from mmuemu.errors import BadImage
 from mmuemu.loader.elf import PROT_EXEC, PROT_READ, PROT_WRITE, ElfImage, Segment, Tls
@@ -15,9 +15,8 @@ from mmuemu.loader.layout import Bases, page_down, page_up
 from mmuemu.x86.paging import PAGE_MASK, USER_TOP
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedRegion:
-    """Pages ``start`` to ``end`` (exclusive) with ``prot``, filled from the file at ``file_offset`` or anonymous.
+class PlannedRegion(NamedTuple):
+    """Pages ``start`` to ``end`` (exclusive) with ``prot``, from the file at ``file_offset`` or anonymous.
 
     ``zero_from`` is the address in the region's last page from which the page is zero and not the file's, or
     None. ``name`` is the image's, empty for anonymous memory. Bytes beyond the file's end are zero.
@@ -31,8 +30,7 @@ class PlannedRegion:
     zero_from: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LoadPlan:
+class LoadPlan(NamedTuple):
     """An image at its place: biased addresses, regions in ascending order without overlap."""
 
     image: ElfImage
@@ -84,9 +82,9 @@ def _put(regions: list[PlannedRegion], new: PlannedRegion) -> None:
     while regions and regions[-1].end > new.start:
         last = regions.pop()
         if last.start < new.start:
-            regions.append(replace(last, end=new.start, zero_from=None))
+            regions.append(last._replace(end=new.start, zero_from=None))
     if regions and _continues(regions[-1], new):
-        new = replace(new, start=regions[-1].start, file_offset=regions.pop().file_offset)
+        new = new._replace(start=regions[-1].start, file_offset=regions.pop().file_offset)
     regions.append(new)
 
 
@@ -98,7 +96,7 @@ def _plan(image: ElfImage, bias: int, brk_start: int) -> LoadPlan:
     for segment in image.segments:
         for region in _segment_regions(segment, bias, image.name):
             _put(regions, region)
-    tls = replace(image.tls, vaddr=image.tls.vaddr + bias) if image.tls else None
+    tls = image.tls._replace(vaddr=image.tls.vaddr + bias) if image.tls else None
     phdr = (bias + (image.phdr_vaddr or 0)) & 0xFFFF_FFFF_FFFF_FFFF
     return LoadPlan(image, tuple(regions), bias, entry, phdr, brk_start, tls)
 

@@ -12,8 +12,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from mmuemu.errors import BadImage
-from mmuemu.loader.symbols import SHN_ABS, STB_WEAK, STT_GNU_IFUNC, STT_TLS, Symbol, dynamic_symbols
-from mmuemu.loader.tables import RELA_SIZE, SymbolTable, Table, relocation_tables, symbol_table
+from mmuemu.loader.symbols import dynamic_symbols
+from mmuemu.loader.tables import (
+    SHN_ABS,
+    STB_WEAK,
+    STT_GNU_IFUNC,
+    STT_TLS,
+    Symbol,
+    SymbolTable,
+    Table,
+    relocation_tables,
+    symbol_table,
+)
 
 if TYPE_CHECKING:
     from mmuemu.loader.elf import ElfImage, Segment, Tls
@@ -31,9 +41,12 @@ R_IRELATIVE: Final = 37
 
 TYPE_NAMES: Final = dict(
     enumerate(
-        "NONE 64 PC32 GOT32 PLT32 COPY GLOB_DAT JUMP_SLOT RELATIVE GOTPCREL 32 32S 16 PC16 8 PC8 DTPMOD64 DTPOFF64"
-        " TPOFF64 TLSGD TLSLD DTPOFF32 GOTTPOFF TPOFF32 PC64 GOTOFF64 GOTPC32 GOT64 GOTPCREL64 GOTPC64 GOTPLT64"
-        " PLTOFF64 SIZE32 SIZE64 GOTPC32_TLSDESC TLSDESC_CALL TLSDESC IRELATIVE RELATIVE64".split()
+        (  # noqa: SIM905 - a list of forty strings reads worse
+            "NONE 64 PC32 GOT32 PLT32 COPY GLOB_DAT JUMP_SLOT RELATIVE GOTPCREL 32 32S 16 PC16 8 PC8 DTPMOD64"
+            " DTPOFF64 TPOFF64 TLSGD TLSLD DTPOFF32 GOTTPOFF TPOFF32 PC64 GOTOFF64 GOTPC32 GOT64 GOTPCREL64"
+            " GOTPC64 GOTPLT64 PLTOFF64 SIZE32 SIZE64 GOTPC32_TLSDESC TLSDESC_CALL TLSDESC IRELATIVE"
+            " RELATIVE64"
+        ).split()
     )
 )
 
@@ -123,14 +136,11 @@ class _Relocator:
 
     def target(self, vaddr: int, what: str, size: int = 8) -> int:
         """The biased address of ``size`` bytes at ``vaddr``, which must lie in one segment."""
-        last = self.last
-        if not (last.vaddr <= vaddr and vaddr + size <= last.end):
-            for last in self.image.segments:
-                if last.vaddr <= vaddr and vaddr + size <= last.end:
-                    break
-            else:
-                self.bad(f"{what} changes {size} bytes at {vaddr:#x}, outside every segment")
-            self.last = last
+        if not (self.last.vaddr <= vaddr and vaddr + size <= self.last.end):
+            segment = self.image.segment_of(vaddr, size)
+            if segment is None:
+                self.bad(f"{what} refers to {vaddr:#x}, outside every segment")
+            self.last = segment
         return vaddr + self.bias
 
     def relr(self, table: Table) -> None:
@@ -160,7 +170,7 @@ class _Relocator:
 
     def rela(self, table: Table) -> None:
         for offset, info, addend in _RELA.iter_unpack(
-            self.image.data[table.offset : table.offset + table.size // RELA_SIZE * RELA_SIZE]
+            self.image.data[table.offset : table.offset + table.size]
         ):
             kind, index = info & 0xFFFF_FFFF, info >> 32
             if kind == R_RELATIVE:
@@ -217,7 +227,7 @@ class _Relocator:
             if symbol is not None:
                 image, bias = self.modules[module]
                 size = min(symbol.size, wanted.size)
-                if not image.holds(symbol.value, size):
+                if image.segment_of(symbol.value, size) is None:
                     raise BadImage(image.name, f"defines {wanted.name!r} outside its segments")
                 where = self.target(offset, f"R_X86_64_COPY of {wanted.name!r}", size)
                 self.out.copies.append(Copy(where, symbol.value + bias, size))
@@ -263,9 +273,9 @@ def relocate(image: ElfImage, bias: int, others: Sequence[Loaded] = ()) -> Reloc
     """Every change that relocating ``image``, loaded at ``bias``, makes.
 
     Symbols are looked up in the image itself, then in ``others``, pairs of image and bias. Ask
-    :func:`~mmuemu.loader.selfrelocation.needs_relocation` first. Time and memory are bounded by the size of the
-    file. Raises :class:`BadImage` for an undefined symbol that is not weak, a target outside every segment, a
-    type no loader applies, a broken table.
+    :func:`~mmuemu.loader.selfrelocation.needs_relocation` first. Time and memory are bounded by the size of
+    the file. Raises :class:`BadImage` for an undefined symbol that is not weak, a target outside every
+    segment, a type no loader applies, a broken table.
     """
     tables = relocation_tables(image)
     relocator = _Relocator([(image, bias), *others])

@@ -1,9 +1,9 @@
 """Whether a program must be relocated for it, or relocates itself when it starts.
 
-Linux relocates nothing. A program with an interpreter is relocated by that; glibc's and musl's static start-up
-code relocates static (PIE) programs. Doing it a second time breaks them: RELR entries add the bias to what is
-there, and an IRELATIVE slot filled early calls its resolver before the C library is ready for it. Only a
-freestanding program that neither brings an interpreter nor such start-up code is left to the loader.
+Linux relocates nothing. A program with an interpreter is relocated by that; glibc's and musl's static
+start-up code relocates static (PIE) programs. Doing it a second time breaks them: RELR entries add the bias
+to what is there, and an IRELATIVE slot filled early calls its resolver before the C library is ready for it.
+Only a freestanding program that brings neither an interpreter nor such start-up code is left to the loader.
 """
 
 from __future__ import annotations

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mmuemu.errors import MmuemuError, UsageError
 from mmuemu.x86.paging import PAGE_SIZE
@@ -60,9 +59,8 @@ class ArgumentsTooLong(MmuemuError):
     """The arguments and the environment exceed what the stack may hold (execve's E2BIG)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """The identity the auxiliary vector tells."""
+class Credentials(NamedTuple):
+    """The identity the auxiliary vector tells; unless said otherwise the first ordinary user's."""
 
     uid: int = 1000
     euid: int = 1000
@@ -70,8 +68,7 @@ class Credentials:
     egid: int = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class InitialStack:
+class InitialStack(NamedTuple):
     """``data`` is everything from ``sp`` to the end of the stack's mapping; the rest are addresses in it."""
 
     sp: int
@@ -90,7 +87,7 @@ def auxiliary_vector(
     plan: LoadPlan,
     interpreter_bias: int | None = None,
     *,
-    credentials: Credentials = Credentials(),  # noqa: B008 - frozen
+    credentials: Credentials | None = None,
     secure: bool = False,
     hwcap: int = 0,
     hwcap2: int = 0,
@@ -100,9 +97,10 @@ def auxiliary_vector(
 ) -> list[tuple[int, int]]:
     """Linux's auxiliary vector in Linux's order, for :func:`build_stack` to complete.
 
-    ``hwcap`` is CPUID.1:EDX; ``sysinfo_ehdr`` the vDSO's address and ``minsigstksz`` the least size of a signal
-    stack, each left out when None. RSEQ entries are left out: glibc then takes its built-in sizes.
+    ``hwcap`` is CPUID.1:EDX; ``sysinfo_ehdr`` the vDSO's address and ``minsigstksz`` the least size of a
+    signal stack, each left out when None. RSEQ entries are left out: glibc then takes its built-in sizes.
     """
+    who = credentials or Credentials()
     pairs: list[tuple[int, int]] = []
     if sysinfo_ehdr is not None:
         pairs.append((At.SYSINFO_EHDR, sysinfo_ehdr))
@@ -119,10 +117,10 @@ def auxiliary_vector(
         (At.BASE, interpreter_bias or 0),
         (At.FLAGS, 0),
         (At.ENTRY, plan.entry),
-        (At.UID, credentials.uid),
-        (At.EUID, credentials.euid),
-        (At.GID, credentials.gid),
-        (At.EGID, credentials.egid),
+        (At.UID, who.uid),
+        (At.EUID, who.euid),
+        (At.GID, who.gid),
+        (At.EGID, who.egid),
         (At.SECURE, int(secure)),
         (At.RANDOM, 0),
         (At.HWCAP2, hwcap2),
@@ -150,7 +148,7 @@ def _check(argv: Sequence[bytes], envp: Sequence[bytes], execfn: bytes, stack_li
         )
 
 
-class _Strings:
+class _Downward:
     """Bytes laid down from the top of the stack."""
 
     def __init__(self, top: int) -> None:
@@ -192,14 +190,14 @@ def build_stack(
 
     ``auxv`` comes without AT_NULL; AT_RANDOM, AT_EXECFN and AT_PLATFORM entries get their addresses here.
     ``random_bytes`` are the 16 bytes behind AT_RANDOM. ``rng`` shuffles the pointers by less than 8 KiB, None
-    leaves them where ADDR_NO_RANDOMIZE does. An empty ``argv`` becomes one empty argument, as since Linux 5.18.
+    leaves them where ADDR_NO_RANDOMIZE does. An empty ``argv`` becomes one empty argument (Linux 5.18).
     Raises :class:`ArgumentsTooLong` past Linux's limits, :class:`UsageError` for a NUL inside a string.
     """
     if len(random_bytes) != 16:
         raise ValueError(f"AT_RANDOM takes 16 bytes, not {len(random_bytes)}")
     argv = argv or [b""]
     _check(argv, envp, execfn, stack_limit)
-    stack = _Strings(stack_top)
+    stack = _Downward(stack_top)
     stack.push(bytes(8))
     execfn_at = stack.push(execfn + b"\0")
     env_end = stack.address
@@ -209,8 +207,8 @@ def build_stack(
     stack.lower_to((arg_start - shuffle) & ~15)
     platform_at = stack.push(platform + b"\0")
     random_at = stack.push(random_bytes)
-    addresses = {At.RANDOM: random_at, At.EXECFN: execfn_at, At.PLATFORM: platform_at}
-    words = [word for kind, value in auxv for word in (int(kind), addresses.get(At(kind), value) & _MASK)]
+    addresses = {int(At.RANDOM): random_at, int(At.EXECFN): execfn_at, int(At.PLATFORM): platform_at}
+    words = [word for kind, value in auxv for word in (int(kind), addresses.get(kind, value) & _MASK)]
     vector = struct.pack(f"<{len(words) + 2}Q", *words, 0, 0)
     pointers = [len(argv), *_pointers(arg_start, argv), *_pointers(env_start, envp)]
     table = struct.pack(f"<{len(pointers)}Q", *pointers) + vector

@@ -1,17 +1,15 @@
 """Which relocation and symbol tables an image has, and where they lie in its file.
 
-Found by the dynamic table (gABI chapter 5), or, in a static program without one, by its section headers. Every
-size is held against the file before anything is read.
+Found by the dynamic table (gABI chapter 5), or, in a static program without one, by its section headers.
+Every size is held against the file before anything is read.
 """
 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mmuemu.errors import BadImage
-from mmuemu.loader.symbols import SYMBOL_SIZE, Symbol, unpack_symbol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,12 +31,46 @@ DT_RELRSZ: Final = 35
 DT_RELR: Final = 36
 DT_RELRENT: Final = 37
 
+SHN_UNDEF: Final = 0
+SHN_ABS: Final = 0xFFF1
+
+STB_LOCAL: Final = 0
+STB_WEAK: Final = 2
+STT_TLS: Final = 6
+STT_GNU_IFUNC: Final = 10
+
 RELA_SIZE: Final = 24
 RELR_SIZE: Final = 8
 
+_SYMBOL: Final = struct.Struct("<IBBHQQ")
+SYMBOL_SIZE: Final = _SYMBOL.size
 _SECTION_HEADER: Final = struct.Struct("<IIQQQQIIQQ")
 _SHT_RELA: Final = 4
 _SHF_ALLOC: Final = 2
+
+
+class Symbol(NamedTuple):
+    """One symbol; ``value`` is unbiased (for STT_TLS an offset into the TLS template)."""
+
+    name: str
+    value: int
+    size: int
+    kind: int
+    binding: int
+    section: int
+
+    @property
+    def defined(self) -> bool:
+        """Whether this image defines it."""
+        return self.section != SHN_UNDEF
+
+
+def unpack_symbol(data: memoryview, offset: int, strings: bytes) -> Symbol:
+    """The Elf64_Sym at ``offset`` of ``data``, its name from the string table ``strings``."""
+    name, info, _, section, value, size = _SYMBOL.unpack_from(data, offset)
+    end = strings.find(b"\0", name)
+    text = strings[name : end if end >= 0 else None].decode("utf-8", "surrogateescape")
+    return Symbol(text, value, size, info & 15, info >> 4, section)
 
 
 class Table(NamedTuple):
@@ -49,8 +81,7 @@ class Table(NamedTuple):
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class RelocationTables:
+class RelocationTables(NamedTuple):
     """The tables to apply, in order: RELR first, then RELA and JMPREL, as ld.so and musl do."""
 
     relr: Table | None
@@ -60,8 +91,7 @@ class RelocationTables:
         return self.relr is not None or bool(self.rela)
 
 
-@dataclass(frozen=True, slots=True)
-class SymbolTable:
+class SymbolTable(NamedTuple):
     """The dynamic symbol table; ``room`` is how many entries could lie there, not how many do."""
 
     data: memoryview

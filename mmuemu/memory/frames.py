@@ -64,7 +64,7 @@ class FrameAllocator:
         self.limit = (end - start) >> 12
         """Frames there are."""
         self.on_free: list[Callable[[int], None]] = []
-        """Called with the frame when one that was :meth:`mark_executed` loses its last reference."""
+        """Called with a frame that was :meth:`mark_executed` when it is freed or its code overwritten."""
 
     @property
     def free(self) -> int:
@@ -177,9 +177,7 @@ class FrameAllocator:
             self._peak = self.used
         self.used -= 1
         if frame in self._executed:
-            self._executed.discard(frame)
-            for callback in self.on_free:
-                callback(frame)
+            self.forget_code(frame)
         self._pending.append(frame)
         if len(self._pending) >= _BATCH:
             self.flush()
@@ -210,6 +208,12 @@ class FrameAllocator:
     def mark_executed(self, frame: int) -> None:
         """Remember that code was fetched from ``frame``, until it is freed."""
         self._executed.add(frame)
+
+    def forget_code(self, frame: int) -> None:
+        """The content of an executed ``frame`` is about to change or go: everybody in ``on_free`` is told once."""
+        self._executed.discard(frame)
+        for callback in self.on_free:
+            callback(frame)
 
     def is_executed(self, frame: int) -> bool:
         """Whether code was fetched from ``frame`` since it was allocated."""

@@ -67,6 +67,9 @@ class FileSystem:
         self.clock = clock
         self.quota = quota
         self.flags = flags
+        self.root: Inode | None = None
+        self.covers: Inode | None = None
+        """The inode this file system is mounted over; None at the top of the tree."""
         self._next_ino = 1
 
     def new_ino(self) -> int:
@@ -281,6 +284,13 @@ class Directory(Inode):
     def find(self, name: bytes, caller: Caller) -> Inode | None:
         """:meth:`lookup` for a caller (what /proc shows depends on who looks)."""
         return self.lookup(name)
+
+    def holds(self, name: bytes, inode: Inode) -> bool:
+        """Whether ``name`` still stands for ``inode``."""
+        try:
+            return self.lookup(name) is inode
+        except SyscallError:
+            return False
 
     def list(self, caller: Caller) -> list[tuple[bytes, int, int]]:
         """:meth:`entries` for a caller."""

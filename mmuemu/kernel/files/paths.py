@@ -57,19 +57,20 @@ def start_of(caller: Caller, dirfd: int, path: bytes) -> Directory:
 def above(directory: Directory, caller: Caller) -> Directory:
     """``..``: the parent, through mount points, never above the caller's root."""
     root = caller.fs.root
-    covered = caller.fs.mounts.covered
     while directory is not root:
-        point = covered.get(directory)
-        if point is None:
+        if directory is not directory.fs.root:
             return directory.parent
+        point = directory.fs.covers
         if not isinstance(point, Directory):
             break
         directory = point
     return directory
 
 
-def resolve(caller: Caller, path: bytes, dirfd: int = AT_FDCWD, follow: bool = True) -> Resolved:
+def resolve(caller: Caller, path: bytes, dirfd: int = AT_FDCWD, follow: bool = True, keep: bool = False) -> Resolved:
     """Walk ``path``; ``follow`` says whether a symbolic link at the end is followed.
+
+    Without ``follow`` a trailing slash still follows it, unless ``keep`` (the calls that change names) forbids.
 
     A missing last component is no error here: the result's ``inode`` is None. Raises SyscallError: ENOENT (empty
     path, missing directory), ENOTDIR, EACCES (no search permission), ELOOP (over 40 links), ENAMETOOLONG.
@@ -112,7 +113,7 @@ def resolve(caller: Caller, path: bytes, dirfd: int = AT_FDCWD, follow: bool = T
             break
         while inode.mounted is not None:
             inode = inode.mounted
-        if isinstance(inode, Symlink) and (todo or follow or slash):
+        if isinstance(inode, Symlink) and (todo or follow or (slash and not keep)):
             links += 1
             if links > MAX_SYMLINKS:
                 raise SyscallError(Errno.ELOOP)
@@ -153,9 +154,8 @@ def path_of(inode: Inode) -> bytes:
     deleted = False
     node: Inode | None = inode
     while node is not None:
-        covers = node.fs.covers if node is node.fs.root else None
-        if covers is not None:
-            node = covers
+        if node is node.fs.root and node.fs.covers is not None:
+            node = node.fs.covers
             continue
         if node.place is None:
             break

@@ -1,0 +1,53 @@
+# The kernel's entry point for `syscall` (LSTAR), position-independent, run in ring 0 with interrupts off.
+#
+# In:  RCX = user RIP, R11 = user RFLAGS, everything else the user's; GS.base after swapgs is the per-CPU block:
+#      gs:[0] top of this task's kernel stack, gs:[8] scratch for the user's RSP.
+# It builds Linux's struct pt_regs (arch/x86/include/asm/ptrace.h) on the kernel stack and asks the kernel
+# through the hypercall port; the kernel reads and edits the structure in memory. `sysretq` and the absolute gs:
+# accesses are spelled in bytes: Keystone does not know the one and encodes the others RIP-relative.
+
+    swapgs
+    .byte 0x65, 0x48, 0x89, 0x24, 0x25, 8, 0, 0, 0      # mov gs:[8], rsp
+    .byte 0x65, 0x48, 0x8b, 0x24, 0x25, 0, 0, 0, 0      # mov rsp, gs:[0]
+    push 0x2b
+    .byte 0x65, 0xff, 0x34, 0x25, 8, 0, 0, 0            # push gs:[8]
+    push r11
+    push 0x33
+    push rcx
+    push rax
+    push rdi
+    push rsi
+    push rdx
+    push rcx
+    push -38
+    push r8
+    push r9
+    push r10
+    push r11
+    push rbx
+    push rbp
+    push r12
+    push r13
+    push r14
+    push r15
+    out 0x51, al
+    pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop rbp
+    pop rbx
+    add rsp, 8
+    pop r10
+    pop r9
+    pop r8
+    pop rax
+    add rsp, 8
+    pop rdx
+    pop rsi
+    pop rdi
+    mov rcx, qword ptr [rsp + 8]
+    mov r11, qword ptr [rsp + 24]
+    mov rsp, qword ptr [rsp + 32]
+    swapgs
+    .byte 0x48, 0x0f, 0x07

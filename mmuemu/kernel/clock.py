@@ -1,0 +1,78 @@
+"""Time as a guest sees it: the host's, or a virtual clock that makes a run repeatable."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+NANOSECONDS = 1_000_000_000
+
+
+class Clock(Protocol):
+    """Nanoseconds by clock, and waiting."""
+
+    def realtime(self) -> int:
+        """Nanoseconds since the epoch (CLOCK_REALTIME)."""
+
+    def monotonic(self) -> int:
+        """Nanoseconds since the machine started (CLOCK_MONOTONIC, CLOCK_BOOTTIME)."""
+
+    def cpu(self) -> int:
+        """Nanoseconds of CPU time used."""
+
+    def sleep(self, nanoseconds: int) -> None:
+        """Let that much time pass."""
+
+    def tsc(self) -> int:
+        """The time-stamp counter: 2.1 GHz."""
+
+
+class HostClock:
+    """The host's own time."""
+
+    def realtime(self) -> int:
+        return time.time_ns()
+
+    def monotonic(self) -> int:
+        return time.monotonic_ns()
+
+    def cpu(self) -> int:
+        return time.process_time_ns()
+
+    def sleep(self, nanoseconds: int) -> None:
+        time.sleep(nanoseconds / NANOSECONDS)
+
+    def tsc(self) -> int:
+        return time.monotonic_ns() * 21 // 10
+
+
+class VirtualClock:
+    """Time that only moves when it is asked for or slept through, so that the same run reads the same times.
+
+    It starts at 2024-01-01 00:00:00 UTC. Each reading takes a microsecond.
+    """
+
+    EPOCH = 1_704_067_200 * NANOSECONDS
+    STEP = 1_000
+
+    def __init__(self) -> None:
+        self._now = 0
+
+    def _tick(self) -> int:
+        self._now += self.STEP
+        return self._now
+
+    def realtime(self) -> int:
+        return self.EPOCH + self._tick()
+
+    def monotonic(self) -> int:
+        return self._tick()
+
+    def cpu(self) -> int:
+        return self._tick()
+
+    def sleep(self, nanoseconds: int) -> None:
+        self._now += nanoseconds
+
+    def tsc(self) -> int:
+        return self._tick() * 21 // 10

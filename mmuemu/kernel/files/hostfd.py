@@ -1,0 +1,138 @@
+"""Descriptors of host files: opened when needed, without following links, and only so many at a time."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final, Protocol
+
+from mmuemu.kernel.abi.errno import Errno, SyscallError
+
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+DEFAULT_OPEN: Final = 96
+"""How many host files are kept open besides pinned ones."""
+
+NO_FOLLOW: Final = (
+    getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_NOCTTY", 0)
+)
+DIRECTORY: Final = getattr(os, "O_DIRECTORY", 0)
+SEARCH: Final = getattr(os, "O_PATH", os.O_RDONLY) | DIRECTORY
+"""Open a directory to look names up in it; with O_PATH search permission is enough."""
+
+
+def guest_error(error: OSError) -> SyscallError:
+    """A host failure as the guest's errno, by name, since numbers differ between hosts."""
+    import errno
+
+    name = errno.errorcode.get(error.errno or 0, "EIO")
+    if name in ("EMFILE", "ENFILE"):
+        return SyscallError(Errno.ENFILE)
+    return SyscallError(Errno.__members__.get(name, Errno.EIO))
+
+
+def raise_guest(error: OSError) -> NoReturn:
+    """Raise ``error`` as the guest sees it."""
+    raise guest_error(error) from error
+
+
+class Located(Protocol):
+    """A host file that can be opened again: the directory it lies in, its name there and its identity."""
+
+    host_dir: HasDescriptor | None
+    host_name: bytes
+    host_id: tuple[int, int]
+
+
+class HasDescriptor(Protocol):
+    """A host directory."""
+
+    def host_fd(self) -> int:
+        """A descriptor for ``dir_fd=`` calls, valid until the next host file is opened."""
+
+
+class HostDescriptors:
+    """The pool: the oldest descriptor is closed when there are ``limit`` of them."""
+
+    def __init__(self, limit: int = DEFAULT_OPEN) -> None:
+        self.limit = limit
+        self._open: dict[HostHandle, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(self, handle: HostHandle) -> None:
+        """Keep ``handle`` open, closing the oldest when there are too many."""
+        while len(self._open) >= self.limit:
+            next(iter(self._open)).close()
+        self._open[handle] = None
+
+    def forget(self, handle: HostHandle) -> None:
+        """``handle`` is closed or looks after itself."""
+        self._open.pop(handle, None)
+
+    def close(self) -> None:
+        """Close everything."""
+        for handle in list(self._open):
+            handle.close()
+
+
+class HostHandle:
+    """One host descriptor of one file, opened again on demand: below its directory, never through a link."""
+
+    __slots__ = ("_flags", "_node", "_pool", "fd")
+
+    def __init__(self, pool: HostDescriptors, node: Located, flags: int) -> None:
+        self._pool = pool
+        self._node = node
+        self._flags = flags | NO_FOLLOW
+        self.fd = -1
+
+    def __del__(self) -> None:
+        if self.fd >= 0:
+            self.close()
+
+    def get(self) -> int:
+        """The descriptor; SyscallError (EACCES, ENOENT, ...) when the host refuses, ESTALE when it is another file."""
+        fd = self.fd
+        return fd if fd >= 0 else self._reopen()
+
+    def _reopen(self) -> int:
+        node = self._node
+        if node.host_dir is None:
+            raise SyscallError(Errno.ESTALE)
+        directory = node.host_dir.host_fd()
+        try:
+            fd = os.open(node.host_name, self._flags, dir_fd=directory)
+        except OSError as error:
+            raise_guest(error)
+        st = os.fstat(fd)
+        if (st.st_dev, st.st_ino) != node.host_id:
+            os.close(fd)
+            raise SyscallError(Errno.ESTALE)
+        self.fd = fd
+        self._pool.add(self)
+        return fd
+
+    def adopt(self, fd: int) -> None:
+        """Use ``fd``, opened elsewhere, for good."""
+        self.close()
+        self.fd = fd
+
+    def pin(self) -> None:
+        """Keep the descriptor until the file is gone from memory (its name is about to be removed)."""
+        try:
+            self.get()
+        except SyscallError:
+            return
+        self._pool.forget(self)
+
+    def close(self) -> None:
+        """Close the descriptor; :meth:`get` opens it again."""
+        self._pool.forget(self)
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)

@@ -1,0 +1,333 @@
+"""What a guest sees of the world: the mount tree, composed from options."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from mmuemu.errors import UsageError
+from mmuemu.kernel.abi.errno import Errno, SyscallError
+from mmuemu.kernel.abi.stat import TMPFS_MAGIC, makedev
+from mmuemu.kernel.files.context import FsContext
+from mmuemu.kernel.files.fdtable import FdTable
+from mmuemu.kernel.files.hostfd import NO_FOLLOW, SEARCH, HostDescriptors
+from mmuemu.kernel.files.hostfs import HostDirectory, HostFs
+from mmuemu.kernel.files.inode import Directory, FileSystem, Inode, Quota
+from mmuemu.kernel.files.memfs import MemoryDirectory, MemoryFile
+from mmuemu.kernel.files.paths import resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import IO
+
+    from mmuemu.kernel.files.procsource import ProcSource
+
+SYSTEM_DIRECTORIES: Final = (b"bin", b"sbin", b"lib", b"lib64", b"lib32", b"libx32", b"usr")
+"""The host directories a guest sees by default."""
+DEFAULT_LIMIT: Final = 1 << 30
+_KEPT_OUT: Final = ("/", "/proc", "/sys", "/dev")
+"""Working directories that are never shown: they would give the whole host, or its kernel."""
+
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """How to compose the guest's tree.
+
+    ``root``: a host directory to be the guest's ``/`` (changes stay in memory). ``mounts``: ``SRC:DST[:ro|rw]``
+    strings. ``isolate``: show no host directories. ``files``: host files shown at their own path, whatever else.
+    ``cwd``: the host working directory to show and start in; None means the emulator's own, "" none.
+    ``limit``: bytes of changes kept in memory. ``clock``: nanoseconds since the epoch, for file times.
+    ``random``: gives bytes for /dev/random; None makes it unreadable (EIO).
+    """
+
+    root: str | None = None
+    mounts: Sequence[str] = ()
+    isolate: bool = False
+    files: Sequence[str] = ()
+    cwd: str | None = None
+    limit: int = DEFAULT_LIMIT
+    uid: int = 1000
+    gid: int = 1000
+    hostname: str = "mmuemu"
+    clock: Callable[[], int] = time.time_ns
+    random: Callable[[int], bytes] | None = None
+
+
+class _Builder:
+    """The caller under which the tree is built."""
+
+    pid = 0
+    uid = 0
+    gid = 0
+
+    def __init__(self, mounts: MountTree) -> None:
+        self.fs = FsContext(mounts)
+        self.files = FdTable()
+
+
+class MountTree:
+    """The file systems of a guest: ``root`` and what is mounted below it, as (path, file system, options)."""
+
+    def __init__(self, root: Directory, quota: Quota, clock: Callable[[], int], descriptors: HostDescriptors) -> None:
+        root.fs.root = root
+        self.root = root
+        self.quota = quota
+        self.clock = clock
+        self.descriptors = descriptors
+        self.mounted: list[tuple[bytes, FileSystem, str]] = [(b"/", root.fs, "rw")]
+        self.proc: ProcSource | None = None
+        """What /proc shows; set by the kernel before the guest starts."""
+        self.pipes = FileSystem("pipefs", 0x50495045, makedev(0, 14), clock, quota)
+        """Pipes and standard streams live here."""
+        self._next_minor = 40
+
+    def context(self, cwd: str | bytes = b"/", umask: int = 0o022) -> FsContext:
+        """A file-system context whose working directory is ``cwd`` in the guest, or ``/`` when there is none."""
+        context = FsContext(self, umask=umask)
+        builder = _Builder(self)
+        try:
+            inode = resolve(builder, os.fsencode(cwd) or b"/").existing()
+        except SyscallError:
+            inode = self.root
+        context.cwd = inode if isinstance(inode, Directory) else self.root
+        return context
+
+    def lookup(self, path: str | bytes) -> Inode:
+        """The inode at a guest path, seen as root; SyscallError when there is none."""
+        return resolve(_Builder(self), os.fsencode(path)).existing()
+
+    def standard_streams(
+        self, stdin: int | IO[bytes] = 0, stdout: int | IO[bytes] = 1, stderr: int | IO[bytes] = 2
+    ) -> FdTable:
+        """A descriptor table with 0, 1 and 2 over host descriptors or binary file objects."""
+        from mmuemu.kernel.abi.fcntl import O_RDONLY, O_WRONLY
+        from mmuemu.kernel.files.stream import HostStream
+
+        table = FdTable()
+        for fd, stream in enumerate((stdin, stdout, stderr)):
+            flags = O_RDONLY if fd == 0 else O_WRONLY
+            table.install(HostStream.of(self.pipes, stream, host_flags(stream, flags)))
+        return table
+
+    def memory_fs(self, name: str, magic: int = TMPFS_MAGIC) -> FileSystem:
+        """A new file system that lives in memory."""
+        self._next_minor += 1
+        return FileSystem(name, magic, makedev(0, self._next_minor), self.clock, self.quota)
+
+    def mount(self, path: bytes, root: Inode, options: str = "rw") -> None:
+        """Mount the file system whose top is ``root`` at guest path ``path``, making the mount point."""
+        point = self.make(path, isinstance(root, Directory))
+        if isinstance(root, Directory) is not isinstance(point, Directory):
+            kind = "a directory" if isinstance(root, Directory) else "a file"
+            raise UsageError(f"cannot mount {kind} at {os.fsdecode(path)}: the guest has another kind of file there")
+        root.fs.root = root
+        root.fs.covers = point
+        point.mounted = root
+        self.mounted.append((path, root.fs, options))
+
+    def make(self, path: bytes, directory: bool) -> Inode:
+        """The inode at ``path``, made (with the directories above it) when missing."""
+        builder = _Builder(self)
+        parts = [p for p in path.split(b"/") if p]
+        inode: Inode = self.root
+        for depth in range(1, len(parts) + 1):
+            here = resolve(builder, b"/" + b"/".join(parts[:depth]))
+            if here.inode is None:
+                last = depth == len(parts)
+                if last and not directory:
+                    here.inode = here.parent.create(here.name, 0o100644, 0, 0)
+                else:
+                    here.inode = here.parent.mkdir(here.name, 0o755, 0, 0)
+            inode = here.inode
+        return inode
+
+    def close(self) -> None:
+        """Close every host descriptor kept open."""
+        self.descriptors.close()
+
+
+def host_flags(stream: int | IO[bytes], default: int) -> int:
+    """How a host descriptor was opened (its O_ACCMODE, O_APPEND), or ``default``."""
+    if not isinstance(stream, int):
+        return default
+    try:
+        from fcntl import F_GETFL, fcntl
+
+        flags = fcntl(stream, F_GETFL)
+    except (ImportError, OSError):
+        return default
+    from mmuemu.kernel.abi.fcntl import O_APPEND
+
+    return flags & 3 | (O_APPEND if flags & os.O_APPEND else 0)
+
+
+class _Composer:
+    """Builds one tree."""
+
+    def __init__(self, options: ViewOptions) -> None:
+        self.options = options
+        self.quota = Quota(options.limit)
+        self.descriptors = HostDescriptors()
+
+    def host_root(self, source: str | bytes, option: str, writable: bool = False) -> Inode:
+        """The top inode of a new view of the host's ``source`` (links in it are followed, once, now)."""
+        options = self.options
+        path = os.path.realpath(os.fsencode(source))
+        if b"\0" in path or os.open not in os.supports_dir_fd:
+            raise UsageError(f"{option}: host directories cannot be shown here")
+        try:
+            st = os.stat(path)
+            kind = HostFs
+            if writable:
+                from mmuemu.kernel.files.hostrw import WritableFs
+
+                kind = WritableFs
+            name = os.fsdecode(path)
+            fs = kind(name, options.clock, self.quota, self.descriptors, options.uid, options.gid, st.st_dev)
+            if os.path.isdir(path):
+                directory = fs.new_directory(st)
+                directory.handle.adopt(os.open(path, SEARCH | NO_FOLLOW))
+                fs.table[directory.host_id] = directory
+                return directory
+            above = fs.new_directory(os.stat(os.path.dirname(path)))
+            above.handle.adopt(os.open(os.path.dirname(path), SEARCH | NO_FOLLOW))
+            if not os.path.isfile(path):
+                raise UsageError(f"{option}: {name} is neither a file nor a directory")
+            inode = fs.inode_for(st, above, os.path.basename(path))
+            inode.nlink = 1
+            return inode
+        except OSError as error:
+            raise UsageError(f"{option}: {os.fsdecode(source)}: {error.strerror}") from error
+
+    def build(self) -> MountTree:
+        """The whole tree."""
+        options = self.options
+        if options.root is not None:
+            root = self.host_root(options.root, "--root")
+            if not isinstance(root, Directory):
+                raise UsageError(f"--root {options.root}: not a directory")
+            tree = MountTree(root, self.quota, options.clock, self.descriptors)
+        else:
+            fs = FileSystem("rootfs", TMPFS_MAGIC, makedev(0, 40), options.clock, self.quota)
+            tree = MountTree(MemoryDirectory(fs, 0o755), self.quota, options.clock, self.descriptors)
+            if not options.isolate:
+                self.system_directories(tree)
+            self.etc(tree)
+        if options.root is None or tree.root.lookup(b"tmp") is None:
+            tmp = tree.memory_fs("tmpfs")
+            tree.mount(b"/tmp", MemoryDirectory(tmp, 0o1777))
+        if not options.isolate and options.root is None:
+            self.working_directory(tree)
+        self.kernel_trees(tree)
+        for path in options.files:
+            self.single_file(tree, path)
+        for spec in options.mounts:
+            self.extra(tree, spec)
+        return tree
+
+    def system_directories(self, tree: MountTree) -> None:
+        """The host's /usr and what belongs to it, links as links."""
+        for name in SYSTEM_DIRECTORIES:
+            path = b"/" + name
+            if os.path.islink(path):
+                tree.root.symlink(name, os.readlink(path), 0, 0)
+            elif os.path.isdir(path):
+                tree.mount(path, self.host_root(path, os.fsdecode(path)), "rw,overlay")
+
+    def working_directory(self, tree: MountTree) -> None:
+        """Show the working directory at its own path, unless it is visible already or is the whole host."""
+        cwd = os.path.realpath(os.getcwd() if self.options.cwd is None else self.options.cwd or "/")
+        if any(cwd == top or (top != "/" and cwd.startswith(top + "/")) for top in _KEPT_OUT):
+            return
+        path = os.fsencode(cwd)
+        try:
+            if isinstance(tree.lookup(path), HostDirectory):
+                return
+        except SyscallError:
+            pass
+        tree.mount(path, self.host_root(path, "working directory"), "rw,overlay")
+
+    def etc(self, tree: MountTree) -> None:
+        """A minimal /etc: one ordinary user, root, and no network."""
+        options = self.options
+        uid, gid = options.uid, options.gid
+        name = options.hostname
+        etc = tree.root.mkdir(b"etc", 0o755, 0, 0)
+        texts = {
+            "passwd": f"root:x:0:0:root:/root:/bin/sh\nuser:x:{uid}:{gid}:user:/tmp:/bin/sh\n"
+            "nobody:x:65534:65534:nobody:/nonexistent:/bin/false\n",
+            "group": f"root:x:0:\nuser:x:{gid}:\nnogroup:x:65534:\n",
+            "hosts": f"127.0.0.1 localhost {name}\n::1 localhost\n",
+            "hostname": f"{name}\n",
+            "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+            "resolv.conf": "",
+        }
+        for file, text in texts.items():
+            inode = etc.create(file.encode(), 0o644, 0, 0)
+            assert isinstance(inode, MemoryFile)
+            if text:
+                inode.write_at(0, text.encode())
+
+    def kernel_trees(self, tree: MountTree) -> None:
+        """/dev and /proc."""
+        from mmuemu.kernel.files.devices import CharDevice, Terminal, nothing, zeros
+        from mmuemu.kernel.files.procfs import ProcRoot
+
+        dev = MemoryDirectory(tree.memory_fs("devtmpfs"), 0o755)
+        fs = dev.fs
+        random = self.options.random or _no_random
+        nodes: dict[bytes, Inode] = {
+            b"null": CharDevice(fs, 1, 3, nothing),
+            b"zero": CharDevice(fs, 1, 5, zeros),
+            b"full": CharDevice(fs, 1, 7, zeros, takes=False),
+            b"random": CharDevice(fs, 1, 8, random),
+            b"urandom": CharDevice(fs, 1, 9, random),
+            b"tty": Terminal(fs),
+        }
+        for name, inode in nodes.items():
+            dev.put(name, inode)
+            inode.place = (dev, name)
+        links = {b"fd": b"", b"stdin": b"/0", b"stdout": b"/1", b"stderr": b"/2"}
+        for name, tail in links.items():
+            dev.symlink(name, b"/proc/self/fd" + tail, 0, 0)
+        dev.mkdir(b"shm", 0o1777, 0, 0)
+        tree.mount(b"/dev", dev)
+        tree.mount(b"/proc", ProcRoot(tree))
+
+    def single_file(self, tree: MountTree, path: str) -> None:
+        """One host file at its own path."""
+        where = os.fsencode(os.path.abspath(path))
+        try:
+            if isinstance(tree.lookup(where), Inode):
+                return
+        except SyscallError as error:
+            if error.errno is not Errno.ENOENT:
+                raise UsageError(f"{path}: {error}") from error
+        tree.mount(where, self.host_root(where, "file"), "rw,overlay")
+
+    def extra(self, tree: MountTree, spec: str) -> None:
+        """One ``--mount SRC:DST[:ro|rw]``."""
+        source, _, rest = spec.partition(":")
+        target, _, mode = rest.partition(":")
+        if not source or not target or mode not in ("", "ro", "rw"):
+            raise UsageError(f"--mount {spec}: not of the form SRC:DST[:ro|rw]")
+        if not target.startswith("/") or "\0" in spec or os.path.normpath(target) == "/":
+            raise UsageError(f"--mount {spec}: the guest path must be absolute and below /")
+        root = self.host_root(source, f"--mount {spec}", mode == "rw")
+        try:
+            tree.mount(os.fsencode(target), root, "rw" if mode == "rw" else "rw,overlay")
+        except SyscallError as error:
+            raise UsageError(f"--mount {spec}: {target}: {error}") from error
+
+
+def _no_random(count: int) -> bytes:
+    raise SyscallError(Errno.EIO)
+
+
+def build_namespace(options: ViewOptions | None = None) -> MountTree:
+    """The guest's mount tree; UsageError naming the option when it cannot be composed."""
+    return _Composer(options or ViewOptions()).build()
+
+

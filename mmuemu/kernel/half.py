@@ -1,0 +1,116 @@
+"""The kernel half: what lies above the user's half of every address space, supervisor-only.
+
+Places are Linux's (Documentation/arch/x86/x86_64/mm.rst): the direct map of all physical memory, the vmalloc area
+with the kernel stacks, and the kernel text with its data behind it. KASLR moves each of the three.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+from mmuemu.guest.build import load
+from mmuemu.memory.frames import FrameAllocator
+from mmuemu.memory.kernel_half import KernelHalf
+from mmuemu.x86.paging import NX, PAGE_SIZE, RW, SIZE_1G, SIZE_2M, G, P
+from mmuemu.x86.segments import KERNEL_GDT
+
+DIRECT_MAP: Final = 0xFFFF_8880_0000_0000
+VMALLOC: Final = 0xFFFF_C900_0000_0000
+TEXT: Final = 0xFFFF_FFFF_8000_0000
+STACK_PAGES: Final = 4
+"""THREAD_SIZE is 16 KiB (arch/x86/include/asm/page_64_types.h)."""
+PT_REGS_WORDS: Final = 21
+_TEXT_SLIDES: Final = 511
+_DIRECT_SLIDES: Final = 1 << 13
+_VMALLOC_SLIDES: Final = 1 << 12
+
+
+@dataclass(frozen=True, slots=True)
+class KernelLayout:
+    """Where the kernel's three areas begin, as linear addresses."""
+
+    direct_map: int = DIRECT_MAP
+    vmalloc: int = VMALLOC
+    text: int = TEXT
+
+    @classmethod
+    def randomized(cls, rng: Random) -> KernelLayout:
+        """KASLR: text moves by 2 MiB steps within 1 GiB, the other two by 1 GiB steps (arch/x86/mm/kaslr.c)."""
+        return cls(
+            DIRECT_MAP + rng.randrange(_DIRECT_SLIDES) * SIZE_1G,
+            VMALLOC + rng.randrange(_VMALLOC_SLIDES) * SIZE_1G,
+            TEXT + rng.randrange(1, _TEXT_SLIDES) * SIZE_2M,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class KernelStack:
+    """One task's kernel stack: the linear address of its top, and where its pt_regs lie in physical memory."""
+
+    top: int
+    physical: int
+
+    @property
+    def registers(self) -> int:
+        """Index among the qwords of RAM of the pt_regs that the system-call entry pushes."""
+        return (self.physical + STACK_PAGES * PAGE_SIZE >> 3) - PT_REGS_WORDS
+
+
+class KernelMemory:
+    """The kernel half of one machine: built once, then shared by every address space."""
+
+    def __init__(self, frames: FrameAllocator, layout: KernelLayout) -> None:
+        self.frames = frames
+        self.layout = layout
+        self.half = KernelHalf(frames)
+        self._stacks = 0
+        self._map_direct()
+        text = load("syscall_entry")
+        self.entry = layout.text
+        self.text_frame = self._map_page(layout.text, P | G, text)
+        self.data = layout.text + SIZE_2M
+        gdt = b"".join(descriptor.to_bytes(8, "little") for descriptor in KERNEL_GDT)
+        self.gdt_limit = len(gdt) - 1
+        self.per_cpu = self.data + PAGE_SIZE
+        self._map_page(self.data, P | RW | NX | G, gdt)
+        self.per_cpu_frame = self._map_page(self.per_cpu, P | RW | NX | G, b"")
+
+    def _map_page(self, linear: int, flags: int, content: bytes) -> int:
+        frame = self.frames.allocate()
+        self.frames.ram.write(frame, content)
+        self.half.table.map(linear, frame, flags)
+        return frame
+
+    def _map_direct(self) -> None:
+        """All of physical memory, writable and never executable, by the largest pages that fit."""
+        physical, size = 0, self.frames.ram.size
+        while physical < size:
+            step = next(page for page in (SIZE_1G, SIZE_2M, PAGE_SIZE) if not physical % page and physical + page <= size)
+            self.half.table.map(self.layout.direct_map + physical, physical, P | RW | NX | G, step)
+            physical += step
+
+    def new_stack(self) -> KernelStack:
+        """A kernel stack in the vmalloc area, with an unmapped guard page below it. Raises OutOfFrames."""
+        physical = self.frames.allocate_run(STACK_PAGES)
+        base = self.layout.vmalloc + self._stacks * (STACK_PAGES + 1) * PAGE_SIZE + PAGE_SIZE
+        self._stacks += 1
+        for page in range(STACK_PAGES):
+            self.half.table.map(base + page * PAGE_SIZE, physical + page * PAGE_SIZE, P | RW | NX | G)
+        return KernelStack(base + STACK_PAGES * PAGE_SIZE, physical)
+
+    def use_stack(self, stack: KernelStack) -> None:
+        """Make ``stack`` the one that the next system call switches to."""
+        self.frames.ram.qwords[self.per_cpu_frame >> 3] = stack.top
+
+    def regions(self) -> list[tuple[int, int, str, str]]:
+        """(start, end, permissions, name) of what is mapped, in address order."""
+        layout = self.layout
+        stacks = layout.vmalloc + self._stacks * (STACK_PAGES + 1) * PAGE_SIZE
+        return [
+            (layout.direct_map, layout.direct_map + self.frames.ram.size, "rw-", "direct map of physical memory"),
+            (layout.vmalloc, stacks, "rw-", "kernel stacks"),
+            (layout.text, layout.text + PAGE_SIZE, "r-x", "kernel text"),
+            (self.data, self.per_cpu + PAGE_SIZE, "rw-", "kernel data"),
+        ]

@@ -1,0 +1,183 @@
+"""The pages of a mapped file, one frame each, shared by everybody who maps the file.
+
+A mapping lives as long as some area maps its file: the last one to go writes dirty pages back and frees all.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mmuemu.kernel.abi.errno import SyscallError
+from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
+
+if TYPE_CHECKING:
+    from mmuemu.kernel.faults import PagedSpace
+    from mmuemu.memory.frames import FrameAllocator
+
+
+class MappedInode(Protocol):
+    """What mapping needs of an inode."""
+
+    mapping: Any
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file."""
+
+    @property
+    def dev(self) -> int:
+        """The device number stat(2) shows."""
+
+    @property
+    def ino(self) -> int:
+        """The inode number stat(2) shows."""
+
+    def read_at(self, offset: int, count: int, /) -> bytes:
+        """Up to ``count`` bytes at ``offset``."""
+
+    def write_at(self, offset: int, data: bytes, /) -> int:
+        """Store ``data`` at ``offset``."""
+
+
+class SharedMemory:
+    """The nameless file behind MAP_SHARED | MAP_ANONYMOUS (mm/shmem.c): zeros of a given size, kept in frames only.
+
+    ``readable``, ``writable`` and ``inode`` make it its own opened file.
+    """
+
+    __slots__ = ("ino", "inode", "mapping", "readable", "size", "writable")
+
+    dev = 1
+    """Linux's internal tmpfs mount shows as 00:01."""
+
+    def __init__(self, size: int, ino: int) -> None:
+        self.size = size
+        self.ino = ino
+        self.mapping: Any = None
+        self.readable = self.writable = True
+        self.inode: MappedInode = self
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        """Zeros: a page that was written is in the page cache."""
+        return bytes(max(min(count, self.size - offset), 0))
+
+    def write_at(self, offset: int, data: bytes) -> int:
+        """Nothing to keep: when pages are written back the last user is going away."""
+        return len(data)
+
+
+class FileMapping:
+    """The cached pages of one inode. Their frames hold one reference for the cache and one per page-table entry."""
+
+    __slots__ = ("_frames", "_users", "dirty", "inode", "pages")
+
+    def __init__(self, inode: MappedInode, frames: FrameAllocator) -> None:
+        self.inode = inode
+        self._frames = frames
+        self._users: Counter[PagedSpace] = Counter()
+        self.pages: dict[int, int] = {}
+        """Frames by page index."""
+        self.dirty: set[int] = set()
+        """Indexes of pages whose stores the inode does not know of yet."""
+
+    @classmethod
+    def of(cls, inode: MappedInode, frames: FrameAllocator) -> FileMapping:
+        """The mapping of ``inode``, made if it has none."""
+        if inode.mapping is None:
+            inode.mapping = cls(inode, frames)
+        mapping = inode.mapping
+        assert isinstance(mapping, cls)
+        return mapping
+
+    def attach(self, space: PagedSpace) -> None:
+        """An area of ``space`` maps this file."""
+        self._users[space] += 1
+
+    def detach(self, space: PagedSpace) -> None:
+        """An area of ``space`` no longer does; its pages are out of the tables."""
+        self._users[space] -= 1
+        if not self._users[space]:
+            del self._users[space]
+        if not self._users:
+            self._drop()
+
+    def _drop(self) -> None:
+        try:
+            self.sync()
+        except SyscallError:
+            pass  # as on Linux, nobody is left to hear of a failed write-back
+        finally:
+            self.inode.mapping = None
+            for frame in self.pages.values():
+                self._frames.release(frame)
+            self.pages.clear()
+            self.dirty.clear()
+
+    def frame(self, index: int) -> int:
+        """Physical address of page ``index`` (no reference is added), read from the inode if need be.
+
+        -1 when the page lies wholly beyond the end of the file. Raises OutOfFrames and the inode's errors.
+        """
+        frame = self.pages.get(index, -1)
+        if frame < 0 and index << 12 < self.inode.size:
+            data = self.inode.read_at(index << 12, PAGE_SIZE)
+            frame = self._frames.allocate()
+            self._frames.ram.bytes[frame : frame + len(data)] = data
+            self.pages[index] = frame
+        return frame
+
+    def overlay(self, offset: int, data: bytes) -> bytes:
+        """``data`` as read from the inode at ``offset``, with the bytes of cached pages in place of its own."""
+        ram = self._frames.ram.bytes
+        result: bytearray | None = None
+        for index, start, end in _pieces(offset, len(data)):
+            frame = self.pages.get(index, -1)
+            if frame >= 0:
+                if result is None:
+                    result = bytearray(data)
+                at = (index << 12) - offset
+                result[at + start : at + end] = ram[frame + start : frame + end]
+        return data if result is None else bytes(result)
+
+    def written(self, offset: int, data: bytes) -> None:
+        """``data`` was written to the inode at ``offset``: cached pages get it too."""
+        ram = self._frames.ram.bytes
+        for index, start, end in _pieces(offset, len(data)):
+            frame = self.pages.get(index, -1)
+            if frame >= 0:
+                at = (index << 12) - offset
+                ram[frame + start : frame + end] = data[at + start : at + end]
+                if self._frames.is_executed(frame):
+                    self._frames.forget_code(frame)
+
+    def truncated(self, size: int) -> None:
+        """The inode has ``size`` bytes now: pages beyond go from the cache and from everybody's tables."""
+        keep = (size + PAGE_MASK) >> 12
+        for space in list(self._users):
+            space.drop_file_pages(self, keep)
+        for index in [index for index in self.pages if index >= keep]:
+            self._frames.release(self.pages.pop(index))
+            self.dirty.discard(index)
+        tail = self.pages.get(size >> 12, -1) if size & PAGE_MASK else -1
+        if tail >= 0:
+            self._frames.ram.zero(tail + (size & PAGE_MASK), PAGE_SIZE - (size & PAGE_MASK))
+
+    def sync(self) -> None:
+        """Write dirty pages to the inode, up to its size. Raises the inode's SyscallError; those pages stay dirty."""
+        size = self.inode.size
+        for index in sorted(self.dirty):
+            offset = index << 12
+            frame = self.pages.get(index, -1)
+            if frame >= 0 and offset < size:
+                self.inode.write_at(offset, self._frames.ram.read(frame, min(PAGE_SIZE, size - offset)))
+            self.dirty.discard(index)
+
+
+def _pieces(offset: int, count: int) -> list[tuple[int, int, int]]:
+    """(page index, first byte, end byte) for each page that ``count`` bytes at ``offset`` touch."""
+    end = offset + count
+    return [
+        (index, max(offset - (index << 12), 0), min(end - (index << 12), PAGE_SIZE))
+        for index in range(offset >> 12, (end + PAGE_MASK) >> 12 if count else offset >> 12)
+    ]

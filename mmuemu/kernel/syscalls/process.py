@@ -1,0 +1,363 @@
+"""Identity, exit, thread set-up and scheduling calls of a single process."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from mmuemu.kernel.abi.errno import Errno, SyscallError
+from mmuemu.kernel.syscalls.table import syscall
+from mmuemu.x86.paging import USER_TOP
+
+if TYPE_CHECKING:
+    from mmuemu.kernel.task import Task
+
+ARCH_SET_GS: Final = 0x1001
+ARCH_SET_FS: Final = 0x1002
+ARCH_GET_FS: Final = 0x1003
+ARCH_GET_GS: Final = 0x1004
+PR_SET_PDEATHSIG: Final = 1
+PR_GET_DUMPABLE: Final = 3
+PR_SET_DUMPABLE: Final = 4
+PR_SET_NAME: Final = 15
+PR_GET_NAME: Final = 16
+PR_SET_NO_NEW_PRIVS: Final = 38
+PR_GET_NO_NEW_PRIVS: Final = 39
+PR_SET_VMA: Final = 0x53564D41
+FUTEX_COMMAND_MASK: Final = 0x7F
+FUTEX_WAIT: Final = 0
+FUTEX_WAKE: Final = 1
+FUTEX_REQUEUE: Final = 3
+FUTEX_CMP_REQUEUE: Final = 4
+FUTEX_WAIT_BITSET: Final = 9
+FUTEX_WAKE_BITSET: Final = 10
+
+
+@syscall(39, "getpid")
+def sys_getpid(task: Task) -> int:
+    """getpid(2)."""
+    return task.pid
+
+
+@syscall(186, "gettid")
+def sys_gettid(task: Task) -> int:
+    """gettid(2)."""
+    return task.tid
+
+
+@syscall(110, "getppid")
+def sys_getppid(task: Task) -> int:
+    """getppid(2)."""
+    return task.ppid
+
+
+@syscall(102, "getuid")
+def sys_getuid(task: Task) -> int:
+    """getuid(2)."""
+    return task.uid
+
+
+@syscall(107, "geteuid")
+def sys_geteuid(task: Task) -> int:
+    """geteuid(2)."""
+    return task.uid
+
+
+@syscall(104, "getgid")
+def sys_getgid(task: Task) -> int:
+    """getgid(2)."""
+    return task.gid
+
+
+@syscall(108, "getegid")
+def sys_getegid(task: Task) -> int:
+    """getegid(2)."""
+    return task.gid
+
+
+def _become(current: int, *wanted: int) -> int:
+    """Setting ids: an unprivileged process may only keep its own (setresuid(2)); -1 leaves one alone."""
+    if current != 0 and any(value not in (current, 0xFFFF_FFFF) for value in wanted):
+        raise SyscallError(Errno.EPERM)
+    return next((value for value in wanted if value != 0xFFFF_FFFF), current)
+
+
+@syscall(105, "setuid", "uid")
+def sys_setuid(task: Task, uid: int) -> int:
+    """setuid(2)."""
+    task.uid = _become(task.uid, uid)
+    return 0
+
+
+@syscall(106, "setgid", "uid")
+def sys_setgid(task: Task, gid: int) -> int:
+    """setgid(2)."""
+    task.gid = _become(task.gid, gid)
+    return 0
+
+
+@syscall(113, "setreuid", "uid", "uid")
+def sys_setreuid(task: Task, real: int, effective: int) -> int:
+    """setreuid(2)."""
+    task.uid = _become(task.uid, effective, real)
+    return 0
+
+
+@syscall(114, "setregid", "uid", "uid")
+def sys_setregid(task: Task, real: int, effective: int) -> int:
+    """setregid(2)."""
+    task.gid = _become(task.gid, effective, real)
+    return 0
+
+
+@syscall(117, "setresuid", "uid", "uid", "uid")
+def sys_setresuid(task: Task, real: int, effective: int, saved: int) -> int:
+    """setresuid(2)."""
+    task.uid = _become(task.uid, effective, real, saved)
+    return 0
+
+
+@syscall(119, "setresgid", "uid", "uid", "uid")
+def sys_setresgid(task: Task, real: int, effective: int, saved: int) -> int:
+    """setresgid(2)."""
+    task.gid = _become(task.gid, effective, real, saved)
+    return 0
+
+
+@syscall(118, "getresuid", "ptr", "ptr", "ptr")
+def sys_getresuid(task: Task, real: int, effective: int, saved: int) -> int:
+    """getresuid(2)."""
+    for address in (real, effective, saved):
+        task.memory.write_u32(address, task.uid)
+    return 0
+
+
+@syscall(120, "getresgid", "ptr", "ptr", "ptr")
+def sys_getresgid(task: Task, real: int, effective: int, saved: int) -> int:
+    """getresgid(2)."""
+    for address in (real, effective, saved):
+        task.memory.write_u32(address, task.gid)
+    return 0
+
+
+@syscall(115, "getgroups", "int", "ptr")
+def sys_getgroups(task: Task, size: int, _list: int) -> int:
+    """getgroups(2): no supplementary groups."""
+    if size < 0:
+        raise SyscallError(Errno.EINVAL)
+    return 0
+
+
+@syscall(116, "setgroups", "size", "ptr")
+def sys_setgroups(task: Task, _size: int, _list: int) -> int:
+    """setgroups(2): needs CAP_SETGID."""
+    raise SyscallError(Errno.EPERM)
+
+
+@syscall(111, "getpgrp")
+def sys_getpgrp(task: Task) -> int:
+    """getpgrp(2)."""
+    return task.pgid
+
+
+@syscall(121, "getpgid", "pid")
+def sys_getpgid(task: Task, pid: int) -> int:
+    """getpgid(2)."""
+    if pid not in (0, task.pid):
+        raise SyscallError(Errno.ESRCH)
+    return task.pgid
+
+
+@syscall(109, "setpgid", "pid", "pid")
+def sys_setpgid(task: Task, pid: int, pgid: int) -> int:
+    """setpgid(2): the only process may lead a group of its own."""
+    if pgid < 0:
+        raise SyscallError(Errno.EINVAL)
+    if pid not in (0, task.pid):
+        raise SyscallError(Errno.ESRCH)
+    if pgid not in (0, task.pid, task.pgid) or task.sid == task.pid:
+        raise SyscallError(Errno.EPERM)
+    task.pgid = pgid or task.pid
+    return 0
+
+
+@syscall(124, "getsid", "pid")
+def sys_getsid(task: Task, pid: int) -> int:
+    """getsid(2)."""
+    if pid not in (0, task.pid):
+        raise SyscallError(Errno.ESRCH)
+    return task.sid
+
+
+@syscall(112, "setsid")
+def sys_setsid(task: Task) -> int:
+    """setsid(2)."""
+    if task.pgid == task.pid:
+        raise SyscallError(Errno.EPERM)
+    task.sid = task.pgid = task.pid
+    return task.pid
+
+
+@syscall(60, "exit", "int")
+def sys_exit(task: Task, status: int) -> int:
+    """exit(2): the only thread ends, and the process with it."""
+    task.kernel.exit(task, status & 0xFF)
+    return 0
+
+
+@syscall(231, "exit_group", "int")
+def sys_exit_group(task: Task, status: int) -> int:
+    """exit_group(2)."""
+    task.kernel.exit(task, status & 0xFF)
+    return 0
+
+
+@syscall(61, "wait4", "pid", "ptr", "int", "ptr")
+def sys_wait4(task: Task, _pid: int, _status: int, _options: int, _usage: int) -> int:
+    """wait4(2): there are no children."""
+    raise SyscallError(Errno.ECHILD)
+
+
+@syscall(247, "waitid", "int", "pid", "ptr", "int", "ptr")
+def sys_waitid(task: Task, _kind: int, _pid: int, _info: int, _options: int, _usage: int) -> int:
+    """waitid(2): there are no children."""
+    raise SyscallError(Errno.ECHILD)
+
+
+@syscall(158, "arch_prctl", "int", "addr")
+def sys_arch_prctl(task: Task, code: int, address: int) -> int:
+    """arch_prctl(2): the FS and GS bases; other codes are refused as by a kernel without them."""
+    cpu = task.kernel.cpu
+    if code in (ARCH_SET_FS, ARCH_SET_GS):
+        if address >= USER_TOP + 0x1000:
+            raise SyscallError(Errno.EPERM)
+        if code == ARCH_SET_FS:
+            cpu.set_bases(fs=address)
+        else:
+            # Inside the kernel, swapgs has moved the user's GS base aside.
+            cpu.set_bases(kernel_gs=address)
+        return 0
+    if code in (ARCH_GET_FS, ARCH_GET_GS):
+        fs, gs = cpu.user_bases()
+        task.memory.write_u64(address, fs if code == ARCH_GET_FS else gs)
+        return 0
+    raise SyscallError(Errno.EINVAL)
+
+
+@syscall(218, "set_tid_address", "ptr")
+def sys_set_tid_address(task: Task, address: int) -> int:
+    """set_tid_address(2)."""
+    task.clear_child_tid = address
+    return task.tid
+
+
+@syscall(273, "set_robust_list", "ptr", "size")
+def sys_set_robust_list(task: Task, head: int, size: int) -> int:
+    """set_robust_list(2)."""
+    if size != 24:
+        raise SyscallError(Errno.EINVAL)
+    task.robust_list = head
+    return 0
+
+
+@syscall(334, "rseq", "ptr", "uint", "flags", "uint")
+def sys_rseq(task: Task, _area: int, _size: int, _flags: int, _signature: int) -> int:
+    """rseq(2): refused, as by a kernel built without it; libraries go on without."""
+    raise SyscallError(Errno.ENOSYS)
+
+
+@syscall(157, "prctl", "int", "ulong", "ulong", "ulong", "ulong")
+def sys_prctl(task: Task, option: int, first: int, _second: int, _third: int, _fourth: int) -> int:
+    """prctl(2): the task's name and a few flags; others are EINVAL."""
+    if option == PR_SET_NAME:
+        task.name = task.memory.read_cstring(first, 16)[:15].decode("utf-8", "surrogateescape")
+        return 0
+    if option == PR_GET_NAME:
+        task.memory.write(first, task.name.encode("utf-8", "surrogateescape")[:15].ljust(16, b"\0"))
+        return 0
+    if option in (PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS):
+        return 0
+    if option == PR_GET_DUMPABLE:
+        return 1
+    if option == PR_GET_NO_NEW_PRIVS:
+        return 0
+    raise SyscallError(Errno.EINVAL)
+
+
+@syscall(202, "futex", "ptr", "int", "uint", "ptr", "ptr", "uint")
+def sys_futex(task: Task, address: int, operation: int, value: int, timeout: int, _second: int, _third: int) -> int:
+    """futex(2) with one thread: nobody waits, and nobody could wake a waiter."""
+    command = operation & FUTEX_COMMAND_MASK
+    if address & 3:
+        raise SyscallError(Errno.EINVAL)
+    if command in (FUTEX_WAKE, FUTEX_WAKE_BITSET, FUTEX_REQUEUE, FUTEX_CMP_REQUEUE):
+        return 0
+    if command in (FUTEX_WAIT, FUTEX_WAIT_BITSET):
+        if task.memory.read_u32(address) != value:
+            raise SyscallError(Errno.EAGAIN)
+        if not timeout:
+            raise SyscallError(Errno.EDEADLK)
+        seconds, nanoseconds = struct.unpack("<qq", task.memory.read(timeout, 16))
+        clock = task.kernel.clock
+        wait = seconds * 1_000_000_000 + nanoseconds
+        clock.sleep(max(wait - clock.monotonic(), 0) if command == FUTEX_WAIT_BITSET else wait)
+        raise SyscallError(Errno.ETIMEDOUT)
+    raise SyscallError(Errno.ENOSYS)
+
+
+@syscall(24, "sched_yield")
+def sys_sched_yield(task: Task) -> int:
+    """sched_yield(2)."""
+    return 0
+
+
+@syscall(204, "sched_getaffinity", "pid", "size", "ptr")
+def sys_sched_getaffinity(task: Task, pid: int, size: int, mask: int) -> int:
+    """sched_getaffinity(2): one CPU."""
+    if pid not in (0, task.tid):
+        raise SyscallError(Errno.ESRCH)
+    if size < 8 or size & 7:
+        raise SyscallError(Errno.EINVAL)
+    task.memory.write_u64(mask, 1)
+    return 8
+
+
+@syscall(203, "sched_setaffinity", "pid", "size", "ptr")
+def sys_sched_setaffinity(task: Task, pid: int, size: int, mask: int) -> int:
+    """sched_setaffinity(2): the mask must contain the one CPU."""
+    if pid not in (0, task.tid):
+        raise SyscallError(Errno.ESRCH)
+    if not size or not task.memory.read(mask, 1)[0] & 1:
+        raise SyscallError(Errno.EINVAL)
+    return 0
+
+
+@syscall(309, "getcpu", "ptr", "ptr", "ptr")
+def sys_getcpu(task: Task, cpu: int, node: int, _cache: int) -> int:
+    """getcpu(2)."""
+    for address in (cpu, node):
+        if address:
+            task.memory.write_u32(address, 0)
+    return 0
+
+
+@syscall(140, "getpriority", "int", "pid")
+def sys_getpriority(task: Task, _which: int, _who: int) -> int:
+    """getpriority(2): nice 0, which the raw call returns as 20."""
+    return 20
+
+
+@syscall(141, "setpriority", "int", "pid", "int")
+def sys_setpriority(task: Task, _which: int, _who: int, nice: int) -> int:
+    """setpriority(2): accepted when it asks for no more than before."""
+    if nice < 0 and task.uid:
+        raise SyscallError(Errno.EACCES)
+    return 0
+
+
+@syscall(135, "personality", "ulong")
+def sys_personality(task: Task, persona: int) -> int:
+    """personality(2): PER_LINUX is all there is."""
+    if persona not in (0, 0xFFFF_FFFF):
+        raise SyscallError(Errno.EINVAL)
+    return 0

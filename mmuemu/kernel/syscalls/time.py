@@ -1,0 +1,115 @@
+"""Clocks and sleeping."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from mmuemu.kernel.abi.errno import Errno, SyscallError
+from mmuemu.kernel.clock import NANOSECONDS
+from mmuemu.kernel.syscalls.table import syscall
+
+if TYPE_CHECKING:
+    from mmuemu.kernel.task import Task
+
+CLOCK_REALTIME: Final = 0
+CLOCK_MONOTONIC: Final = 1
+CLOCK_PROCESS_CPUTIME_ID: Final = 2
+CLOCK_THREAD_CPUTIME_ID: Final = 3
+CLOCK_MONOTONIC_RAW: Final = 4
+CLOCK_REALTIME_COARSE: Final = 5
+CLOCK_MONOTONIC_COARSE: Final = 6
+CLOCK_BOOTTIME: Final = 7
+CLOCK_TAI: Final = 11
+TIMER_ABSTIME: Final = 1
+_REALTIMES: Final = frozenset({CLOCK_REALTIME, CLOCK_REALTIME_COARSE, CLOCK_TAI})
+_MONOTONICS: Final = frozenset({CLOCK_MONOTONIC, CLOCK_MONOTONIC_RAW, CLOCK_MONOTONIC_COARSE, CLOCK_BOOTTIME})
+_CPUTIMES: Final = frozenset({CLOCK_PROCESS_CPUTIME_ID, CLOCK_THREAD_CPUTIME_ID})
+_TIMESPEC: Final = struct.Struct("<qq")
+
+
+def _read_clock(task: Task, clock: int) -> int:
+    if clock in _REALTIMES:
+        return task.kernel.clock.realtime()
+    if clock in _MONOTONICS:
+        return task.kernel.clock.monotonic()
+    if clock in _CPUTIMES:
+        return task.kernel.clock.cpu()
+    raise SyscallError(Errno.EINVAL)
+
+
+@syscall(228, "clock_gettime", "clockid", "ptr")
+def sys_clock_gettime(task: Task, clock: int, address: int) -> int:
+    """clock_gettime(2)."""
+    task.memory.write(address, _TIMESPEC.pack(*divmod(_read_clock(task, clock), NANOSECONDS)))
+    return 0
+
+
+@syscall(229, "clock_getres", "clockid", "ptr")
+def sys_clock_getres(task: Task, clock: int, address: int) -> int:
+    """clock_getres(2): 1 ns, and one tick of 4 ms for the coarse clocks."""
+    _read_clock(task, clock)
+    if address:
+        coarse = clock in (CLOCK_REALTIME_COARSE, CLOCK_MONOTONIC_COARSE)
+        task.memory.write(address, _TIMESPEC.pack(0, 4_000_000 if coarse else 1))
+    return 0
+
+
+@syscall(227, "clock_settime", "clockid", "ptr")
+def sys_clock_settime(task: Task, _clock: int, _address: int) -> int:
+    """clock_settime(2): needs CAP_SYS_TIME."""
+    raise SyscallError(Errno.EPERM)
+
+
+@syscall(96, "gettimeofday", "ptr", "ptr")
+def sys_gettimeofday(task: Task, address: int, zone: int) -> int:
+    """gettimeofday(2)."""
+    if address:
+        seconds, nanoseconds = divmod(task.kernel.clock.realtime(), NANOSECONDS)
+        task.memory.write(address, _TIMESPEC.pack(seconds, nanoseconds // 1000))
+    if zone:
+        task.memory.write(zone, bytes(8))
+    return 0
+
+
+@syscall(201, "time", "ptr")
+def sys_time(task: Task, address: int) -> int:
+    """time(2)."""
+    seconds = task.kernel.clock.realtime() // NANOSECONDS
+    if address:
+        task.memory.write_u64(address, seconds)
+    return seconds
+
+
+def _duration(task: Task, address: int) -> int:
+    seconds, nanoseconds = _TIMESPEC.unpack(task.memory.read(address, 16))
+    if seconds < 0 or not 0 <= nanoseconds < NANOSECONDS:
+        raise SyscallError(Errno.EINVAL)
+    return int(seconds * NANOSECONDS + nanoseconds)
+
+
+@syscall(35, "nanosleep", "ptr", "ptr")
+def sys_nanosleep(task: Task, request: int, _remain: int) -> int:
+    """nanosleep(2)."""
+    task.kernel.clock.sleep(_duration(task, request))
+    return 0
+
+
+@syscall(230, "clock_nanosleep", "clockid", "int", "ptr", "ptr")
+def sys_clock_nanosleep(task: Task, clock: int, flags: int, request: int, _remain: int) -> int:
+    """clock_nanosleep(2)."""
+    duration = _duration(task, request)
+    if clock == CLOCK_THREAD_CPUTIME_ID:
+        raise SyscallError(Errno.EINVAL)
+    now = _read_clock(task, clock)
+    task.kernel.clock.sleep(max(duration - now, 0) if flags & TIMER_ABSTIME else duration)
+    return 0
+
+
+@syscall(100, "times", "ptr")
+def sys_times(task: Task, address: int) -> int:
+    """times(2): 100 ticks a second."""
+    ticks = task.kernel.clock.cpu() // (NANOSECONDS // 100)
+    if address:
+        task.memory.write(address, struct.pack("<4q", ticks, 0, 0, 0))
+    return task.kernel.clock.monotonic() // (NANOSECONDS // 100)
