@@ -330,6 +330,11 @@ class Cpu:
         self.window.save()
         return self.window.q[window.FS.base], self.window.q[window.GS.base]
 
+    def user_bases(self) -> tuple[int, int]:
+        """The user's FS and GS bases while the kernel runs (``swapgs`` has put the latter aside)."""
+        self.window.save()
+        return self.window.q[window.FS.base], self.window.q[window.Q_KERNEL_GS_BASE]
+
     @property
     def paging(self) -> PagingState:
         """The paging state in force."""
@@ -345,6 +350,15 @@ class Cpu:
         uc.reg_write(x86.UC_X86_REG_CR3, state.cr3)
         uc.reg_write(x86.UC_X86_REG_CR0, state.cr0)
         self.engine.flush()
+
+    def set_root(self, root: int) -> None:
+        """Load CR3 (a physical address), which drops cached translations."""
+        self.uc.reg_write(x86.UC_X86_REG_CR3, root)
+        self.engine.flush()
+
+    def set_gdt(self, base: int, limit: int) -> None:
+        """What ``lgdt`` does."""
+        self.uc.reg_write(x86.UC_X86_REG_GDTR, (0, base, limit, 0))
 
     def flush_tlb(self) -> None:
         """Drop every cached translation: after any table change that removes or weakens a present entry."""

@@ -41,7 +41,8 @@ class MappedInode(Protocol):
 
 
 class SharedMemory:
-    """The nameless file behind MAP_SHARED | MAP_ANONYMOUS (mm/shmem.c): zeros of a given size, kept in frames only.
+    """The nameless file behind MAP_SHARED | MAP_ANONYMOUS (mm/shmem.c): zeros of a given size, kept in
+    frames only.
 
     ``readable``, ``writable`` and ``inode`` make it its own opened file.
     """
@@ -68,7 +69,9 @@ class SharedMemory:
 
 
 class FileMapping:
-    """The cached pages of one inode. Their frames hold one reference for the cache and one per page-table entry."""
+    """The cached pages of one inode. Their frames hold one reference for the cache and one per page-table
+    entry.
+    """
 
     __slots__ = ("_frames", "_users", "dirty", "inode", "pages")
 
@@ -128,7 +131,9 @@ class FileMapping:
         return frame
 
     def overlay(self, offset: int, data: bytes) -> bytes:
-        """``data`` as read from the inode at ``offset``, with the bytes of cached pages in place of its own."""
+        """``data`` as read from the inode at ``offset``, with the bytes of cached pages in place of its
+        own.
+        """
         ram = self._frames.ram.bytes
         result: bytearray | None = None
         for index, start, end in _pieces(offset, len(data)):
@@ -151,6 +156,14 @@ class FileMapping:
                 if self._frames.is_executed(frame):
                     self._frames.forget_code(frame)
 
+    def written_zeros(self, offset: int, count: int) -> None:
+        """Cached pages wholly or partly in ``count`` bytes at ``offset`` become zeros there."""
+        for index in list(self.pages):
+            start = max(offset - (index << 12), 0)
+            end = min(offset + count - (index << 12), PAGE_SIZE)
+            if start < end:
+                self.written((index << 12) + start, bytes(end - start))
+
     def truncated(self, size: int) -> None:
         """The inode has ``size`` bytes now: pages beyond go from the cache and from everybody's tables."""
         keep = (size + PAGE_MASK) >> 12
@@ -164,7 +177,9 @@ class FileMapping:
             self._frames.ram.zero(tail + (size & PAGE_MASK), PAGE_SIZE - (size & PAGE_MASK))
 
     def sync(self) -> None:
-        """Write dirty pages to the inode, up to its size. Raises the inode's SyscallError; those pages stay dirty."""
+        """Write dirty pages to the inode, up to its size. Raises the inode's SyscallError; those pages stay
+        dirty.
+        """
         size = self.inode.size
         for index in sorted(self.dirty):
             offset = index << 12

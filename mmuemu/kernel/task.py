@@ -9,7 +9,9 @@ if TYPE_CHECKING:
     from mmuemu.kernel.address_space import AddressSpace
     from mmuemu.kernel.files.context import FsContext
     from mmuemu.kernel.files.fdtable import FdTable
+    from mmuemu.kernel.files.openfile import OpenFile
     from mmuemu.kernel.kernel import Kernel
+    from mmuemu.kernel.traps import Death
     from mmuemu.kernel.user_memory import UserMemory
 
 
@@ -39,5 +41,11 @@ class Task:
     alternate_stack: tuple[int, int, int] = (0, 2, 0)
     robust_list: int = 0
     limits: dict[int, tuple[int, int]] = field(default_factory=dict)
+    entry: int = 0
+    stack_arguments: tuple[int, int, int, int] = (0, 0, 0, 0)
+    exe_file: OpenFile | None = None
+    exit_status: int | None = None
+    death: Death | None = None
+    ended: bool = False
     pgid: int = 0
     sid: int = 0

@@ -59,9 +59,10 @@ class OpenedFile(Protocol):
 class Vma:
     """One area ``[start, end)`` of an address space.
 
-    ``offset`` is the byte offset into ``file`` of ``start``; for private anonymous memory the address the area was
-    first mapped at. ``anon`` numbers the area's anonymous pages' owner (0 before the first write): areas with two
-    different ones cannot merge. ``name`` is a path or ``"[vdso]"``; /proc/self/maps finds the heap and stack itself.
+    ``offset`` is the byte offset into ``file`` of ``start``; for private anonymous memory the address the
+    area was first mapped at. ``anon`` numbers the area's anonymous pages' owner (0 before the first write):
+    areas with two different ones cannot merge. ``name`` is a path or ``"[vdso]"``; /proc/self/maps finds
+    the heap and stack itself.
     """
 
     __slots__ = ("anon", "end", "entry_flags", "file", "flags", "mapping", "name", "offset", "start")
@@ -285,7 +286,9 @@ class VmaList:
         vma.anon = self._anons
 
     def is_free(self, start: int, end: int) -> bool:
-        """Whether a mapping may be placed at ``[start, end)`` without replacing one or touching a guard gap."""
+        """Whether a mapping may be placed at ``[start, end)`` without replacing one or touching a guard
+        gap.
+        """
         above = self.at_or_above(start)
         return above is None or end <= above.guarded_start
 
@@ -297,8 +300,7 @@ class VmaList:
         index = bisect_left(self._starts, top)
         if index < len(self._vmas):
             top = min(top, self._vmas[index].guarded_start)
-        for index in range(index - 1, -1, -1):
-            vma = self._vmas[index]
+        for vma in self._downwards(index):
             if top - vma.end >= length:
                 break
             top = min(top, vma.guarded_start)
@@ -307,6 +309,11 @@ class VmaList:
         self._room_below = top
         self._room_size = length
         return top - length
+
+    def _downwards(self, index: int) -> Iterator[Vma]:
+        while index:
+            index -= 1
+            yield self._vmas[index]
 
     def lowest_gap(self, length: int, low: int, high: int) -> int:
         """The lowest address in ``[low, high)`` with ``length`` free bytes above it; -1 if there is none."""

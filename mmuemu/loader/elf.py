@@ -115,8 +115,8 @@ class Tls(NamedTuple):
     align: int
 
 
-@dataclass(frozen=True, slots=True)
-
+@dataclass(frozen=True, slots=True, eq=False)
+class ElfImage:
     """A program, interpreter or library as data; addresses are the file's own, before any load bias."""
 
     name: str

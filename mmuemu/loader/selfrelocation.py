@@ -101,7 +101,7 @@ def needs_relocation(image: ElfImage) -> Verdict:
     Reads the executable segments of stripped programs once (a few milliseconds per megabyte).
     """
     if image.interp is not None:
-        return Verdict(False, f"its interpreter does ({image.interp})")
+        return Verdict(False, f"its interpreter does ({image.interp!r})")
     tables = relocation_tables(image)
     if not tables:
         return Verdict(False, "it has no relocations")

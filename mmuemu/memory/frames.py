@@ -210,7 +210,9 @@ class FrameAllocator:
         self._executed.add(frame)
 
     def forget_code(self, frame: int) -> None:
-        """The content of an executed ``frame`` is about to change or go: everybody in ``on_free`` is told once."""
+        """The content of an executed ``frame`` is about to change or go: everybody in ``on_free`` is told
+        once.
+        """
         self._executed.discard(frame)
         for callback in self.on_free:
             callback(frame)

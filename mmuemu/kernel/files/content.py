@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from mmuemu.kernel.abi.errno import SyscallError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -17,7 +19,7 @@ _MASK: Final = CHUNK - 1
 class Content:
     """A sparse byte store in chunks of 64 KiB, over an optional base.
 
-    ``base(offset, count)`` reads what lies below (may return less); ``base_size`` is how much of it still shows.
+    ``base(offset, count)`` reads what lies below (may return less); ``base_size`` says how much of it shows.
     Storage is charged to ``quota`` (ENOSPC) and given back when the object dies.
     """
 
@@ -81,7 +83,7 @@ class Content:
                 piece = CHUNK - start
             try:
                 chunk = self._chunk_for(offset >> _SHIFT, start, start + piece)
-            except Exception:
+            except SyscallError:
                 if done:
                     break
                 raise
@@ -93,7 +95,7 @@ class Content:
         return done
 
     def _chunk_for(self, index: int, start: int, stop: int) -> bytearray:
-        """Chunk ``index`` ready for ``start:stop`` to be assigned: at least ``start`` bytes long, charged up to ``stop``."""
+        """Chunk ``index`` ready for ``start:stop`` to be assigned: ``start`` bytes long, charged up to ``stop``."""
         chunk = self._chunks.get(index)
         offset = index << _SHIFT
         if chunk is None:
@@ -136,10 +138,11 @@ class Content:
     def punch(self, offset: int, count: int) -> None:
         """Make ``count`` bytes from ``offset`` zeros, giving whole chunks back where nothing lies below."""
         end = min(offset + count, self.size)
-        for index in sorted(self._chunks) if self._base is None else range(offset >> _SHIFT, (end + _MASK) >> _SHIFT):
+        covered = range(offset >> _SHIFT, (min(end, self._base_size) + _MASK) >> _SHIFT)
+        for index in sorted({*self._chunks, *covered}):
             first = index << _SHIFT
             start, stop = max(offset - first, 0), min(end - first, CHUNK)
-            if start >= stop or index << _SHIFT >= end:
+            if start >= stop:
                 continue
             if self._base is not None and first < self._base_size:
                 self.write(first + start, bytes(stop - start))

@@ -96,7 +96,7 @@ class HostHandle:
             self.close()
 
     def get(self) -> int:
-        """The descriptor; SyscallError (EACCES, ENOENT, ...) when the host refuses, ESTALE when it is another file."""
+        """The descriptor; SyscallError when the host refuses, ESTALE when another file has the name now."""
         fd = self.fd
         return fd if fd >= 0 else self._reopen()
 

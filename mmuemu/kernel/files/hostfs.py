@@ -1,9 +1,9 @@
 """Host files and directories as the guest sees them: read from the host, changes kept in memory (an overlay).
 
-The host is only touched through descriptors of directories already inside the view, one name at a time and without
-following links, so nothing outside can be reached. A name removed in the guest is hidden (a whiteout), a file is
-copied up in the pieces that are written, and files may be renamed freely: where a file lies on the host and where
-the guest sees it are two different things.
+The host is only touched through descriptors of directories already inside the view, one name at a time and
+without following links, so nothing outside can be reached. A name removed in the guest is hidden (a whiteout), a
+file is copied up in the pieces that are written, and files may be renamed freely: where a file lies on the host
+and where the guest sees it are two different things.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class HostFs(FileSystem):
         return self.gid if gid == HOST_GID else gid
 
     def inode_for(self, st: os.stat_result, host_dir: HostDirectory, name: bytes) -> Inode:
-        """The inode of the host file ``name`` in ``host_dir``; the same one for every name of the same file."""
+        """The inode of the host file ``name`` in ``host_dir``; the same one for every name of a file."""
         key = (st.st_dev, st.st_ino)
         known = self.table.get(key)
         if known is not None and known.mode & S_IFMT == st.st_mode & S_IFMT and known.nlink:
@@ -105,9 +105,7 @@ class HostFs(FileSystem):
 
 
 class HostInode(Inode):
-    """What all host nodes share: the host location, its identity, and attributes that follow the host until changed."""
-
-    __slots__ = ()
+    """What all host nodes share: where the file lies, its identity, attributes that are the host's until changed."""
 
     fs: HostFs
     host_dir: HasDescriptor | None
@@ -169,8 +167,8 @@ class HostInode(Inode):
             return super().stat()
         st = self.st
         return Stat(
-            st.st_dev, st.st_ino, st.st_mode, st.st_nlink, self.uid, self.gid, st.st_rdev, self.size, self.blocks,
-            st.st_atime_ns, st.st_mtime_ns, st.st_ctime_ns,
+            st.st_dev, st.st_ino, st.st_mode, st.st_nlink, self.uid, self.gid, st.st_rdev,
+            self.size, self.blocks, st.st_atime_ns, st.st_mtime_ns, st.st_ctime_ns,
         )  # fmt: skip
 
     def permits(self, uid: int, gid: int, want: int) -> bool:
@@ -211,9 +209,9 @@ class HostSymlink(HostInode, Symlink):
     """A symbolic link on the host; its target is walked in the guest's tree."""
 
     def __init__(self, fs: HostFs, st: os.stat_result) -> None:
-        Symlink.__init__(self, fs, b"")
-        self.start(st)
+        Symlink.__init__(self, fs, b"", now=0)
         self.ino = st.st_ino
+        self.start(st)
 
     @property
     def size(self) -> int:
@@ -234,7 +232,7 @@ class HostSpecial(HostInode):
     """A device, socket or named pipe on the host: shown, never opened."""
 
     def __init__(self, fs: HostFs, st: os.stat_result) -> None:
-        super().__init__(fs, st.st_mode, ino=st.st_ino)
+        super().__init__(fs, st.st_mode, ino=st.st_ino, now=0)
         self.start(st)
 
     def open(self, caller: Caller, flags: int) -> OpenFile:
@@ -246,7 +244,7 @@ class HostFile(HostInode, RegularInode):
     """A regular file on the host; what is written stays in memory."""
 
     def __init__(self, fs: HostFs, st: os.stat_result) -> None:
-        RegularInode.__init__(self, fs, st.st_mode, ino=st.st_ino)
+        RegularInode.__init__(self, fs, st.st_mode, ino=st.st_ino, now=0)
         self.start(st)
         self.reader = HostHandle(fs.descriptors, self, os.O_RDONLY)
 
@@ -321,7 +319,7 @@ class HostDirectory(HostInode, VolatileDirectory):
     """A directory on the host with the guest's changes over it: name -> inode, or None for a hidden name."""
 
     def __init__(self, fs: HostFs, st: os.stat_result) -> None:
-        VolatileDirectory.__init__(self, fs, st.st_mode, ino=st.st_ino)
+        VolatileDirectory.__init__(self, fs, st.st_mode, ino=st.st_ino, now=0)
         self.start(st)
         self.handle = HostHandle(fs.descriptors, self, SEARCH)
         self.changes: dict[bytes, Inode | None] = {}
@@ -359,7 +357,7 @@ class HostDirectory(HostInode, VolatileDirectory):
 
     def entries(self) -> list[tuple[bytes, int, int]]:
         """Both sets of names, sorted, so that a listing does not depend on the host's order."""
-        found = {name: (name, ino, kind) for name, ino, kind in self.host_entries() if name not in self.changes}
+        found = {entry[0]: entry for entry in self.host_entries() if entry[0] not in self.changes}
         for name, inode in self.changes.items():
             if inode is not None:
                 found[name] = (name, inode.ino, inode.kind)

@@ -125,21 +125,23 @@ class Inode:
 
     seekable = False
 
-    def __init__(self, fs: FileSystem, mode: int, uid: int = 0, gid: int = 0, ino: int = 0) -> None:
+    def __init__(
+        self, fs: FileSystem, mode: int, uid: int = 0, gid: int = 0, ino: int = 0, now: int | None = None
+    ) -> None:
         self.fs = fs
         self.mode = mode
         self.uid = uid
         self.gid = gid
         self.ino = ino or fs.new_ino()
         self.nlink = 1
-        self.atime_ns = self.mtime_ns = self.ctime_ns = fs.clock()
+        self.atime_ns = self.mtime_ns = self.ctime_ns = fs.clock() if now is None else now
         self.mapping: Mapping | None = None
         self.mounted: Inode | None = None
         """The root of the file system mounted over this inode."""
         self.place: tuple[Directory, bytes] | None = None
         """The directory and name this inode was last reached by."""
-        self.locks: object = None
-        """Whoever holds a flock(2) lock."""
+        self.locks: dict[OpenFile, int] | None = None
+        """Who holds flock(2) locks, and which."""
 
     @property
     def dev(self) -> int:
@@ -189,7 +191,7 @@ class Inode:
         )  # fmt: skip
 
     def permits(self, uid: int, gid: int, want: int) -> bool:
-        """Whether ``uid``/``gid`` may do ``want`` (R_OK, W_OK, X_OK bits), as fs/namei.c's acl_permission_check."""
+        """Whether ``uid``/``gid`` may do ``want`` (R_OK, W_OK, X_OK), as fs/namei.c: acl_permission_check."""
         mode = self.mode
         if uid == 0:
             return not want & 1 or mode & S_IFMT == S_IFDIR or bool(mode & 0o111)
@@ -245,8 +247,10 @@ class Symlink(Inode):
 
     __slots__ = ("target",)
 
-    def __init__(self, fs: FileSystem, target: bytes, uid: int = 0, gid: int = 0) -> None:
-        super().__init__(fs, S_IFLNK | 0o777, uid, gid)
+    def __init__(
+        self, fs: FileSystem, target: bytes, uid: int = 0, gid: int = 0, now: int | None = None
+    ) -> None:
+        super().__init__(fs, S_IFLNK | 0o777, uid, gid, now=now)
         self.target = target
 
     @property
@@ -339,7 +343,13 @@ class Directory(Inode):
         raise SyscallError(self.refuse())
 
     def rename(
-        self, name: bytes, inode: Inode, target: Directory, new_name: bytes, replaced: Inode | None, exchange: bool
+        self,
+        name: bytes,
+        inode: Inode,
+        target: Directory,
+        new_name: bytes,
+        replaced: Inode | None,
+        exchange: bool,
     ) -> None:
         """Move ``name`` to ``target``/``new_name``, replacing or exchanging with ``replaced``."""
         raise SyscallError(self.refuse())

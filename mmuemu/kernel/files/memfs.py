@@ -1,4 +1,4 @@
-"""Files and directories that live in memory only (tmpfs), and the directory changes an overlay shares with them."""
+"""Files and directories that live in memory only (tmpfs), and directory changes as an overlay keeps them too."""
 
 from __future__ import annotations
 
@@ -18,15 +18,19 @@ if TYPE_CHECKING:
 class RegularInode(Inode):
     """A regular file whose bytes may be in memory (``content``) or come from elsewhere until written."""
 
-    __slots__ = ("content", "seals")
+    __slots__ = ("content", "label", "seals")
 
     seekable = True
 
-    def __init__(self, fs: FileSystem, mode: int, uid: int = 0, gid: int = 0, ino: int = 0) -> None:
-        super().__init__(fs, S_IFREG | mode & PERMISSIONS, uid, gid, ino)
+    def __init__(
+        self, fs: FileSystem, mode: int, uid: int = 0, gid: int = 0, ino: int = 0, now: int | None = None
+    ) -> None:
+        super().__init__(fs, S_IFREG | mode & PERMISSIONS, uid, gid, ino, now)
         self.content: Content | None = None
         self.seals: int | None = None
         """F_SEAL_* bits of a memfd; None where sealing is not possible."""
+        self.label: bytes | None = None
+        """What stands for the path of a file that never had one."""
 
     def open(self, caller: Caller, flags: int) -> OpenFile:
         """A description with an offset."""
@@ -189,7 +193,13 @@ class VolatileDirectory(Directory):
         inode.nlink = 0
 
     def rename(
-        self, name: bytes, inode: Inode, target: Directory, new_name: bytes, replaced: Inode | None, exchange: bool
+        self,
+        name: bytes,
+        inode: Inode,
+        target: Directory,
+        new_name: bytes,
+        replaced: Inode | None,
+        exchange: bool,
     ) -> None:
         """Move or exchange; permission, emptiness and ancestry were checked."""
         if not isinstance(target, VolatileDirectory):
@@ -253,5 +263,3 @@ class MemoryDirectory(VolatileDirectory):
     def drop(self, name: bytes) -> None:
         """Remove a name."""
         del self.names[name]
-
-

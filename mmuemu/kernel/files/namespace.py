@@ -35,8 +35,8 @@ _KEPT_OUT: Final = ("/", "/proc", "/sys", "/dev")
 class ViewOptions:
     """How to compose the guest's tree.
 
-    ``root``: a host directory to be the guest's ``/`` (changes stay in memory). ``mounts``: ``SRC:DST[:ro|rw]``
-    strings. ``isolate``: show no host directories. ``files``: host files shown at their own path, whatever else.
+    ``root``: a host directory to be the guest's ``/`` (changes stay in memory). ``mounts``: strings
+    ``SRC:DST[:ro|rw]``. ``isolate``: show no host directories. ``files``: host files shown at their own path.
     ``cwd``: the host working directory to show and start in; None means the emulator's own, "" none.
     ``limit``: bytes of changes kept in memory. ``clock``: nanoseconds since the epoch, for file times.
     ``random``: gives bytes for /dev/random; None makes it unreadable (EIO).
@@ -70,7 +70,9 @@ class _Builder:
 class MountTree:
     """The file systems of a guest: ``root`` and what is mounted below it, as (path, file system, options)."""
 
-    def __init__(self, root: Directory, quota: Quota, clock: Callable[[], int], descriptors: HostDescriptors) -> None:
+    def __init__(
+        self, root: Directory, quota: Quota, clock: Callable[[], int], descriptors: HostDescriptors
+    ) -> None:
         root.fs.root = root
         self.root = root
         self.quota = quota
@@ -84,7 +86,7 @@ class MountTree:
         self._next_minor = 40
 
     def context(self, cwd: str | bytes = b"/", umask: int = 0o022) -> FsContext:
-        """A file-system context whose working directory is ``cwd`` in the guest, or ``/`` when there is none."""
+        """A file-system context whose working directory is the guest's ``cwd``, or ``/`` if there is none."""
         context = FsContext(self, umask=umask)
         builder = _Builder(self)
         try:
@@ -121,7 +123,7 @@ class MountTree:
         point = self.make(path, isinstance(root, Directory))
         if isinstance(root, Directory) is not isinstance(point, Directory):
             kind = "a directory" if isinstance(root, Directory) else "a file"
-            raise UsageError(f"cannot mount {kind} at {os.fsdecode(path)}: the guest has another kind of file there")
+            raise UsageError(f"cannot mount {kind} at {os.fsdecode(path)}: another kind of file is there")
         root.fs.root = root
         root.fs.covers = point
         point.mounted = root
@@ -329,5 +331,3 @@ def _no_random(count: int) -> bytes:
 def build_namespace(options: ViewOptions | None = None) -> MountTree:
     """The guest's mount tree; UsageError naming the option when it cannot be composed."""
     return _Composer(options or ViewOptions()).build()
-
-

@@ -140,8 +140,8 @@ class OpenFile:
 
     def closed(self) -> None:
         """The last descriptor was closed."""
-        if self.inode.locks is self:
-            self.inode.locks = None
+        if self.inode.locks is not None:
+            self.inode.locks.pop(self, None)
 
     def acquire(self) -> OpenFile:
         """One more descriptor refers to this."""
@@ -203,7 +203,7 @@ class OpenPath(OpenFile):
 
 
 def moved_offset(current: int, size: int, offset: int, whence: int) -> int:
-    """The offset lseek(2) arrives at for SEEK_SET, SEEK_CUR, SEEK_END; EINVAL when negative, EOVERFLOW too large."""
+    """The offset lseek(2) arrives at; EINVAL when it is negative, EOVERFLOW when it is too large."""
     if whence == SEEK_CUR:
         offset += current
     elif whence == SEEK_END:
@@ -352,7 +352,7 @@ class OpenDirectory(OpenFile):
             parent = self.inode.parent
             self._snapshot = [(b".", self.inode.ino, 4), (b"..", parent.ino, 4), *self.inode.list(caller)]
         pack = pack_dirent if old else pack_dirent64
-        pieces = []
+        pieces: list[bytes] = []
         used = 0
         index = self.offset
         for name, ino, kind in self._snapshot[index:]:

@@ -1,6 +1,6 @@
 """Path resolution, all of it ours: component by component over the guest's tree (path_resolution(7)).
 
-The host never sees more than one component at a time, relative to a directory that is already inside the view.
+The host sees one component at a time, relative to a directory that is already inside the view.
 Symbolic links are followed here, in the guest's tree, so none can lead out of it.
 """
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Resolved:
     """Where a path led: ``parent`` and ``name`` of the last component and the ``inode`` there, or None.
 
-    ``name`` is empty when the path ended in ``.``, ``..``, ``/`` or a magic link; ``last`` is that last component
-    as written. ``slash`` tells of a trailing slash, so only a directory will do.
+    ``name`` is empty when the path ended in ``.``, ``..``, ``/`` or a magic link; ``last`` is that component as
+    written. ``slash`` tells of a trailing slash, so only a directory will do.
     """
 
     __slots__ = ("inode", "last", "name", "parent", "slash")
@@ -67,13 +67,15 @@ def above(directory: Directory, caller: Caller) -> Directory:
     return directory
 
 
-def resolve(caller: Caller, path: bytes, dirfd: int = AT_FDCWD, follow: bool = True, keep: bool = False) -> Resolved:
+def resolve(
+    caller: Caller, path: bytes, dirfd: int = AT_FDCWD, follow: bool = True, keep: bool = False
+) -> Resolved:
     """Walk ``path``; ``follow`` says whether a symbolic link at the end is followed.
 
-    Without ``follow`` a trailing slash still follows it, unless ``keep`` (the calls that change names) forbids.
+    Without ``follow`` a trailing slash still follows it, unless ``keep`` (calls that change names) forbids it.
 
-    A missing last component is no error here: the result's ``inode`` is None. Raises SyscallError: ENOENT (empty
-    path, missing directory), ENOTDIR, EACCES (no search permission), ELOOP (over 40 links), ENAMETOOLONG.
+    A missing last component is no error here: the result's ``inode`` is None. Raises SyscallError: ENOENT
+    (empty path, missing directory), ENOTDIR, EACCES (no search permission), ELOOP (over 40 links), ENAMETOOLONG.
     """
     if not path:
         raise SyscallError(Errno.ENOENT)
@@ -132,7 +134,7 @@ def resolve(caller: Caller, path: bytes, dirfd: int = AT_FDCWD, follow: bool = T
 def _expand(
     caller: Caller, target: bytes, current: Directory, todo: list[bytes], slash: bool
 ) -> tuple[Directory, bool]:
-    """Put a link's components before the rest of the walk; where to go on, and whether it must be a directory."""
+    """Put a link's components before the rest; where to go on, and whether the end must be a directory."""
     if not target:
         raise SyscallError(Errno.ENOENT)
     if len(target) >= PATH_MAX:
@@ -149,7 +151,10 @@ def lookup(caller: Caller, path: bytes, dirfd: int = AT_FDCWD, follow: bool = Tr
 
 
 def path_of(inode: Inode) -> bytes:
-    """The path an inode was last reached by, from the top of the tree, with `` (deleted)`` when it is gone."""
+    """The path an inode was last reached by, from the top of the tree; `` (deleted)`` follows when it is gone."""
+    label = getattr(inode, "label", None)
+    if label is not None:
+        return b"/" + bytes(label) + b" (deleted)"
     names: list[bytes] = []
     deleted = False
     node: Inode | None = inode

@@ -120,7 +120,7 @@ class PipeEnd(OpenFile):
         return 0
 
     def poll(self) -> int:
-        """Readable with bytes, writable with PIPE_BUF of room, hung up without the other end (fs/pipe.c: pipe_poll)."""
+        """Readable with bytes, writable with PIPE_BUF of room (fs/pipe.c: pipe_poll)."""
         pipe = self.inode
         bits = 0
         if self.readable:

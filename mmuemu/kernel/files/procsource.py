@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class ProcessFacts:
-    """One process. Sizes in bytes, times in clock ticks of 1/100 s, signal sets as bit masks (bit 0: signal 1)."""
+    """One process. Sizes in bytes, times in clock ticks of 1/100 s, signal sets as masks (bit 0: signal 1)."""
 
     pid: int
     ppid: int

@@ -36,7 +36,7 @@ _TERMINAL_REQUESTS = {TCGETS: 36, TIOCGWINSZ: 8, FIONREAD: 4}
 
 
 class StreamInode(Inode):
-    """The inode of a host descriptor: shows the host's file type, which programs choose their buffering by."""
+    """The inode of a host descriptor: shows the host's file type, by which programs choose their buffering."""
 
     __slots__ = ("fd", "label", "sink", "source", "unread")
 
@@ -80,7 +80,9 @@ class HostStream(OpenFile):
         self._seekable = host_stat.S_ISREG(inode.mode) and inode.fd >= 0
 
     @classmethod
-    def of(cls, fs: FileSystem, stream: int | IO[bytes], flags: int = O_RDWR, label: bytes = b"") -> HostStream:
+    def of(
+        cls, fs: FileSystem, stream: int | IO[bytes], flags: int = O_RDWR, label: bytes = b""
+    ) -> HostStream:
         """An open file over a host descriptor or a binary file object (flushed after every write).
 
         An object without a descriptor, such as ``io.BytesIO``, is a pipe to the guest.
@@ -224,7 +226,8 @@ def host_poll(wanted: dict[int, int], timeout_ms: int | None) -> dict[int, int]:
         return dict.fromkeys(wanted, ALWAYS_READY)
     poller = select.poll()
     for fd, events in wanted.items():
-        poller.register(fd, (select.POLLIN if events & POLLIN else 0) | (select.POLLOUT if events & POLLOUT else 0))
+        inward = select.POLLIN if events & POLLIN else 0
+        poller.register(fd, inward | (select.POLLOUT if events & POLLOUT else 0))
     ready = {}
     for fd, events in poller.poll(timeout_ms):
         bits = POLLIN | POLLRDNORM if events & select.POLLIN else 0
@@ -252,5 +255,3 @@ def _same_device(fd: int, path: str) -> bool:
         return os.fstat(fd).st_rdev == os.stat(path).st_rdev
     except OSError:
         return False
-
-

@@ -1,1 +1,25 @@
 """The Linux x86-64 system calls: one function each, gathered in one table."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Final
+
+_MODULES: Final = (
+    "files",
+    "files_fd",
+    "files_names",
+    "files_poll",
+    "files_stat",
+    "memory",
+    "process",
+    "signals",
+    "system",
+    "time",
+)
+
+
+def load_all() -> None:
+    """Import every module of calls, so that the table is complete."""
+    for name in _MODULES:
+        import_module(f"{__name__}.{name}")

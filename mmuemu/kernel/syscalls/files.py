@@ -51,7 +51,7 @@ def sys_read(task: Task, fd: int, buffer: int, count: int) -> int:
 
 
 def read_long(task: Task, file: OpenFile, buffer: int, count: int) -> int:
-    """Read more than a chunk: pieces until the file gives no more; an error after the first piece ends it quietly."""
+    """Read more than a chunk: pieces until the file gives no more; a late error ends it quietly."""
     count = min(count, MAX_RW_COUNT)
     done = 0
     while done < count:

@@ -1,0 +1,136 @@
+"""The ``mmuemu`` command."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final, NoReturn
+
+from mmuemu import __version__
+from mmuemu.errors import Exit, MmuemuError
+
+_EPILOG: Final = """\
+exit codes of `mmuemu run`:
+  0-123        the program's own
+  124          a limit was reached (--timeout, --max-instructions)
+  125          mmuemu failed, or its options are wrong
+  126          PROGRAM cannot be loaded
+  127          PROGRAM was not found
+  128+N        the program died of signal N
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with our exit code for wrong options."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(Exit.OURS, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="mmuemu",
+        description="An x86-64 memory-management unit on Unicorn: run programs on page tables you can look at.",
+    )
+    parser.add_argument("--version", action="version", version=f"mmuemu {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    run = commands.add_parser(
+        "run",
+        help="run a Linux x86-64 program",
+        usage="mmuemu run [options] PROGRAM [ARGS...]",
+        description="Run PROGRAM in user mode on guest page tables. PROGRAM is a Linux x86-64 ELF file, an assembly "
+        "source (.s) or a C source (.c). Options stop at PROGRAM; the rest is the program's.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _machine_options(run)
+    _view_options(run)
+    _report_options(run)
+    run.add_argument("program", nargs=argparse.REMAINDER, metavar="PROGRAM [ARGS...]", help=argparse.SUPPRESS)
+    return parser
+
+
+def _machine_options(run: argparse.ArgumentParser) -> None:
+    group = run.add_argument_group("machine")
+    group.add_argument(
+        "--mmu",
+        choices=("python", "native"),
+        default="python",
+        help="who walks the page tables on a TLB miss: our walk, or the engine's own (default: python)",
+    )
+    group.add_argument("--memory", metavar="SIZE", default="1G", help="guest physical memory, like 64M (default: 1G)")
+    group.add_argument("--seed", type=int, metavar="N", help="repeat a run bit for bit (default: a fresh seed)")
+    group.add_argument("--no-aslr", action="store_true", help="Linux's fixed addresses, for program and kernel")
+    group.add_argument(
+        "--clock",
+        choices=("host", "virtual"),
+        help="the guest's time: the host's, or one that only moves when it is read or slept through "
+        "(default: virtual with --seed, else host)",
+    )
+    group.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="stop after this much time (exit code 124)")
+    group.add_argument(
+        "--max-instructions", type=_count, metavar="N", help="stop after N guest instructions (exit code 124)"
+    )
+
+
+def _view_options(run: argparse.ArgumentParser) -> None:
+    group = run.add_argument_group("files the guest sees")
+    group.add_argument(
+        "--mount",
+        action="append",
+        default=[],
+        metavar="SRC:DST[:rw]",
+        help="show host file or directory SRC as DST; with :rw the guest's changes reach the host",
+    )
+    group.add_argument("--root", metavar="DIR", help="show DIR as / in place of the host's system directories")
+    group.add_argument("--isolate", action="store_true", help="show nothing of the host but the program")
+    group.add_argument(
+        "--env", action="append", default=[], metavar="NAME=VALUE", help="set a variable of the guest's environment"
+    )
+    group.add_argument("--clear-env", action="store_true", help="do not pass the host's environment on")
+
+
+def _report_options(run: argparse.ArgumentParser) -> None:
+    group = run.add_argument_group("reports, on standard error")
+    group.add_argument("--strace", action="store_true", help="print every system call")
+    group.add_argument("--maps", action="store_true", help="print the memory map at the end or the fault")
+    group.add_argument("--stats", action="store_true", help="print counts: system calls, faults, TLB fills, memory")
+    group.add_argument("-v", "--verbose", action="store_true", help="print the seed and where things were put")
+    group.add_argument("--json", metavar="FILE", help="write how the run ended to FILE")
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1e9:
+        raise argparse.ArgumentTypeError(f"not a positive number of seconds: {text}")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text, 0)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"not a positive number: {text}")
+    return value
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the process's exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help(sys.stderr)
+        return Exit.OURS
+    try:
+        from mmuemu.runner import run
+
+        return run(options)
+    except MmuemuError as error:
+        print(f"mmuemu: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return Exit.OURS

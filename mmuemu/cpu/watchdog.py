@@ -1,0 +1,70 @@
+"""Stopping a run from outside it: Ctrl-C and time limits.
+
+While the engine runs, Python's signal handlers wait and no Python code of this thread runs; the C-level half of a
+signal still writes to the wake-up descriptor. A thread waits there, and for the deadline, and stops the engine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import threading
+import time
+from types import TracebackType
+
+from mmuemu.cpu.cpu import Cpu
+
+_REPEAT = 0.02
+
+
+class Watchdog:
+    """A context in which Ctrl-C, and the deadline if there is one, interrupt ``cpu``.
+
+    ``seconds`` is the time allowed from now; afterwards :attr:`expired` is true.
+    """
+
+    def __init__(self, cpu: Cpu, seconds: float | None = None) -> None:
+        self.cpu = cpu
+        self.seconds = seconds
+        self.expired = False
+        self._old_wakeup = -1
+        self._armed = False
+
+    def __enter__(self) -> Watchdog:
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        if threading.current_thread() is threading.main_thread():
+            with contextlib.suppress(ValueError):
+                self._old_wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+                self._armed = True
+        self._deadline = None if self.seconds is None else time.monotonic() + self.seconds
+        self._thread = threading.Thread(target=self._watch, name="mmuemu watchdog", daemon=True)
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while True:
+            left = None if self._deadline is None else max(self._deadline - time.monotonic(), 0)
+            ready, _, _ = select.select([self._read], [], [], left)
+            if ready and b"\0" in os.read(self._read, 64):
+                return
+            if not ready:
+                self.expired = True
+            # A stop between two stretches of emulation is lost, so it is repeated until the run has ended.
+            self.cpu.interrupt()
+            self._deadline = time.monotonic() + _REPEAT
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._armed:
+            signal.set_wakeup_fd(self._old_wakeup)
+        while True:
+            try:
+                os.write(self._write, b"\0")
+                self._thread.join()
+                break
+            except KeyboardInterrupt:
+                continue
+        os.close(self._read)
+        os.close(self._write)

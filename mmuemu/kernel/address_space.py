@@ -1,0 +1,529 @@
+"""A process's address space: the memory system calls over areas and pages.
+
+After mm/mmap.c (``do_mmap``), mm/vma.c (``do_vmi_munmap``, ``do_brk_flags``), mm/mprotect.c and the man
+pages. Every method raises SyscallError with the errno of the call it is named after.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from mmuemu.kernel import advice, remap
+from mmuemu.kernel.abi.errno import Errno, SyscallError
+from mmuemu.kernel.abi.mman import (
+    LEGACY_MAP_MASK,
+    MAP_FIXED,
+    MAP_FIXED_NOREPLACE,
+    MAP_GROWSDOWN,
+    MAP_LOCKED,
+    MAP_NONBLOCK,
+    MAP_NORESERVE,
+    MAP_POPULATE,
+    MAP_PRIVATE,
+    MAP_SHARED,
+    MAP_SHARED_VALIDATE,
+    MAP_STACK,
+    MAP_TYPE,
+    MS_ASYNC,
+    MS_INVALIDATE,
+    MS_SYNC,
+    PROT_GROWSDOWN,
+    PROT_GROWSUP,
+    PROT_SEM,
+    PROT_WRITE,
+)
+from mmuemu.kernel.faults import MMAP_MIN_ADDR, PROTNONE, FaultResult, PagedSpace
+from mmuemu.kernel.page_cache import FileMapping, SharedMemory
+from mmuemu.kernel.vma import (
+    VM_ACCESS,
+    VM_ACCOUNT,
+    VM_DONTCOPY,
+    VM_GROWSDOWN,
+    VM_LOCKED,
+    VM_MAYACCESS,
+    VM_MAYSHARE,
+    VM_MAYWRITE,
+    VM_NOHUGEPAGE,
+    VM_NORESERVE,
+    VM_SHARED,
+    VM_WIPEONFORK,
+    VM_WRITE,
+    OpenedFile,
+    Vma,
+)
+from mmuemu.memory.page_table import PageTable
+from mmuemu.x86.paging import ADDRESS_MASK, NX, PAGE_MASK, PAGE_SIZE, RW, USER_TOP, D, P
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mmuemu.memory.frames import FrameAllocator
+    from mmuemu.memory.kernel_half import KernelHalf
+
+MAX_MAP_COUNT: Final = 65530
+"""Linux's default of vm.max_map_count."""
+MLOCK_LIMIT: Final = 8 << 20
+DEFAULT_MMAP_BASE: Final = 0x7FFF_F7FF_F000
+"""Where the search for room starts, downwards, without randomization (8 MiB of stack and its gap below the
+top).
+"""
+_INHERITED: Final = (
+    "mmap_base", "task_size", "start_brk", "brk", "start_stack", "max_map_count", "stack_limit", "_shm_ino",
+)  # fmt: skip
+
+
+def page_align(length: int) -> int:
+    """``length`` rounded up to whole pages, as a 64-bit number (so the largest lengths become 0)."""
+    return (length + PAGE_MASK) & ~PAGE_MASK & 0xFFFF_FFFF_FFFF_FFFF
+
+
+class AddressSpace(PagedSpace):
+    """One process's user half. ``start_brk``, ``brk``, ``mmap_base`` and ``start_stack`` are set by whoever
+    loads.
+    """
+
+    def __init__(
+        self,
+        frames: FrameAllocator,
+        kernel_half: KernelHalf | None = None,
+        *,
+        mmap_base: int = DEFAULT_MMAP_BASE,
+        start_brk: int = 0,
+        task_size: int = USER_TOP,
+        page_table: PageTable | None = None,
+    ) -> None:
+        """An empty address space, with new tables unless ``page_table`` is given. Raises OutOfFrames."""
+        super().__init__(frames, page_table or PageTable(frames, kernel=kernel_half))
+        self.mmap_base = mmap_base
+        self.task_size = task_size
+        self.start_brk = self.brk = start_brk
+        self.start_stack = 0
+        """An address in the initial stack: /proc/self/maps calls the area around it [stack]."""
+        self.max_map_count = MAX_MAP_COUNT
+        self.total_vm = 0
+        """Bytes in areas (VmSize)."""
+        self.locked_vm = 0
+        """Bytes in areas that are mlocked."""
+        self._shm_ino = 0
+
+    # mmap
+
+    def mmap(
+        self,
+        addr: int,
+        length: int,
+        prot: int,
+        flags: int,
+        file: OpenedFile | None = None,
+        offset: int = 0,
+        name: str = "",
+    ) -> int:
+        """Map ``length`` bytes; the address. ``flags`` are MAP_*; without ``file`` the memory is anonymous.
+
+        ``name`` is what /proc/self/maps shows: the file's path, or a name in brackets.
+        """
+        if not length or offset & PAGE_MASK:
+            raise SyscallError(Errno.EINVAL)
+        if flags & MAP_FIXED_NOREPLACE:
+            flags |= MAP_FIXED
+        if not flags & MAP_FIXED:
+            addr &= ~PAGE_MASK
+            if addr and addr < MMAP_MIN_ADDR:
+                addr = MMAP_MIN_ADDR
+        length = page_align(length)
+        if not length:
+            raise SyscallError(Errno.ENOMEM)
+        if (offset >> 12) + (length >> 12) >= 1 << 64 - 12:
+            raise SyscallError(Errno.EOVERFLOW)
+        if len(self.vmas) > self.max_map_count:
+            raise SyscallError(Errno.ENOMEM)
+        addr = self.unmapped_area(addr, length, fixed=bool(flags & MAP_FIXED))
+        if flags & MAP_FIXED_NOREPLACE and self.vmas.overlapping(addr, addr + length):
+            raise SyscallError(Errno.EEXIST)
+        vm_flags = self._vm_flags(prot, flags, length, file)
+        self._map(Vma(addr, addr + length, vm_flags, file, addr if file is None else offset, name))
+        if flags & (MAP_POPULATE | MAP_LOCKED) and not flags & MAP_NONBLOCK and prot & VM_ACCESS:
+            if self.populate(addr, addr + length) is FaultResult.OOM:
+                self.munmap(addr, length)
+                raise SyscallError(Errno.ENOMEM)
+        return addr
+
+    def _vm_flags(self, prot: int, flags: int, length: int, file: OpenedFile | None) -> int:
+        """The VM_* flags of a new area, or the errno why there is none."""
+        vm_flags = (prot & VM_ACCESS) | VM_MAYACCESS
+        for bit, vm in (
+            (MAP_GROWSDOWN, VM_GROWSDOWN),
+            (MAP_LOCKED, VM_LOCKED),
+            (MAP_STACK, VM_NOHUGEPAGE),
+            (MAP_NORESERVE, VM_NORESERVE),
+        ):
+            vm_flags |= vm if flags & bit else 0
+        self.check_locked(vm_flags, length)
+        kind = flags & MAP_TYPE
+        if file is None:
+            if kind not in (MAP_SHARED, MAP_PRIVATE) or (kind == MAP_SHARED and flags & MAP_GROWSDOWN):
+                raise SyscallError(Errno.EINVAL)
+            return vm_flags | (VM_SHARED | VM_MAYSHARE if kind == MAP_SHARED else 0)
+        if kind == MAP_SHARED_VALIDATE and flags & ~(LEGACY_MAP_MASK | MAP_SHARED_VALIDATE):
+            raise SyscallError(Errno.EOPNOTSUPP)
+        if kind in (MAP_SHARED, MAP_SHARED_VALIDATE):
+            if prot & PROT_WRITE and not file.writable:
+                raise SyscallError(Errno.EACCES)
+            vm_flags |= VM_SHARED | VM_MAYSHARE
+            if not file.writable:
+                vm_flags &= ~(VM_MAYWRITE | VM_SHARED)
+        elif kind != MAP_PRIVATE:
+            raise SyscallError(Errno.EINVAL)
+        if not file.readable:
+            raise SyscallError(Errno.EACCES)
+        if flags & MAP_GROWSDOWN:
+            raise SyscallError(Errno.EINVAL)
+        return vm_flags
+
+    def _map(self, vma: Vma) -> None:
+        """Put a new area in place of whatever is there (``mmap_region``)."""
+        length = vma.end - vma.start
+        vma.set_flags(vma.flags | self.charge(vma.flags, length))
+        self.unmap_areas(vma.start, vma.end)
+        if vma.flags & VM_MAYSHARE and vma.file is None:
+            self._shm_ino += 1
+            vma.file = SharedMemory(length, self._shm_ino)
+            vma.offset = 0
+            vma.name = "/dev/zero (deleted)"
+        if vma.file is not None:
+            vma.mapping = FileMapping.of(vma.file.inode, self.frames)
+        self.vmas.insert(vma)
+        self.account(vma.flags, length)
+        self.vmas.join(vma)
+
+    def charge(self, vm_flags: int, length: int) -> int:
+        """VM_ACCOUNT for memory that must be backed some day, else 0; ENOMEM beyond all reason.
+
+        The heuristic of vm.overcommit_memory 0: one request may not exceed all memory there is.
+        """
+        private = vm_flags & (VM_NORESERVE | VM_SHARED | VM_WRITE) == VM_WRITE
+        memory = private or vm_flags & (VM_NORESERVE | VM_SHARED) == VM_SHARED
+        if memory and length >> 12 > self.frames.limit:
+            raise SyscallError(Errno.ENOMEM)
+        return VM_ACCOUNT if private else 0
+
+    def check_locked(self, vm_flags: int, length: int) -> None:
+        """EAGAIN when ``length`` more bytes of mlocked area are over the limit (RLIMIT_MEMLOCK)."""
+        if vm_flags & VM_LOCKED and self.locked_vm + length > MLOCK_LIMIT:
+            raise SyscallError(Errno.EAGAIN)
+
+    def account(self, vm_flags: int, change: int) -> None:
+        """Count ``change`` bytes of areas with ``vm_flags`` that came or went."""
+        self.total_vm += change
+        if vm_flags & VM_LOCKED:
+            self.locked_vm += change
+
+    def unmapped_area(self, addr: int, length: int, *, fixed: bool = False) -> int:
+        """Where ``length`` bytes go: at ``addr`` if ``fixed``, else there if it is free, else the highest
+        place.
+        """
+        top = self.task_size
+        if length > top:
+            raise SyscallError(Errno.ENOMEM)
+        if fixed:
+            if addr > top - length:
+                raise SyscallError(Errno.ENOMEM)
+            if addr & PAGE_MASK:
+                raise SyscallError(Errno.EINVAL)
+            if addr < MMAP_MIN_ADDR:
+                raise SyscallError(Errno.EPERM)
+            return addr
+        if addr and addr <= top - length and self.vmas.is_free(addr, addr + length):
+            return addr
+        found = self.vmas.highest_gap(length, MMAP_MIN_ADDR, min(self.mmap_base, top))
+        if found < 0:
+            found = self.vmas.lowest_gap(length, page_align(top // 3), top)
+        if found < 0:
+            raise SyscallError(Errno.ENOMEM)
+        return found
+
+    # munmap
+
+    def munmap(self, addr: int, length: int) -> None:
+        """Unmap every page of ``[addr, addr + length)``; holes are fine."""
+        if addr & PAGE_MASK or addr > self.task_size or length > self.task_size - addr or not length:
+            raise SyscallError(Errno.EINVAL)
+        self.unmap_areas(addr, addr + page_align(length))
+
+    def unmap_areas(self, start: int, end: int) -> None:
+        """Unmap ``[start, end)``, checked already. ENOMEM when that would make too many areas."""
+        areas = self.vmas.overlapping(start, end)
+        if not areas:
+            return
+        if areas[0].start < start and areas[0].end > end and len(self.vmas) >= self.max_map_count:
+            raise SyscallError(Errno.ENOMEM)
+        self.forget_last()
+        present = False
+        for vma in self.vmas.carve(start, end):
+            present |= self.zap(vma, vma.start, vma.end)
+            self.account(vma.flags, vma.start - vma.end)
+            if vma.mapping is not None:
+                vma.mapping.detach(self)
+        if present:
+            self.on_flush(start, end)
+
+    # mprotect and everything else that changes flags of a range
+
+    def mprotect(self, addr: int, length: int, prot: int) -> None:
+        """Change the rights of a range; areas before the first hole or refusal stay changed."""
+        grows = prot & (PROT_GROWSDOWN | PROT_GROWSUP)
+        prot &= ~grows
+        if grows == PROT_GROWSDOWN | PROT_GROWSUP or addr & PAGE_MASK:
+            raise SyscallError(Errno.EINVAL)
+        if not length:
+            return
+        end = addr + page_align(length)
+        if not addr < end < 1 << 64:
+            raise SyscallError(Errno.ENOMEM)
+        if prot & ~(VM_ACCESS | PROT_SEM):
+            raise SyscallError(Errno.EINVAL)
+        vma = self.vmas.at_or_above(addr)
+        if vma is None:
+            raise SyscallError(Errno.ENOMEM)
+        if grows & PROT_GROWSDOWN:
+            if vma.start >= end:
+                raise SyscallError(Errno.ENOMEM)
+            addr = vma.start
+            if not vma.flags & VM_GROWSDOWN:
+                raise SyscallError(Errno.EINVAL)
+        elif vma.start > addr:
+            raise SyscallError(Errno.ENOMEM)
+        if grows & PROT_GROWSUP:
+            raise SyscallError(Errno.EINVAL)
+        self._protect(addr, end, prot & VM_ACCESS)
+
+    def each(self, start: int, end: int) -> Iterator[tuple[Vma, int, int]]:
+        """(area, from, to) for the part of each area in ``[start, end)``; areas may split and merge
+        meanwhile.
+        """
+        while start < end:
+            vma = self.vmas.at_or_above(start)
+            if vma is None or vma.start >= end:
+                return
+            start = max(start, vma.start)
+            stop = min(vma.end, end)
+            yield vma, start, stop
+            start = stop
+
+    def _protect(self, addr: int, end: int, prot: int) -> None:
+        at = addr
+        flush = False
+        try:
+            for vma, start, stop in self.each(addr, end):
+                if start > at:
+                    break
+                if prot & ~(vma.flags >> 4):
+                    raise SyscallError(Errno.EACCES)
+                flags = self._reaccount(vma, vma.flags & ~VM_ACCESS | prot)
+                if flags != vma.flags:
+                    self.set_flags(vma, start, stop, flags)
+                    flush |= self._sync_entries(start, stop, flags)
+                at = stop
+        finally:
+            if flush:
+                self.on_flush(addr, at)
+        if at < end:
+            raise SyscallError(Errno.ENOMEM)
+
+    def _reaccount(self, vma: Vma, flags: int) -> int:
+        """``flags`` with VM_ACCOUNT as it becomes when ``vma`` changes to them (``mprotect_fixup``)."""
+        if flags & VM_WRITE:
+            if not vma.flags & (VM_ACCOUNT | VM_WRITE | VM_SHARED | VM_NORESERVE):
+                flags |= self.charge(flags, vma.end - vma.start)
+        elif vma.flags & VM_ACCOUNT and vma.file is None and not vma.anon:
+            flags &= ~VM_ACCOUNT
+        return flags
+
+    def _sync_entries(self, start: int, end: int, flags: int) -> bool:
+        """Bring the entries of a range in line with its area's new rights; whether a present one changed.
+
+        The right to write is never added here: the next write faults and copies if it must.
+        """
+        if not flags & VM_ACCESS:
+            return self.page_table.protect_range(start, end, PROTNONE, P)
+        clear = PROTNONE | (0 if flags & VM_WRITE else RW)
+        if flags & 4:
+            return self.page_table.protect_range(start, end, P, clear | NX)
+        return self.page_table.protect_range(start, end, P | NX, clear)
+
+    def set_flags(self, vma: Vma, start: int, end: int, flags: int) -> Vma:
+        """Give ``[start, end)`` of ``vma`` new VM_* flags, splitting and merging; the area it lies in then."""
+        if flags == vma.flags:
+            return vma
+        cuts = (vma.start < start) + (end < vma.end)
+        if cuts and len(self.vmas) + cuts > self.max_map_count:
+            raise SyscallError(Errno.ENOMEM)
+        if vma.start < start:
+            vma = self.vmas.split(vma, start)
+        if end < vma.end:
+            self.vmas.split(vma, end)
+        self.locked_vm += (end - start) * (bool(flags & VM_LOCKED) - bool(vma.flags & VM_LOCKED))
+        vma.set_flags(flags)
+        self.forget_last()
+        return self.vmas.join(vma)
+
+    # brk
+
+    def set_brk(self, addr: int) -> int:
+        """brk(2): move the end of the heap to ``addr`` if that can be; the end of the heap then."""
+        if addr < self.start_brk:
+            return self.brk
+        old, new = page_align(self.brk), page_align(addr)
+        if new < old:
+            heap = self.vmas.overlapping(new, old)
+            if not heap or heap[0].start >= old:
+                return self.brk
+            self.unmap_areas(new, old)
+        elif new > old and not self._extend_heap(old, new):
+            return self.brk
+        self.brk = addr
+        return addr
+
+    def _extend_heap(self, old: int, new: int) -> bool:
+        flags = VM_ACCESS & ~4 | VM_MAYACCESS | VM_ACCOUNT
+        above = self.vmas.at_or_above(old)
+        if new > self.task_size or old < MMAP_MIN_ADDR or len(self.vmas) > self.max_map_count:
+            return False
+        if (new - old) >> 12 > self.frames.limit or (above and new + PAGE_SIZE > above.guarded_start):
+            return False
+        vma = Vma(old, new, flags, offset=old)
+        self.vmas.insert(vma)
+        self.account(flags, new - old)
+        self.vmas.join(vma, left_only=True)
+        return True
+
+    # mlock, msync, mincore
+
+    def covered(self, start: int, end: int) -> list[Vma]:
+        """The areas of ``[start, end)``. ENOMEM when they leave a hole."""
+        areas = self.vmas.overlapping(start, end)
+        at = start
+        for vma in areas:
+            if vma.start > at:
+                break
+            at = vma.end
+        if at < end:
+            raise SyscallError(Errno.ENOMEM)
+        return areas
+
+    def mlock(self, addr: int, length: int, *, lock: bool = True, on_fault: bool = False) -> None:
+        """mlock(2), mlock2(2) with MLOCK_ONFAULT, munlock(2): nothing is ever paged out, so pages are only
+        touched.
+        """
+        length = page_align(length + (addr & PAGE_MASK))
+        start = addr & ~PAGE_MASK
+        end = start + length
+        if lock and self.locked_vm + length > MLOCK_LIMIT:
+            raise SyscallError(Errno.ENOMEM)
+        if end >= 1 << 64:
+            raise SyscallError(Errno.EINVAL)
+        for vma, low, high in self.each(start, end):
+            self.set_flags(vma, low, high, vma.flags | VM_LOCKED if lock else vma.flags & ~VM_LOCKED)
+        self.covered(start, end)
+        if lock and not on_fault and self.populate(start, end):
+            raise SyscallError(Errno.ENOMEM)
+
+    def msync(self, addr: int, length: int, flags: int) -> None:
+        """Write stores to shared file mappings back to their files."""
+        if flags & ~(MS_ASYNC | MS_INVALIDATE | MS_SYNC) or addr & PAGE_MASK:
+            raise SyscallError(Errno.EINVAL)
+        if flags & MS_ASYNC and flags & MS_SYNC:
+            raise SyscallError(Errno.EINVAL)
+        end = addr + page_align(length)
+        if not addr <= end < 1 << 64:
+            raise SyscallError(Errno.ENOMEM)
+        for vma in self.vmas.overlapping(addr, end):
+            if flags & MS_INVALIDATE and vma.flags & VM_LOCKED:
+                raise SyscallError(Errno.EBUSY)
+            if vma.flags & VM_SHARED and vma.mapping is not None:
+                self.write_back(vma, max(addr, vma.start), min(end, vma.end))
+        self.covered(addr, end)
+
+    def write_back(self, vma: Vma, start: int, end: int) -> None:
+        """Pass the stores made through a shared area on to its file."""
+        mapping = vma.mapping
+        assert mapping is not None
+        found = [
+            (la, entry) for la, entry, _ in self.page_table.iterate(start, end, absent=True) if entry & D
+        ]
+        for la, _ in found:
+            mapping.dirty.add(vma.page_index(la))
+            self.frames.ram.qwords[self.page_table.entry_address(la) >> 3] &= ~D
+        if found:
+            self.on_flush(found[0][0], found[-1][0] + PAGE_SIZE)
+        mapping.sync()
+
+    def mincore(self, start: int, end: int) -> bytes:
+        """One byte a page of ``[start, end)``, 1 for a page in memory. ENOMEM when a part is unmapped."""
+        vector = bytearray((end - start) >> 12)
+        for vma in self.covered(start, end):
+            low, high = max(start, vma.start), min(end, vma.end)
+            for la, _, _ in self.page_table.iterate(low, high, absent=True):
+                vector[(la - start) >> 12] = 1
+            if vma.mapping is not None:
+                first = vma.page_index(low)
+                for index in vma.mapping.pages:
+                    if first <= index < first + ((high - low) >> 12):
+                        vector[index - first + ((low - start) >> 12)] = 1
+        return bytes(vector)
+
+    def mremap(self, addr: int, old_length: int, new_length: int, flags: int, new_addr: int = 0) -> int:
+        """mremap(2): resize or move a mapping; its address then."""
+        return remap.mremap(self, addr, old_length, new_length, flags, new_addr)
+
+    def madvise(self, addr: int, length: int, behavior: int) -> None:
+        """madvise(2)."""
+        advice.madvise(self, addr, length, behavior)
+
+    # Birth and death
+
+    def fork(self) -> AddressSpace:
+        """A child's address space: the same areas and pages, private ones copied at the first write on either
+        side. Raises OutOfFrames with nothing changed but that some pages will be copied needlessly.
+        """
+        counts = [0, 0]
+        last = self._last
+
+        def leaf(la: int, entry: int, size: int) -> tuple[int, int]:
+            nonlocal last
+            if not last.start <= la < last.end:
+                last = self.vmas.find(la) or last
+            flags = last.flags
+            if flags & (VM_DONTCOPY | VM_WIPEONFORK) or size != PAGE_SIZE or not last.start <= la < last.end:
+                return entry, 0
+            frame = entry & ADDRESS_MASK
+            self.frames.share(frame)
+            if frame != self._zero:
+                cached = last.mapping is not None and last.mapping.pages.get(last.page_index(la)) == frame
+                counts[cached] += 1
+            if flags & VM_MAYSHARE:
+                return entry, entry & ~D
+            return entry & ~RW, entry & ~RW
+
+        table = self.page_table.clone(
+            leaf, lambda entry, _la, _size: self.frames.release(entry & ADDRESS_MASK)
+        )
+        self.on_flush(0, self.task_size)
+        child = AddressSpace(self.frames, page_table=table)
+        for name in _INHERITED:
+            setattr(child, name, getattr(self, name))
+        child.anon_pages, child.file_pages = counts
+        for vma in self.vmas:
+            if not vma.flags & VM_DONTCOPY:
+                twin = vma.copy(vma.start, vma.end)
+                twin.set_flags(vma.flags & ~VM_LOCKED)
+                child.vmas.insert(twin)
+                child.account(twin.flags, twin.end - twin.start)
+        return child
+
+    def destroy(self) -> None:
+        """Give everything back: pages, tables, dirty pages of shared files. Nothing may use this object
+        then.
+        """
+        self.unmap_areas(0, self.task_size)
+        self.page_table.free()

@@ -1,0 +1,344 @@
+"""Demand paging: what happens when the processor reports a page fault in a process's address space.
+
+After arch/x86/mm/fault.c (``access_error``, ``do_user_addr_fault``) and mm/memory.c (``do_anonymous_page``,
+``do_wp_page``, ``do_read_fault``, ``do_cow_fault``, ``do_shared_fault``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import IntEnum
+from typing import TYPE_CHECKING, Final
+
+from mmuemu.errors import OutOfFrames
+from mmuemu.kernel.abi.errno import SyscallError
+from mmuemu.kernel.vma import (
+    STACK_GUARD_GAP,
+    VM_ACCESS,
+    VM_EXEC,
+    VM_GROWSDOWN,
+    VM_MAYSHARE,
+    VM_WRITE,
+    Vma,
+    VmaList,
+)
+from mmuemu.x86.paging import ADDRESS_MASK, NX, PAGE_MASK, PAGE_SIZE, RW, US, A, D, G, P
+
+if TYPE_CHECKING:
+    from mmuemu.kernel.page_cache import FileMapping
+    from mmuemu.memory.frames import FrameAllocator
+    from mmuemu.memory.page_table import PageTable
+
+PROTNONE: Final = G
+"""Marks an entry that lost P to PROT_NONE and keeps its frame (Linux uses the same bit, _PAGE_PROTNONE)."""
+MMAP_MIN_ADDR: Final = 0x1_0000
+DEFAULT_STACK_LIMIT: Final = 8 << 20
+
+_WRITE: Final = 1 << 1
+_USER: Final = 1 << 2
+_RESERVED: Final = 1 << 3
+_FETCH: Final = 1 << 4
+_NEW: Final = RW | A | D
+
+
+class FaultResult(IntEnum):
+    """What came of a page fault; everything but RESOLVED is a signal for the task (``signal`` and
+    ``si_code``).
+    """
+
+    RESOLVED = 0
+    """The access can be made again."""
+    SEGV_MAPERR = 1
+    SEGV_ACCERR = 2
+    BUS_ADRERR = 3
+    """The page lies beyond the end of the mapped file."""
+    OOM = 4
+    """Guest memory is exhausted: Linux's OOM killer would end the task with SIGKILL."""
+
+    @property
+    def signal(self) -> int:
+        """The signal number, 0 for RESOLVED."""
+        return (0, 11, 11, 7, 9)[self]
+
+    @property
+    def si_code(self) -> int:
+        """The ``si_code`` of the signal's siginfo."""
+        return (0, 1, 2, 2, 0)[self]
+
+
+RESOLVED: Final = FaultResult.RESOLVED
+_NOWHERE: Final = Vma(0, 0, 0)
+
+
+def _no_flush(_start: int, _end: int) -> None:
+    return None
+
+
+class PagedSpace:
+    """Page tables filled on demand from a list of areas.
+
+    Memory is counted in pages: ``anon_pages`` (private ones of its own), ``file_pages`` (page-cache pages
+    mapped).
+    """
+
+    def __init__(self, frames: FrameAllocator, page_table: PageTable) -> None:
+        """Fill ``page_table``, which becomes this object's. Raises OutOfFrames."""
+        self.frames = frames
+        self._zero = frames.zero_frame
+        self.page_table = page_table
+        self.vmas = VmaList(self)
+        self.on_flush: Callable[[int, int], None] = _no_flush
+        """Called with (start, end) when translations of that range may have become wrong; set by the CPU."""
+        self.stack_limit = DEFAULT_STACK_LIMIT
+        """How large an area that grows down may get, in bytes (RLIMIT_STACK)."""
+        self.anon_pages = 0
+        self.file_pages = 0
+        self.minor_faults = 0
+        self.major_faults = 0
+        self._peak_pages = 0
+        self._q = frames.ram.qwords
+        self._last = _NOWHERE
+        self._taken = 0
+
+    @property
+    def resident(self) -> int:
+        """Pages mapped now (VmRSS in pages); the shared zero frame does not count, as on Linux."""
+        return self.anon_pages + self.file_pages
+
+    @property
+    def peak(self) -> int:
+        """The most pages that were ever mapped at once (VmHWM in pages)."""
+        return max(self._peak_pages, self.anon_pages + self.file_pages)
+
+    # The fault itself
+
+    def fault(self, la: int, error: int) -> FaultResult:
+        """Resolve a page fault at linear address ``la`` with the processor's error code ``error``."""
+        vma = self._last
+        if not vma.start <= la < vma.end:
+            found = self.vmas.find(la) or self._grow_stack(la)
+            if found is None:
+                return FaultResult.SEGV_MAPERR
+            self._last = vma = found
+        write = error & 2
+        if write:
+            if not vma.flags & 2:
+                return FaultResult.SEGV_ACCERR
+        elif (error & 0x18 and (error & _RESERVED or not vma.flags & VM_EXEC)) or not vma.flags & 7:
+            return FaultResult.SEGV_ACCERR
+        address = self.page_table.entry_address(la)
+        try:
+            if address >= 0:
+                old = self._q[address >> 3]
+                if old:
+                    return self._present(vma, la, error, address, old)
+            elif self.page_table.lookup(la) is not None:
+                return self._recheck(la, error)
+            self.minor_faults += 1
+            if vma.mapping is not None:
+                return self._file_fault(vma, la, write)
+            if write:
+                if not vma.anon:
+                    self.vmas.own_pages(vma)
+                entry = self.frames.allocate() | vma.entry_flags | _NEW
+                self.anon_pages += 1
+            else:
+                entry = self._zero | vma.entry_flags | A
+                self.frames.share(self._zero)
+            if address >= 0:
+                self._q[address >> 3] = entry
+            else:
+                self._map_new(la, entry)
+        except OutOfFrames:
+            return FaultResult.OOM
+        return RESOLVED
+
+    def _map_new(self, la: int, entry: int) -> None:
+        """Put ``entry`` into tables yet to be made; without room for them its frame is let go."""
+        try:
+            self.page_table.map_page(la, entry)
+        except OutOfFrames:
+            self._count(entry & ADDRESS_MASK, self.vmas.find(la), la, -1)
+            self.frames.release(entry & ADDRESS_MASK)
+            raise
+
+    def _present(self, vma: Vma, la: int, error: int, address: int, old: int) -> FaultResult:
+        """There is an entry: copy on write, a right that came later, or a translation gone stale."""
+        if not error & _WRITE:
+            new = (old | P | A) & ~PROTNONE if not old & P else old | A
+            if error & _FETCH:
+                new &= ~NX
+        elif old & RW or vma.flags & VM_MAYSHARE:
+            new = old | P | RW | A | D
+        else:
+            return self._copy_on_write(vma, la, address, old)
+        if new == old:
+            return self._recheck(la, error)
+        self._q[address >> 3] = new
+        self.minor_faults += 1
+        return RESOLVED
+
+    def _copy_on_write(self, vma: Vma, la: int, address: int, old: int) -> FaultResult:
+        """A write to a private page: the only user gets the right, every other one a copy."""
+        self.minor_faults += 1
+        if not vma.anon:
+            self.vmas.own_pages(vma)
+        frames = self.frames
+        frame = old & ADDRESS_MASK
+        if frames.refcount(frame) == 1:
+            self._q[address >> 3] = old | P | RW | A | D
+            return RESOLVED
+        new = frames.allocate()
+        if frame != self._zero:
+            memory = frames.ram.bytes
+            memory[new : new + PAGE_SIZE] = memory[frame : frame + PAGE_SIZE]
+        self._count(frame, vma, la, -1)
+        self.anon_pages += 1
+        self._q[address >> 3] = new | vma.entry_flags | _NEW
+        frames.release(frame)
+        la &= ~PAGE_MASK
+        self.on_flush(la, la + PAGE_SIZE)
+        return RESOLVED
+
+    def _recheck(self, la: int, error: int) -> FaultResult:
+        """A fault on an entry that allows the access already: fine, unless a level above it forbids it.
+
+        Only someone who edits the tables by hand can bring that about; trying again would never end.
+        """
+        found = self.page_table.lookup(la)
+        if found is None:
+            return FaultResult.SEGV_ACCERR
+        need = (RW if error & _WRITE else 0) | (US if error & _USER else 0)
+        if found.flags & need != need or (error & _FETCH and found.flags & NX):
+            return FaultResult.SEGV_ACCERR
+        return RESOLVED
+
+    def _file_fault(self, vma: Vma, la: int, write: int) -> FaultResult:
+        """First touch of a page of a mapped file, or of shared anonymous memory."""
+        mapping = vma.mapping
+        assert mapping is not None
+        index = vma.page_index(la)
+        frames = self.frames
+        cached = len(mapping.pages)
+        try:
+            frame = mapping.frame(index)
+        except SyscallError:
+            return FaultResult.BUS_ADRERR
+        if frame < 0:
+            return FaultResult.BUS_ADRERR
+        if len(mapping.pages) != cached:
+            self.major_faults += 1
+            self.minor_faults -= 1
+        if write and not vma.flags & VM_MAYSHARE:
+            if not vma.anon:
+                self.vmas.own_pages(vma)
+            new = frames.allocate()
+            memory = frames.ram.bytes
+            memory[new : new + PAGE_SIZE] = memory[frame : frame + PAGE_SIZE]
+            self.anon_pages += 1
+            self._map_new(la, new | vma.entry_flags | _NEW)
+            return RESOLVED
+        rights = A | (D if write else 0)
+        if vma.flags & (VM_MAYSHARE | VM_WRITE) == VM_MAYSHARE | VM_WRITE:
+            rights |= RW
+        frames.share(frame)
+        self.file_pages += 1
+        self._map_new(la, frame | vma.entry_flags | rights)
+        return RESOLVED
+
+    def _grow_stack(self, la: int) -> Vma | None:
+        """Extend the area above ``la`` down to it, if it is a stack with room (``expand_downwards``)."""
+        vma = self.vmas.at_or_above(la)
+        if vma is None or not vma.flags & VM_GROWSDOWN:
+            return None
+        start = la & ~PAGE_MASK
+        if start < MMAP_MIN_ADDR or vma.end - start > self.stack_limit:
+            return None
+        below = self.vmas.before(vma.start)
+        if below is not None:
+            guarded = not below.flags & VM_GROWSDOWN and below.flags & VM_ACCESS
+            if start < below.end + (STACK_GUARD_GAP if guarded else 0):
+                return None
+        if not vma.anon:
+            self.vmas.own_pages(vma)
+        self.vmas.move_start(vma, start)
+        return vma
+
+    # Taking pages away
+
+    def forget_last(self) -> None:
+        """Areas have changed: the one of the last fault is looked up anew."""
+        self._last = _NOWHERE
+
+    def _count(self, frame: int, vma: Vma | None, la: int, change: int) -> None:
+        """Account for a page-table entry of ``vma`` that came or went."""
+        if frame == self._zero:
+            return
+        if vma is not None and vma.mapping is not None and vma.mapping.pages.get(vma.page_index(la)) == frame:
+            self.file_pages += change
+        else:
+            self.anon_pages += change
+
+    def zap(self, vma: Vma, start: int, end: int) -> bool:
+        """Take the pages of ``vma`` in ``[start, end)`` out of the tables; whether there were any.
+
+        Stores to shared file pages are noted in the file's mapping. The caller flushes.
+        """
+        self._peak_pages = self.peak
+        self._taken = 0
+        if vma.mapping is None:
+            self.page_table.unmap_range(start, end, self._release_anonymous)
+        else:
+            mapping = vma.mapping
+            dirty = mapping.dirty if vma.flags & VM_MAYSHARE else set()
+
+            def release(entry: int, la: int, _size: int) -> None:
+                frame = entry & ADDRESS_MASK
+                if entry & D:
+                    dirty.add(vma.page_index(la))
+                self._count(frame, vma, la, -1)
+                self._taken += 1
+                self.frames.release(frame)
+
+            self.page_table.unmap_range(start, end, release)
+        return self._taken > 0
+
+    def _release_anonymous(self, entry: int, _la: int, _size: int) -> None:
+        frame = entry & ADDRESS_MASK
+        if frame != self._zero:
+            self.anon_pages -= 1
+        self._taken += 1
+        self.frames.release(frame)
+
+    def drop_file_pages(self, mapping: FileMapping, first: int) -> None:
+        """Unmap every page of ``mapping``'s file from page index ``first`` on: the file was truncated."""
+        for vma in self.vmas:
+            if vma.mapping is mapping:
+                start = max(vma.start + (first << 12) - vma.offset, vma.start)
+                if start < vma.end and self.zap(vma, start, vma.end):
+                    self.on_flush(start, vma.end)
+
+    def populate(self, start: int, end: int, *, write: bool | None = None) -> FaultResult:
+        """Touch every page of ``[start, end)`` as user code would; the first fault that fails, or RESOLVED.
+
+        ``write`` None: a write where the area is private and writable, a read elsewhere (MAP_POPULATE).
+        """
+        la = start
+        while la < end:
+            vma = self.vmas.find(la)
+            if vma is None:
+                return FaultResult.SEGV_MAPERR
+            store = vma.flags & (VM_WRITE | VM_MAYSHARE) == VM_WRITE if write is None else write
+            error = _USER | (_WRITE if store else 0)
+            for page in range(la, min(end, vma.end), PAGE_SIZE):
+                if not self._allows(page, store):
+                    result = self.fault(page, error)
+                    if result:
+                        return result
+            la = vma.end
+        return RESOLVED
+
+    def _allows(self, la: int, store: bool) -> bool:
+        address = self.page_table.entry_address(la)
+        need = P | US | (RW if store else 0)
+        return address >= 0 and self._q[address >> 3] & need == need

@@ -1,0 +1,69 @@
+"""From an exception to the signal Linux sends for it (arch/x86/kernel/traps.c, arch/x86/mm/fault.c)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from mmuemu.cpu.traps import Trap
+from mmuemu.kernel.abi.signals import (
+    BUS_ADRALN,
+    FPE_FLTINV,
+    FPE_INTDIV,
+    ILL_ILLOPN,
+    SI_KERNEL,
+    TRAP_TRACE,
+    Signal,
+)
+from mmuemu.x86.exceptions import Vector
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """Why a process died of a signal: its number, code and address, and the trap behind it, if one was."""
+
+    signal: int
+    code: int = 0
+    address: int = 0
+    trap: Trap | None = None
+    reason: str = ""
+
+    @property
+    def exit_code(self) -> int:
+        """What a shell reports: 128 + signal."""
+        return 128 + self.signal
+
+
+_BY_VECTOR: Final[dict[int, tuple[Signal, int, bool]]] = {
+    Vector.DE: (Signal.SIGFPE, FPE_INTDIV, True),
+    Vector.DB: (Signal.SIGTRAP, TRAP_TRACE, True),
+    Vector.BP: (Signal.SIGTRAP, SI_KERNEL, False),
+    Vector.OF: (Signal.SIGSEGV, SI_KERNEL, False),
+    Vector.BR: (Signal.SIGSEGV, SI_KERNEL, False),
+    Vector.UD: (Signal.SIGILL, ILL_ILLOPN, True),
+    Vector.NM: (Signal.SIGSEGV, SI_KERNEL, False),
+    Vector.TS: (Signal.SIGSEGV, SI_KERNEL, False),
+    Vector.NP: (Signal.SIGBUS, SI_KERNEL, False),
+    Vector.SS: (Signal.SIGBUS, SI_KERNEL, False),
+    Vector.GP: (Signal.SIGSEGV, SI_KERNEL, False),
+    Vector.MF: (Signal.SIGFPE, FPE_FLTINV, True),
+    Vector.AC: (Signal.SIGBUS, BUS_ADRALN, False),
+    Vector.XM: (Signal.SIGFPE, FPE_FLTINV, True),
+}
+"""Vector -> (signal, si_code, whether si_addr is the instruction's address; it is 0 otherwise)."""
+
+_USER_GATES: Final = frozenset({Vector.BP, Vector.OF})
+"""Software interrupts that ring 3 may raise (DPL 3 in Linux's IDT); others are #GP(vector * 8 + 2)."""
+
+
+def as_delivered(trap: Trap) -> Trap:
+    """The trap after the gate's DPL check: ``int n`` on a ring-0 gate is #GP at the instruction (SDM 6.12.1.1)."""
+    if not trap.software or trap.vector in _USER_GATES:
+        return trap
+    return Trap(Vector.GP, trap.vector * 8 + 2, trap.rip - 2, 0, trap.cpl)
+
+
+def signal_of(trap: Trap) -> Death:
+    """The signal for any exception but #PF, which the address space judges."""
+    signal, code, at_instruction = _BY_VECTOR.get(trap.vector, (Signal.SIGSEGV, SI_KERNEL, False))
+    return Death(signal, code, trap.rip if at_instruction else 0, trap)

@@ -1,0 +1,196 @@
+"""``mmuemu run``: from parsed options to a machine, and from its end to reports and an exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from argparse import Namespace
+from typing import TYPE_CHECKING, Any
+
+from mmuemu.errors import BadImage, Exit, MmuemuError, UsageError
+from mmuemu.machine import Files, Machine, NotFound, Outcome
+from mmuemu.memory.ram import parse_size
+from mmuemu.sources import build, is_source
+
+if TYPE_CHECKING:
+    from mmuemu.kernel.kernel import Kernel
+
+JSON_VERSION = 1
+
+
+def run(options: Namespace) -> int:
+    """Run the program that ``options`` (of the command line) name; the exit code."""
+    if options.program and options.program[0] == "--":
+        options.program = options.program[1:]
+    if not options.program:
+        raise UsageError("run: which PROGRAM? (see mmuemu run --help)")
+    program, arguments = _program(options.program, options)
+    files = Files(root=options.root, mounts=options.mount, isolate=options.isolate)
+    machine = Machine(
+        memory=parse_size(options.memory),
+        mmu=options.mmu,
+        seed=options.seed,
+        aslr=not options.no_aslr,
+        files=files,
+        virtual_time=None if options.clock is None else options.clock == "virtual",
+    )
+    try:
+        return _run(machine, program, arguments, options)
+    finally:
+        machine.close()
+
+
+def _program(command: list[str], options: Namespace) -> tuple[str | bytes, list[str]]:
+    """What to load, and the guest's argv."""
+    name, *rest = command
+    if options.root is None and os.path.isdir(name):
+        raise BadImage(name, "is a directory")
+    if is_source(name):
+        if not os.path.exists(name):
+            raise NotFound(f"{name}: no such file")
+        stem = os.path.splitext(os.path.basename(name))[0]
+        return build(name), [stem, *rest]
+    if os.sep in name or options.root is not None:
+        if options.root is None and not os.path.exists(name):
+            raise NotFound(f"{name}: no such file")
+        return name, command
+    if os.path.isfile(name) and not _on_path(name):
+        raise NotFound(f"{name}: not found on PATH (did you mean ./{name}?)")
+    found = _on_path(name)
+    if found is None:
+        raise NotFound(f"{name}: not found on PATH")
+    return found, command
+
+
+def _on_path(name: str) -> str | None:
+    from shutil import which
+
+    return which(name) if name else None
+
+
+def _environment(options: Namespace) -> dict[str, str]:
+    environment = {} if options.clear_env else dict(os.environ)
+    for setting in options.env:
+        name, equals, value = setting.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--env {setting}: write NAME=VALUE")
+        environment[name] = value
+    return environment
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
+def _run(machine: Machine, program: str | bytes, arguments: list[str], options: Namespace) -> int:
+    kernel = machine.kernel
+    kernel.on_unknown_syscall = lambda number: _say(f"mmuemu: system call {number} is not implemented (ENOSYS)\n")
+    if options.strace:
+        from mmuemu.view.strace import Strace
+
+        kernel.tracer = Strace(_say)
+    report = _open_report(options.json)
+    machine.load(program, arguments, _environment(options))
+    if options.verbose:
+        _say(_placement(machine))
+    try:
+        outcome = machine.run(timeout=options.timeout, max_instructions=options.max_instructions)
+    except MmuemuError as error:
+        outcome = Outcome(error.exit_code)
+        _say(f"mmuemu: {error}\n")
+    _after(machine, outcome, options)
+    if report is not None:
+        with report:
+            json.dump(facts(machine, outcome, arguments), report, indent=2)
+            report.write("\n")
+    return outcome.exit_code
+
+
+def _open_report(path: str | None) -> Any:
+    """The JSON file, opened before the run, so that a bad path costs no run."""
+    if path is None:
+        return None
+    try:
+        return open(path, "w")
+    except OSError as error:
+        raise UsageError(f"--json {path}: {error.strerror}") from None
+
+
+def _placement(machine: Machine) -> str:
+    task = machine.task
+    assert task is not None
+    layout = machine.kernel.memory.layout
+    return (
+        f"mmuemu: seed {machine.seed} (repeat with --seed {machine.seed})\n"
+        f"mmuemu: entry {task.entry:#x}, brk {task.mm.start_brk:#x}, mmap base {task.mm.mmap_base:#x}, "
+        f"stack {task.mm.start_stack:#x}\n"
+        f"mmuemu: kernel text {layout.text:#x}, direct map {layout.direct_map:#x}, stacks {layout.vmalloc:#x}\n"
+    )
+
+
+def _after(machine: Machine, outcome: Outcome, options: Namespace) -> None:
+    """What people want to know about the end."""
+    kernel, task = machine.kernel, machine.task
+    assert task is not None
+    if task.death is not None:
+        from mmuemu.view.fault import explain
+
+        _say(f"mmuemu: {task.exe}: {explain(kernel, task)}\n")
+    elif outcome.limit == "timeout":
+        _say(f"mmuemu: {task.exe}: stopped after {options.timeout:g} s (--timeout) at {kernel.cpu.rip:#x}\n")
+    elif outcome.limit == "instructions":
+        _say(
+            f"mmuemu: {task.exe}: stopped after {options.max_instructions} instructions (--max-instructions) "
+            f"at {kernel.cpu.rip:#x}\n"
+        )
+    if options.maps:
+        _say(machine.maps())
+    if options.stats:
+        _say("".join(f"{name:<28}{value:>16}\n" for name, value in statistics(kernel).items()))
+
+
+def statistics(kernel: Kernel) -> dict[str, int]:
+    """Counts of a run by name."""
+    engine, frames, counts = kernel.cpu.engine, kernel.frames, kernel.statistics
+    return {
+        "system calls": counts.syscalls,
+        "unknown system calls": sum(counts.unknown.values()),
+        "page faults": counts.page_faults,
+        "TLB fills" if engine.name == "python" else "TLB fills by fault": engine.fills,
+        "TLB flushes": engine.flushes,
+        "TLB growths": engine.growths,
+        "frames in use": frames.used,
+        "frames at peak": frames.peak,
+        "resident guest memory (KiB)": kernel.ram.resident() >> 10,
+    }
+
+
+def facts(machine: Machine, outcome: Outcome, arguments: list[str]) -> dict[str, Any]:
+    """How a run ended, for scripts (the fields are documented in docs/reference/cli.md)."""
+    kernel, task = machine.kernel, machine.task
+    assert task is not None
+    out: dict[str, Any] = {
+        "version": JSON_VERSION,
+        "program": task.exe,
+        "arguments": arguments,
+        "exit_code": int(outcome.exit_code),
+        "signal": None if outcome.signal is None else int(outcome.signal),
+        "limit": outcome.limit,
+        "seed": machine.seed,
+        "mmu": kernel.cpu.engine.name,
+        "instructions": machine.instructions,
+        "statistics": statistics(kernel),
+        "unknown_syscalls": {str(number): count for number, count in kernel.statistics.unknown.items()},
+        "fault": None,
+        "maps": machine.maps().splitlines(),
+    }
+    if task.death is not None:
+        from mmuemu.view.fault import describe
+
+        out["fault"] = describe(kernel, task)
+    return out
+
+
+__all__ = ["Exit", "facts", "run", "statistics"]
