@@ -13,9 +13,11 @@ from mmuemu.errors import Exit, MmuemuError, UsageError
 from mmuemu.kernel.exec import Loader, NotFound
 from mmuemu.kernel.files.namespace import ViewOptions, build_namespace
 from mmuemu.kernel.kernel import Kernel, Options
+from mmuemu.kernel.maps import maps_text
 from mmuemu.kernel.syscalls import load_all
 
 if TYPE_CHECKING:
+    from mmuemu.kernel.files.namespace import MountTree
     from mmuemu.kernel.task import Task
 
 Stream = "int | IO[bytes]"
@@ -94,7 +96,7 @@ class Machine:
         if isinstance(program, bytes):
             name = os.path.basename(os.fsdecode(arguments[0])) if arguments else "program"
             path = b"/tmp/" + os.fsencode(name or "program")
-            tree.put_file(path, program, 0o755)
+            _put(tree, path, program)
         else:
             path = os.fsencode(program)
         cwd = os.fsencode(view.cwd if view.cwd is not None else os.getcwd())
@@ -149,6 +151,10 @@ class Machine:
             raise KeyboardInterrupt
         raise MmuemuError(f"the program stopped for no reason known here ({stop.value})")
 
+    def maps(self) -> str:
+        """The loaded program's memory map, as /proc/PID/maps shows it."""
+        return "" if self.task is None else maps_text(self.task.mm)
+
     def close(self) -> None:
         """Free what the machine holds of the host."""
         self.kernel.close()
@@ -158,6 +164,13 @@ class Machine:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _put(tree: MountTree, path: bytes, content: bytes) -> None:
+    """An executable file of the guest's own."""
+    inode = tree.make(path, directory=False)
+    inode.write_at(0, content)
+    inode.set_mode(0o755)
 
 
 __all__ = ["Files", "Machine", "NotFound", "Outcome"]

@@ -12,6 +12,7 @@ from mmuemu.kernel import advice, remap
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.mman import (
     LEGACY_MAP_MASK,
+    MAP_ANONYMOUS,
     MAP_FIXED,
     MAP_FIXED_NOREPLACE,
     MAP_GROWSDOWN,
@@ -32,7 +33,13 @@ from mmuemu.kernel.abi.mman import (
     PROT_SEM,
     PROT_WRITE,
 )
-from mmuemu.kernel.faults import MMAP_MIN_ADDR, PROTNONE, FaultResult, PagedSpace
+from mmuemu.kernel.areas import (
+    DEFAULT_MMAP_BASE,
+    MLOCK_LIMIT,
+    AreaSpace,
+    page_align,
+)
+from mmuemu.kernel.faults import MMAP_MIN_ADDR, PROTNONE, FaultResult
 from mmuemu.kernel.page_cache import FileMapping, SharedMemory
 from mmuemu.kernel.vma import (
     VM_ACCESS,
@@ -45,6 +52,7 @@ from mmuemu.kernel.vma import (
     VM_MAYWRITE,
     VM_NOHUGEPAGE,
     VM_NORESERVE,
+    VM_READ,
     VM_SHARED,
     VM_WIPEONFORK,
     VM_WRITE,
@@ -55,29 +63,20 @@ from mmuemu.memory.page_table import PageTable
 from mmuemu.x86.paging import ADDRESS_MASK, NX, PAGE_MASK, PAGE_SIZE, RW, USER_TOP, D, P
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from mmuemu.memory.frames import FrameAllocator
     from mmuemu.memory.kernel_half import KernelHalf
 
-MAX_MAP_COUNT: Final = 65530
-"""Linux's default of vm.max_map_count."""
-MLOCK_LIMIT: Final = 8 << 20
-DEFAULT_MMAP_BASE: Final = 0x7FFF_F7FF_F000
-"""Where the search for room starts, downwards, without randomization (8 MiB of stack and its gap below the
-top).
-"""
+__all__ = [
+    "MAP_ANONYMOUS", "MAP_FIXED", "MAP_GROWSDOWN", "MAP_PRIVATE", "MAP_SHARED", "MAP_STACK", "PROT_WRITE",
+    "AddressSpace", "FaultResult",
+]  # fmt: skip
+
 _INHERITED: Final = (
     "mmap_base", "task_size", "start_brk", "brk", "start_stack", "max_map_count", "stack_limit", "_shm_ino",
 )  # fmt: skip
 
 
-def page_align(length: int) -> int:
-    """``length`` rounded up to whole pages, as a 64-bit number (so the largest lengths become 0)."""
-    return (length + PAGE_MASK) & ~PAGE_MASK & 0xFFFF_FFFF_FFFF_FFFF
-
-
-class AddressSpace(PagedSpace):
+class AddressSpace(AreaSpace):
     """One process's user half. ``start_brk``, ``brk``, ``mmap_base`` and ``start_stack`` are set by whoever
     loads.
     """
@@ -99,11 +98,6 @@ class AddressSpace(PagedSpace):
         self.start_brk = self.brk = start_brk
         self.start_stack = 0
         """An address in the initial stack: /proc/self/maps calls the area around it [stack]."""
-        self.max_map_count = MAX_MAP_COUNT
-        self.total_vm = 0
-        """Bytes in areas (VmSize)."""
-        self.locked_vm = 0
-        """Bytes in areas that are mlocked."""
         self._shm_ino = 0
 
     # mmap
@@ -117,10 +111,13 @@ class AddressSpace(PagedSpace):
         file: OpenedFile | None = None,
         offset: int = 0,
         name: str = "",
+        *,
+        mappable: bool = True,
     ) -> int:
         """Map ``length`` bytes; the address. ``flags`` are MAP_*; without ``file`` the memory is anonymous.
 
-        ``name`` is what /proc/self/maps shows: the file's path, or a name in brackets.
+        ``name`` is what /proc/self/maps shows: the file's path, or a name in brackets. ``mappable`` false:
+        the file is one that cannot be mapped (ENODEV).
         """
         if not length or offset & PAGE_MASK:
             raise SyscallError(Errno.EINVAL)
@@ -140,12 +137,14 @@ class AddressSpace(PagedSpace):
         addr = self.unmapped_area(addr, length, fixed=bool(flags & MAP_FIXED))
         if flags & MAP_FIXED_NOREPLACE and self.vmas.overlapping(addr, addr + length):
             raise SyscallError(Errno.EEXIST)
-        vm_flags = self._vm_flags(prot, flags, length, file)
+        vm_flags = self._vm_flags(prot, flags, length, file) | self.def_flags
+        if file is not None and not mappable:
+            raise SyscallError(Errno.ENODEV)
         self._map(Vma(addr, addr + length, vm_flags, file, addr if file is None else offset, name))
-        if flags & (MAP_POPULATE | MAP_LOCKED) and not flags & MAP_NONBLOCK and prot & VM_ACCESS:
-            if self.populate(addr, addr + length) is FaultResult.OOM:
-                self.munmap(addr, length)
-                raise SyscallError(Errno.ENOMEM)
+        touch = flags & (MAP_POPULATE | MAP_LOCKED) and not flags & MAP_NONBLOCK and prot & VM_ACCESS
+        if touch and self.populate(addr, addr + length) is FaultResult.OOM:
+            self.munmap(addr, length)
+            raise SyscallError(Errno.ENOMEM)
         return addr
 
     def _vm_flags(self, prot: int, flags: int, length: int, file: OpenedFile | None) -> int:
@@ -196,52 +195,6 @@ class AddressSpace(PagedSpace):
         self.account(vma.flags, length)
         self.vmas.join(vma)
 
-    def charge(self, vm_flags: int, length: int) -> int:
-        """VM_ACCOUNT for memory that must be backed some day, else 0; ENOMEM beyond all reason.
-
-        The heuristic of vm.overcommit_memory 0: one request may not exceed all memory there is.
-        """
-        private = vm_flags & (VM_NORESERVE | VM_SHARED | VM_WRITE) == VM_WRITE
-        memory = private or vm_flags & (VM_NORESERVE | VM_SHARED) == VM_SHARED
-        if memory and length >> 12 > self.frames.limit:
-            raise SyscallError(Errno.ENOMEM)
-        return VM_ACCOUNT if private else 0
-
-    def check_locked(self, vm_flags: int, length: int) -> None:
-        """EAGAIN when ``length`` more bytes of mlocked area are over the limit (RLIMIT_MEMLOCK)."""
-        if vm_flags & VM_LOCKED and self.locked_vm + length > MLOCK_LIMIT:
-            raise SyscallError(Errno.EAGAIN)
-
-    def account(self, vm_flags: int, change: int) -> None:
-        """Count ``change`` bytes of areas with ``vm_flags`` that came or went."""
-        self.total_vm += change
-        if vm_flags & VM_LOCKED:
-            self.locked_vm += change
-
-    def unmapped_area(self, addr: int, length: int, *, fixed: bool = False) -> int:
-        """Where ``length`` bytes go: at ``addr`` if ``fixed``, else there if it is free, else the highest
-        place.
-        """
-        top = self.task_size
-        if length > top:
-            raise SyscallError(Errno.ENOMEM)
-        if fixed:
-            if addr > top - length:
-                raise SyscallError(Errno.ENOMEM)
-            if addr & PAGE_MASK:
-                raise SyscallError(Errno.EINVAL)
-            if addr < MMAP_MIN_ADDR:
-                raise SyscallError(Errno.EPERM)
-            return addr
-        if addr and addr <= top - length and self.vmas.is_free(addr, addr + length):
-            return addr
-        found = self.vmas.highest_gap(length, MMAP_MIN_ADDR, min(self.mmap_base, top))
-        if found < 0:
-            found = self.vmas.lowest_gap(length, page_align(top // 3), top)
-        if found < 0:
-            raise SyscallError(Errno.ENOMEM)
-        return found
-
     # munmap
 
     def munmap(self, addr: int, length: int) -> None:
@@ -249,23 +202,6 @@ class AddressSpace(PagedSpace):
         if addr & PAGE_MASK or addr > self.task_size or length > self.task_size - addr or not length:
             raise SyscallError(Errno.EINVAL)
         self.unmap_areas(addr, addr + page_align(length))
-
-    def unmap_areas(self, start: int, end: int) -> None:
-        """Unmap ``[start, end)``, checked already. ENOMEM when that would make too many areas."""
-        areas = self.vmas.overlapping(start, end)
-        if not areas:
-            return
-        if areas[0].start < start and areas[0].end > end and len(self.vmas) >= self.max_map_count:
-            raise SyscallError(Errno.ENOMEM)
-        self.forget_last()
-        present = False
-        for vma in self.vmas.carve(start, end):
-            present |= self.zap(vma, vma.start, vma.end)
-            self.account(vma.flags, vma.start - vma.end)
-            if vma.mapping is not None:
-                vma.mapping.detach(self)
-        if present:
-            self.on_flush(start, end)
 
     # mprotect and everything else that changes flags of a range
 
@@ -296,19 +232,6 @@ class AddressSpace(PagedSpace):
         if grows & PROT_GROWSUP:
             raise SyscallError(Errno.EINVAL)
         self._protect(addr, end, prot & VM_ACCESS)
-
-    def each(self, start: int, end: int) -> Iterator[tuple[Vma, int, int]]:
-        """(area, from, to) for the part of each area in ``[start, end)``; areas may split and merge
-        meanwhile.
-        """
-        while start < end:
-            vma = self.vmas.at_or_above(start)
-            if vma is None or vma.start >= end:
-                return
-            start = max(start, vma.start)
-            stop = min(vma.end, end)
-            yield vma, start, stop
-            start = stop
 
     def _protect(self, addr: int, end: int, prot: int) -> None:
         at = addr
@@ -351,22 +274,6 @@ class AddressSpace(PagedSpace):
             return self.page_table.protect_range(start, end, P, clear | NX)
         return self.page_table.protect_range(start, end, P | NX, clear)
 
-    def set_flags(self, vma: Vma, start: int, end: int, flags: int) -> Vma:
-        """Give ``[start, end)`` of ``vma`` new VM_* flags, splitting and merging; the area it lies in then."""
-        if flags == vma.flags:
-            return vma
-        cuts = (vma.start < start) + (end < vma.end)
-        if cuts and len(self.vmas) + cuts > self.max_map_count:
-            raise SyscallError(Errno.ENOMEM)
-        if vma.start < start:
-            vma = self.vmas.split(vma, start)
-        if end < vma.end:
-            self.vmas.split(vma, end)
-        self.locked_vm += (end - start) * (bool(flags & VM_LOCKED) - bool(vma.flags & VM_LOCKED))
-        vma.set_flags(flags)
-        self.forget_last()
-        return self.vmas.join(vma)
-
     # brk
 
     def set_brk(self, addr: int) -> int:
@@ -385,7 +292,7 @@ class AddressSpace(PagedSpace):
         return addr
 
     def _extend_heap(self, old: int, new: int) -> bool:
-        flags = VM_ACCESS & ~4 | VM_MAYACCESS | VM_ACCOUNT
+        flags = VM_READ | VM_WRITE | VM_MAYACCESS | VM_ACCOUNT | self.def_flags
         above = self.vmas.at_or_above(old)
         if new > self.task_size or old < MMAP_MIN_ADDR or len(self.vmas) > self.max_map_count:
             return False
@@ -398,18 +305,6 @@ class AddressSpace(PagedSpace):
         return True
 
     # mlock, msync, mincore
-
-    def covered(self, start: int, end: int) -> list[Vma]:
-        """The areas of ``[start, end)``. ENOMEM when they leave a hole."""
-        areas = self.vmas.overlapping(start, end)
-        at = start
-        for vma in areas:
-            if vma.start > at:
-                break
-            at = vma.end
-        if at < end:
-            raise SyscallError(Errno.ENOMEM)
-        return areas
 
     def mlock(self, addr: int, length: int, *, lock: bool = True, on_fault: bool = False) -> None:
         """mlock(2), mlock2(2) with MLOCK_ONFAULT, munlock(2): nothing is ever paged out, so pages are only
@@ -427,6 +322,22 @@ class AddressSpace(PagedSpace):
         self.covered(start, end)
         if lock and not on_fault and self.populate(start, end):
             raise SyscallError(Errno.ENOMEM)
+
+    def mlock_all(self, *, current: bool, future: int) -> None:
+        """mlockall(2): what is mapped now, and with ``future`` = VM_LOCKED what is mapped from now on."""
+        if current and self.total_vm > MLOCK_LIMIT:
+            raise SyscallError(Errno.ENOMEM)
+        self.def_flags = future
+        if current:
+            for vma, start, stop in self.each(0, self.task_size):
+                self.set_flags(vma, start, stop, vma.flags | VM_LOCKED)
+                self.populate(start, stop)
+
+    def munlock_all(self) -> None:
+        """munlockall(2)."""
+        self.def_flags = 0
+        for vma, start, stop in self.each(0, self.task_size):
+            self.set_flags(vma, start, stop, vma.flags & ~VM_LOCKED)
 
     def msync(self, addr: int, length: int, flags: int) -> None:
         """Write stores to shared file mappings back to their files."""

@@ -101,12 +101,10 @@ def _remove(mm: AddressSpace, vma: Vma, start: int, stop: int) -> None:
         raise SyscallError(Errno.EINVAL)
     if vma.flags & (VM_SHARED | VM_WRITE) != VM_SHARED | VM_WRITE:
         raise SyscallError(Errno.EACCES)
-    inode = vma.mapping.inode
-    offset = vma.page_index(start) << 12
-    last = min(offset + stop - start, inode.size)
-    for at in range(offset, last, 1 << 16):
-        inode.write_at(at, bytes(min(1 << 16, last - at)))
-    vma.mapping.written_zeros(offset, stop - start)
+    punch = getattr(vma.mapping.inode, "punch", None)
+    if punch is None:
+        raise SyscallError(Errno.EOPNOTSUPP)
+    punch(vma.page_index(start) << 12, stop - start)
 
 
 def _populate(mm: AddressSpace, addr: int, end: int, advice: int) -> None:

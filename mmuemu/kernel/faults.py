@@ -264,6 +264,37 @@ class PagedSpace:
         self.vmas.move_start(vma, start)
         return vma
 
+    def force(self, la: int, write: bool) -> int:
+        """The frame at ``la`` for a debugger: faulted in, and made private for a write, whatever the area's
+        rights.
+
+        The entry keeps the rights the area gives. -1 where nothing is mapped, where a store would reach
+        others, or without memory.
+        """
+        vma = self.vmas.find(la)
+        if vma is None or (write and vma.flags & VM_MAYSHARE and not vma.flags & VM_WRITE):
+            return -1
+        flags = vma.flags
+        vma.set_flags(flags | VM_ACCESS)
+        try:
+            result = self.fault(la, _USER | (_WRITE if write else 0))
+        finally:
+            vma.set_flags(flags)
+        address = self.page_table.entry_address(la)
+        if result or address < 0:
+            return -1
+        entry = self._q[address >> 3]
+        if not flags & VM_WRITE:
+            entry &= ~RW
+        if not flags & VM_EXEC:
+            entry |= NX
+        if not flags & VM_ACCESS:
+            entry = entry & ~P | PROTNONE
+        self._q[address >> 3] = entry
+        la &= ~PAGE_MASK
+        self.on_flush(la, la + PAGE_SIZE)
+        return entry & ADDRESS_MASK
+
     # Taking pages away
 
     def forget_last(self) -> None:

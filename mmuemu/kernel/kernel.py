@@ -47,6 +47,7 @@ from mmuemu.x86.segments import STAR
 
 if TYPE_CHECKING:
     from mmuemu.kernel.address_space import AddressSpace
+    from mmuemu.kernel.files.namespace import MountTree
     from mmuemu.kernel.task import Task
 
 HYPERCALL_PORT: Final = 0x51
@@ -139,6 +140,12 @@ class Kernel:
         self._registers = stack.registers
         self.memory.use_stack(stack)
         self.cpu.set_root(task.mm.page_table.root)
+
+    def attach_files(self, tree: MountTree) -> None:
+        """Show this kernel's processes in the tree's /proc."""
+        from mmuemu.kernel.proc import KernelProc
+
+        tree.proc = KernelProc(self)
 
     def adopt(self, space: AddressSpace) -> None:
         """Have an address space tell the CPU when its translations change."""

@@ -67,6 +67,11 @@ class SharedMemory:
         """Nothing to keep: when pages are written back the last user is going away."""
         return len(data)
 
+    def punch(self, offset: int, count: int) -> None:
+        """Make ``count`` bytes at ``offset`` zeros."""
+        if self.mapping is not None:
+            self.mapping.written_zeros(offset, count)
+
 
 class FileMapping:
     """The cached pages of one inode. Their frames hold one reference for the cache and one per page-table

@@ -82,17 +82,17 @@ def _move_to(mm: AddressSpace, addr: int, old_length: int, new_length: int, flag
 def _grow(mm: AddressSpace, vma: Vma, addr: int, old_length: int, new_length: int, flags: int) -> int:
     vma = _resizable(mm, addr, old_length, new_length, flags)
     delta = new_length - old_length
-    if addr + old_length == vma.end and vma.end + delta <= mm.task_size:
-        if not mm.vmas.overlapping(vma.end, vma.end + delta):
-            tail = vma.copy(vma.end, vma.end + delta)
-            tail.offset = vma.offset + vma.end - vma.start
-            tail.anon = 0
-            mm.vmas.insert(tail)
-            mm.account(vma.flags, delta)
-            mm.vmas.join(tail)
-            if vma.flags & VM_LOCKED:
-                mm.populate(addr + old_length, addr + new_length)
-            return addr
+    end = vma.end + delta
+    if addr + old_length == vma.end and end <= mm.task_size and not mm.vmas.overlapping(vma.end, end):
+        tail = vma.copy(vma.end, end)
+        tail.offset = vma.offset + vma.end - vma.start
+        tail.anon = 0
+        mm.vmas.insert(tail)
+        mm.account(vma.flags, delta)
+        mm.vmas.join(tail)
+        if vma.flags & VM_LOCKED:
+            mm.populate(addr + old_length, addr + new_length)
+        return addr
     if not flags & MREMAP_MAYMOVE:
         raise SyscallError(Errno.ENOMEM)
     return _move(mm, vma, addr, old_length, new_length, mm.unmapped_area(0, new_length), keep=False)

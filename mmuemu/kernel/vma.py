@@ -51,9 +51,17 @@ STACK_GUARD_GAP: Final = 256 << 12
 class OpenedFile(Protocol):
     """What is mapped: Linux's ``struct file``. Areas merge only when they map the same one."""
 
-    inode: MappedInode
-    readable: bool
-    writable: bool
+    @property
+    def inode(self) -> MappedInode:
+        """The file."""
+
+    @property
+    def readable(self) -> bool:
+        """Whether it was opened for reading."""
+
+    @property
+    def writable(self) -> bool:
+        """Whether it was opened for writing."""
 
 
 class Vma:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmuemu.cpu.decode import disassemble
 from mmuemu.kernel.abi.signals import CODE_NAMES, signal_name
+from mmuemu.kernel.maps import area_name
 from mmuemu.mmu.state import Access, PageFault
 from mmuemu.mmu.walk import walk
 from mmuemu.x86.exceptions import TITLES, Vector, vector_name
@@ -31,7 +32,7 @@ def _permissions(vma: Vma) -> str:
 
 
 def _named(task: Task, vma: Vma) -> str:
-    name = task.mm.name_of(vma) or "anonymous memory"
+    name = area_name(task.mm, vma) or "anonymous memory"
     return f"{name} ({vma.start:#x}-{vma.end:#x} {_permissions(vma)})"
 
 

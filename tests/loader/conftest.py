@@ -91,6 +91,13 @@ long work(void) {
 }
 """
 
+IFUNC = r"""
+static int chosen(void) { return 1234; }
+static int (*choose(void))(void) { return chosen; }
+int picked(void) __attribute__((ifunc("choose")));
+void _start(void) { picked(); }
+"""
+
 USER = r"""
 extern int shared_value;
 extern long work(void);
@@ -98,15 +105,18 @@ int main(void) { return shared_value + (int)work(); }
 """
 
 FREE = ["-nostdlib", "-ffreestanding", "-fno-stack-protector", "-fno-asynchronous-unwind-tables", "-O1"]
-MUSL = Path("/usr/lib/x86_64-linux-musl")
+MUSL = "/usr/lib/x86_64-linux-musl"
+MUSL_STATIC_PIE = ["-O1", "-static-pie", "-fPIE", "-nostdlib", "-nostdinc"]
+MUSL_STATIC_PIE += ["-isystem", "/usr/include/x86_64-linux-musl"]
+MUSL_STATIC_PIE += [f"{MUSL}/rcrt1.o", "@source", f"{MUSL}/libc.a", "-lgcc"]
+"""musl-gcc of Debian 12 knows no -static-pie: what its specs would say."""
 
 RECIPES: dict[str, tuple[str, str, list[str]]] = {
     "probe-static": ("gcc", PROBE + DATA, [*FREE, "-static", "-no-pie", "-fno-pie"]),
     "probe-pie": ("gcc", PROBE, [*FREE, "-static-pie", "-fPIE"]),
     "free-pie": ("gcc", PROBE + DATA, [*FREE, "-static-pie", "-fPIE"]),
     "free-relr": ("gcc", PROBE + DATA, [*FREE, "-static-pie", "-fPIE", "-Wl,-z,pack-relative-relocs"]),
-    "free-ifunc": ("gcc", PROBE + LIBRARY.split("int *pointer")[0].replace("extern int puts", "int puts")
-                   + "int puts(const char *s) { return picked(); }", [*FREE, "-static", "-no-pie", "-fno-pie"]),
+    "free-ifunc": ("gcc", IFUNC, [*FREE, "-static", "-no-pie", "-fno-pie"]),
     "glibc-dynamic": ("gcc", LIBC_PROGRAM, ["-O1"]),
     "glibc-static": ("gcc", LIBC_PROGRAM, ["-O1", "-static"]),
     "glibc-static-stripped": ("gcc", LIBC_PROGRAM, ["-O1", "-static", "-s"]),
@@ -114,12 +124,8 @@ RECIPES: dict[str, tuple[str, str, list[str]]] = {
     "glibc-static-pie-stripped": ("gcc", LIBC_PROGRAM, ["-O1", "-static-pie", "-s"]),
     "musl-static": ("musl-gcc", LIBC_PROGRAM, ["-O1", "-static"]),
     "musl-dynamic": ("musl-gcc", LIBC_PROGRAM, ["-O1"]),
-    "musl-static-pie": ("gcc", LIBC_PROGRAM, ["-O1", "-static-pie", "-nostdlib", "-fPIE", "-nostdinc", "-isystem",
-                        "/usr/include/x86_64-linux-musl", str(MUSL / "rcrt1.o"), "@source", str(MUSL / "libc.a"),
-                        "-lgcc"]),
-    "musl-static-pie-stripped": ("gcc", LIBC_PROGRAM, ["-O1", "-static-pie", "-s", "-nostdlib", "-fPIE",
-                                 "-nostdinc", "-isystem", "/usr/include/x86_64-linux-musl",
-                                 str(MUSL / "rcrt1.o"), "@source", str(MUSL / "libc.a"), "-lgcc"]),
+    "musl-static-pie": ("gcc", LIBC_PROGRAM, MUSL_STATIC_PIE),
+    "musl-static-pie-stripped": ("gcc", LIBC_PROGRAM, ["-s", *MUSL_STATIC_PIE]),
     "library": ("gcc", LIBRARY, ["-O1", "-shared", "-fPIC", "-Wl,-z,now", "-Wl,--hash-style=gnu"]),
     "library-relr": ("gcc", LIBRARY, ["-O1", "-shared", "-fPIC", "-Wl,-z,pack-relative-relocs",
                                       "-Wl,--hash-style=sysv"]),

@@ -36,7 +36,9 @@ class Forge:
     def load(self, offset: int, vaddr: int, filesz: int, memsz: int | None = None, flags: int = 4,
              align: int = 4096) -> Forge:  # fmt: skip
         memsz = filesz if memsz is None else memsz
-        return self.header(PH["LOAD"], offset=offset, vaddr=vaddr, filesz=filesz, memsz=memsz, flags=flags, align=align)
+        return self.header(
+            PH["LOAD"], offset=offset, vaddr=vaddr, filesz=filesz, memsz=memsz, flags=flags, align=align
+        )
 
     def put(self, offset: int, content: bytes) -> Forge:
         self.content.append((offset, content))

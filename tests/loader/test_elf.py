@@ -16,7 +16,6 @@ from elf_forge import EM, PH, Forge
 from mmuemu.errors import BadImage, Exit
 from mmuemu.loader.elf import PROT_EXEC, PROT_READ, ElfImage, ElfType, read_image
 
-
 Build = Callable[[str], Path]
 
 
@@ -43,7 +42,7 @@ def test_program_headers_are_what_readelf_says(build: Build, name: str) -> None:
         r"^  (\S+)\s+0x(\w+) 0x(\w+) 0x\w+ 0x(\w+) 0x(\w+) (...) 0x(\w+)$", text, flags=re.MULTILINE
     )
     loads = [
-        tuple(int(number, 16) for number in (vaddr, memsz, offset, filesz, align)) + (flags,)
+        (*(int(number, 16) for number in (vaddr, memsz, offset, filesz, align)), flags)
         for kind, offset, vaddr, filesz, memsz, flags, align in rows
         if kind == "LOAD"
     ]
@@ -73,7 +72,9 @@ def test_dynamic_table_is_what_readelf_says(build: Build) -> None:
     rows = re.findall(r"^ 0x(\w+) \(\w+\)\s+(\S+)", readelf(build("library"), "-d"), flags=re.MULTILINE)
     assert image.dynamic is not None
     assert list(dict.fromkeys(int(tag, 16) for tag, _ in rows if int(tag, 16))) == list(image.dynamic)
-    addresses = {int(tag, 16): int(value, 16) for tag, value in rows if value.startswith("0x") and int(tag, 16)}
+    addresses = {
+        int(tag, 16): int(value, 16) for tag, value in rows if value.startswith("0x") and int(tag, 16)
+    }
     assert addresses
     assert {tag: image.dynamic[tag] for tag in addresses} == addresses
 
@@ -105,7 +106,9 @@ def test_alignment_ignores_what_is_no_power_of_two() -> None:
 def test_executable_stack_is_the_last_gnu_stack() -> None:
     assert not Forge().load(0x1000, 0x200000, 0x80).image().executable_stack
     assert Forge().load(0x1000, 0x200000, 0x80).header(PH["GNU_STACK"], flags=7).image().executable_stack
-    both = Forge().load(0x1000, 0x200000, 0x80).header(PH["GNU_STACK"], flags=7).header(PH["GNU_STACK"], flags=6)
+    both = (
+        Forge().load(0x1000, 0x200000, 0x80).header(PH["GNU_STACK"], flags=7).header(PH["GNU_STACK"], flags=6)
+    )
     assert not both.image().executable_stack
 
 
@@ -156,7 +159,7 @@ BROKEN: dict[str, tuple[Callable[[], Forge], str]] = {
         lambda: Forge(size=0x1800).load(0x1000, 0x200000, 0x900),
         "is cut off: segment 0 (PT_LOAD) needs file bytes up to 0x1900, the file ends at 0x1800",
     ),
-    "filesz": (lambda: Forge().load(0x1000, 0x200000, 0x80, 0x7F), "more bytes in the file (0x80) than in memory"),
+    "filesz": (lambda: Forge().load(0x1000, 0x200000, 0x80, 0x7F), "more bytes in the file (0x80) than in"),
     "memsz": (lambda: Forge().load(0x1000, 0x200000, 0x80, 1 << 62), "beyond user space (0x7ffffffff000)"),
     "wrap": (lambda: Forge().load(0x1000, (1 << 64) - 4096, 0x80, 0x2000), "beyond user space"),
     "misaligned": (lambda: Forge().load(0x1010, 0x200000, 0x80), "lie differently in their pages"),
@@ -172,7 +175,10 @@ BROKEN: dict[str, tuple[Callable[[], Forge], str]] = {
     "interp long": (lambda: Forge().load(*OK).interp(b"x" * 4096 + b"\0"), "of 4097 bytes; 2 to 4096"),
     "interp open": (lambda: Forge().load(*OK).interp(b"/lib/ld"), "that is not NUL-terminated"),
     "interp empty": (lambda: Forge().load(*OK).interp(b"\0\0"), "has an empty interpreter path"),
-    "interp cut": (lambda: Forge().load(*OK).header(PH["INTERP"], offset=1 << 40, filesz=9), "PT_INTERP needs"),
+    "interp cut": (
+        lambda: Forge().load(*OK).header(PH["INTERP"], offset=1 << 40, filesz=9),
+        "is cut off: PT_INTERP needs",
+    ),
     "tls filesz": (
         lambda: Forge().load(*OK).header(PH["TLS"], offset=0x1000, filesz=9, memsz=8),
         "the TLS segment has more bytes in the file",
@@ -186,7 +192,10 @@ BROKEN: dict[str, tuple[Callable[[], Forge], str]] = {
         lambda: Forge().load(*OK).dynamic([(5, 1), (5, 1)], end=False),
         "has a dynamic table without an end (no DT_NULL)",
     ),
-    "dynamic cut": (lambda: Forge().load(*OK).header(PH["DYNAMIC"], offset=1 << 50, filesz=32), "the dynamic table"),
+    "dynamic cut": (
+        lambda: Forge().load(*OK).header(PH["DYNAMIC"], offset=1 << 50, filesz=32),
+        "is cut off: the dynamic table needs",
+    ),
 }  # fmt: skip
 
 

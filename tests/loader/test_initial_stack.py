@@ -82,7 +82,9 @@ def test_the_vector_is_linuxs_in_order_and_value(build: Build, fixed: list[str])
         minsigstksz=known.get(At.MINSIGSTKSZ),
     )
     filled_later = (At.RANDOM, At.EXECFN, At.PLATFORM)
-    compared = [(kind, 0 if kind in filled_later else value) for kind, value in theirs if kind not in (27, 28)]
+    compared = [
+        (kind, 0 if kind in filled_later else value) for kind, value in theirs if kind not in (27, 28)
+    ]
     assert ours == compared
 
 
@@ -154,7 +156,8 @@ def host_accepts(argv: list[bytes], path: str) -> bool:
     try:
         subprocess.run(argv, executable=path, env={}, stdout=subprocess.DEVNULL, check=True, preexec_fn=limit)
     except OSError as error:
-        assert error.errno == errno.E2BIG
+        if error.errno != errno.E2BIG:
+            raise
         return False
     return True
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 
 import pytest
 from elf_forge import Forge
-from host import Maps, run_probe
+from host import run_probe
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,7 +32,9 @@ def interpreted(build: Build, directory: Path, kind: int, **load: int) -> Path:
     probe = str(build("probe-pie")).encode() + b"\0"
     vaddr = 0x200000 if kind == 2 else 0
     path = directory / f"interpreted-{kind}-{'-'.join(map(str, load.values()))}"
-    path.write_bytes(Forge(kind=kind, entry=vaddr).load(0, vaddr, 0x9000, 0xA100, flags=7, **load).interp(probe).bytes())
+    path.write_bytes(
+        Forge(kind=kind, entry=vaddr).load(0, vaddr, 0x9000, 0xA100, flags=7, **load).interp(probe).bytes()
+    )
     path.chmod(0o755)
     return path
 
@@ -135,7 +138,9 @@ def test_ranges_are_linuxs() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 1 << 64), st.sampled_from([2, 3]), st.booleans(), st.integers(0, 1 << 64))
-def test_any_seed_gives_room_and_the_same_again(seed: int, kind: int, dynamic: bool, stack_limit: int) -> None:
+def test_any_seed_gives_room_and_the_same_again(
+    seed: int, kind: int, dynamic: bool, stack_limit: int
+) -> None:
     forge = Forge(kind=kind, entry=0x200000).load(0, 0x200000, 0x1000, 0x100000)
     image = (forge.interp(b"/lib/ld\0") if dynamic else forge).image()
     loader = Forge(kind=3, entry=0).load(0, 0, 0x1000, 0x30000).image()
@@ -156,7 +161,7 @@ def test_any_seed_gives_room_and_the_same_again(seed: int, kind: int, dynamic: b
         taken.append((bases.interp_bias, bases.interp_bias + page_up(loader.end)))
     taken.append((bases.stack_top - 8 * MIB // 64, bases.stack_top))
     taken.sort()
-    assert all(before[1] <= after[0] for before, after in zip(taken, taken[1:], strict=False))
+    assert all(before[1] <= after[0] for before, after in pairwise(taken))
     assert all(address % 4096 == 0 for pair in taken for address in pair)
     assert taken[-1][1] <= 0x7FFFFFFFF000
     assert page_down(bases.brk_start) == bases.brk_start

@@ -134,7 +134,12 @@ def test_thread_pointer_offsets_are_the_link_editors(build: Build) -> None:
 
 
 def test_static_tls_offsets_stack_up() -> None:
-    assert static_tls_offsets([Tls(0, 0, 10, 16), None, Tls(0, 0, 100, 64), Tls(0, 0, 1, 1)]) == [16, 0, 128, 129]
+    assert static_tls_offsets([Tls(0, 0, 10, 16), None, Tls(0, 0, 100, 64), Tls(0, 0, 1, 1)]) == [
+        16,
+        0,
+        128,
+        129,
+    ]
 
 
 def test_static_tls_offset_is_what_gcc_assumes(build: Build) -> None:
@@ -175,7 +180,13 @@ def forged(
         table += struct.pack("<IBBHQQ", len(names), info, 0, section, value, 8)
         names += name + b"\0"
     packed = b"".join(struct.pack("<Q", word) for word in relr)
-    entries = [(6, 0x1000 + SYMTAB), (5, 0x1000 + STRTAB), (10, len(names)), (7, 0x1000 + RELA), (8, len(rela))]
+    entries = [
+        (6, 0x1000 + SYMTAB),
+        (5, 0x1000 + STRTAB),
+        (10, len(names)),
+        (7, 0x1000 + RELA),
+        (8, len(rela)),
+    ]
     entries += [(36, 0x1000 + RELA), (35, len(packed))] if relr else []
     forge = Forge(kind=3, entry=0x1000, size=0x12000).load(0x1000, 0x1000, 0x1000, 0x2000, flags=6)
     forge.put(0x1000 + SYMTAB, table).put(0x1000 + STRTAB, names).put(0x1000 + RELA, rela or packed)
@@ -227,7 +238,13 @@ def test_thread_local_formulas() -> None:
         symbols=[(b"t", TLS_SYMBOL, 1, 8), (b"w", WEAK, 0, 0)],
         tls=True,
     )
-    assert [value for _, value in values(relocate(image, 0))] == [1, 10, (9 - 32) % 2**64, (4 - 32) % 2**64, 0]
+    assert [value for _, value in values(relocate(image, 0))] == [
+        1,
+        10,
+        (9 - 32) % 2**64,
+        (4 - 32) % 2**64,
+        0,
+    ]
 
 
 def test_ifunc_symbols_become_resolvers() -> None:
@@ -263,10 +280,10 @@ def test_jmprel_alone() -> None:
 
 
 REFUSED: dict[str, tuple[Callable[[], ElfImage], str]] = {
-    "target": (lambda: forged([(0x2FF9, 8, 0, 0)]), r"R_X86_64_RELATIVE refers to 0x2ff9, outside every segment"),
+    "target": (lambda: forged([(0x2FF9, 8, 0, 0)]), "RELATIVE refers to 0x2ff9, outside every segment"),
     "far target": (lambda: forged([(2**64 - 8, 1, 0, 0)]), "outside every segment"),
-    "resolver": (lambda: forged([(0x1800, 37, 0, 0x99999)]), "the resolver of R_X86_64_IRELATIVE refers to 0x99999"),
-    "known type": (lambda: forged([(0x1800, 10, 0, 0)]), "of type R_X86_64_32 at 0x1800, which no loader applies"),
+    "resolver": (lambda: forged([(0x1800, 37, 0, 0x99999)]), "IRELATIVE refers to 0x99999"),
+    "known type": (lambda: forged([(0x1800, 10, 0, 0)]), "type R_X86_64_32 at 0x1800, which no loader"),
     "unknown type": (lambda: forged([(0x1800, 4000, 0, 0)]), "of type R_X86_64_4000 at"),
     "symbol": (lambda: forged([(0x1800, 1, 9999999, 0)]), "symbol 9999999, which does not exist"),
     "strong": (
@@ -281,15 +298,15 @@ REFUSED: dict[str, tuple[Callable[[], ElfImage], str]] = {
         lambda: forged([(0x1800, 18, 1, 0)], symbols=[(b"d", GLOBAL, 1, 0)], tls=True),
         "refers to 'd', which is not thread-local",
     ),
-    "huge": (lambda: forged(tags=[(8, 24 << 50)]), r"DT_RELA table \(0x60000000000000 bytes at 0x1300\) outside"),
+    "huge": (lambda: forged(tags=[(8, 24 << 50)]), r"table \(0x60000000000000 bytes at 0x1300\) outside"),
     "uneven": (lambda: forged(tags=[(8, 25)]), "DT_RELA table of 0x19 bytes, no multiple of 24"),
-    "entry size": (lambda: forged([(0x1800, 8, 0, 0)], tags=[(9, 16)]), "DT_RELA entries of 16 bytes, not 24"),
+    "entry size": (lambda: forged([(0x1800, 8, 0, 0)], tags=[(9, 16)]), "DT_RELA entries of 16 bytes"),
     "rel": (lambda: forged(tags=[(17, 0x1300)]), r"relocations without addends \(DT_REL\)"),
     "plt rel": (lambda: forged(tags=[(20, 17)]), r"relocations without addends \(DT_REL\)"),
     "symtab": (lambda: forged(tags=[(6, 0x999999)]), "symbol table at 0x999999, outside its file"),
     "strtab": (lambda: forged(tags=[(10, 1 << 60)]), "string table .* outside its file"),
     "bitmap": (lambda: forged(relr=[3]), "RELR table that begins with a bitmap"),
-    "relr in bss": (lambda: forged(relr=[0x2800]), "RELR relocates 0x2800, outside every segment's file part"),
+    "relr in bss": (lambda: forged(relr=[0x2800]), "RELR relocates 0x2800, outside every"),
     "relr size": (lambda: forged(relr=[0x1800], tags=[(37, 16)]), "DT_RELR entries of 16 bytes, not 8"),
 }  # fmt: skip
 

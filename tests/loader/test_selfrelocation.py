@@ -102,7 +102,8 @@ def test_what_only_looks_like_it_is_not_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    ("opcode", "found"), [(b"\xbb", True), (b"\x48\xc7\xc3", True), (b"\x90", False), (b"\x48\x81\xc3", False)]
+    ("opcode", "found"),
+    [(b"\xbb", True), (b"\x48\xc7\xc3", True), (b"\x90", False), (b"\x48\x81\xc3", False)],
 )
 def test_a_mov_of_the_tables_address_is_found(opcode: bytes, found: bool) -> None:
     image = with_code(opcode + struct.pack("<I", 0x1900))

@@ -117,6 +117,12 @@ class HostHandle:
         self._pool.add(self)
         return fd
 
+    def keep(self, fd: int) -> None:
+        """Use ``fd``, opened elsewhere, until there are too many."""
+        self.close()
+        self.fd = fd
+        self._pool.add(self)
+
     def adopt(self, fd: int) -> None:
         """Use ``fd``, opened elsewhere, for good."""
         self.close()

@@ -56,19 +56,18 @@ class PipeInode(Inode):
 class PipeEnd(OpenFile):
     """One end, or with O_RDWR both."""
 
-    __slots__ = ("anonymous",)
+    __slots__ = ()
 
     inode: PipeInode
 
-    def __init__(self, inode: PipeInode, flags: int, anonymous: bool = False) -> None:
+    def __init__(self, inode: PipeInode, flags: int) -> None:
         super().__init__(inode, flags)
-        self.anonymous = anonymous
         inode.readers += self.readable
         inode.writers += self.writable
 
     def path(self) -> bytes:
         """``pipe:[inode]`` for a pipe without a name."""
-        return b"pipe:[%d]" % self.inode.ino if self.anonymous else super().path()
+        return b"pipe:[%d]" % self.inode.ino if self.inode.place is None else super().path()
 
     def closed(self) -> None:
         """This end is gone."""

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from mmuemu.kernel.files.context import FsContext
     from mmuemu.kernel.files.fdtable import FdTable
     from mmuemu.kernel.files.inode import Inode
 
 
-@dataclass
 class ProcessFacts:
-    """One process. Sizes in bytes, times in clock ticks of 1/100 s, signal sets as masks (bit 0: signal 1)."""
+    """One process; set what is known. Sizes in bytes, times in 1/100 s, bit 0 of a signal set is signal 1."""
 
-    pid: int
-    ppid: int
-    name: bytes
-    files: FdTable
-    fs: FsContext
+    ppid: int = 1
     exe: Inode | None = None
     arguments: Sequence[bytes] = ()
     environment: Sequence[bytes] = ()
@@ -32,6 +26,7 @@ class ProcessFacts:
     pgrp: int = 0
     session: int = 0
     threads: Sequence[int] = ()
+    """Thread ids; empty means one, the process id."""
     virtual: int = 0
     peak: int = 0
     resident: int = 0
@@ -51,24 +46,34 @@ class ProcessFacts:
     start_code: int = 0
     end_code: int = 0
     start_stack: int = 0
-    limits: dict[str, tuple[int | None, int | None]] = field(default_factory=dict)
-    """Soft and hard limit by Linux's name ("Max open files"); None is unlimited."""
+    start_brk: int = 0
+    limits: Mapping[int, tuple[int, int]] = {}
+    """Soft and hard limit by RLIMIT_* number; RLIM_INFINITY is 2**64 - 1."""
+
+    def __init__(self, pid: int, name: bytes, files: FdTable, fs: FsContext) -> None:
+        self.pid = pid
+        self.name = name
+        self.files = files
+        self.fs = fs
 
 
-@dataclass
 class SystemFacts:
-    """The machine. Sizes in bytes, times in seconds."""
+    """The machine; set what is known. Sizes in bytes, times in seconds."""
 
-    memory_total: int = 0
-    memory_free: int = 0
+    memory_total: int = 1 << 30
+    memory_free: int = 1 << 30
     uptime: float = 0.0
     boot_time: int = 0
     release: str = "6.1.0"
-    version: str = "#1 SMP"
+    version: str = "#1 SMP PREEMPT_DYNAMIC"
     hostname: str = "mmuemu"
     randomize_va_space: int = 2
     last_pid: int = 1
     context_switches: int = 0
+    cpu_vendor: str = "GenuineIntel"
+    cpu_model: str = "mmuemu virtual CPU"
+    cpu_mhz: float = 2100.0
+    cpu_flags: Sequence[str] = ()
 
 
 class ProcSource(Protocol):

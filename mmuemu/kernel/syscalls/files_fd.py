@@ -174,10 +174,10 @@ def sys_pipe2(task: Task, result: int, flags: int) -> int:
     files = task.files
     status = flags & ~c.O_CLOEXEC
     cloexec = bool(flags & c.O_CLOEXEC)
-    first = files.install(PipeEnd(pipe, c.O_RDONLY | status, True), cloexec)
+    first = files.install(PipeEnd(pipe, c.O_RDONLY | status), cloexec)
     second = -1
     try:
-        second = files.install(PipeEnd(pipe, c.O_WRONLY | status, True), cloexec)
+        second = files.install(PipeEnd(pipe, c.O_WRONLY | status), cloexec)
         task.memory.write(result, first.to_bytes(4, "little") + second.to_bytes(4, "little"))
     except SyscallError:
         files.close(first)
