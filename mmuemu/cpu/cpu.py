@@ -26,8 +26,6 @@ DEFAULT_CONTROLS: Final = PagingState(cr3=0, cr0=0x8001_0033, cr4=0x0003_06A0, e
 _CODE_FLAGS: Final = {0: 0x00AF_9B00, 3: 0x00AF_FB00}
 _STACK_FLAGS: Final = {0: 0x00CF_9300, 3: 0x00CF_F300}
 _SELECTORS: Final = {0: (0x10, 0x18), 3: (0x33, 0x2B)}
-_NEVER: Final = 0x0FFF_FFFF_FFFF_F000
-"""An address that no code reaches, for ``until``."""
 
 
 class Ram(Protocol):
@@ -212,24 +210,32 @@ class Cpu:
         """
         self._stop = None
         self._interrupted = False
-        remaining = max_instructions
-        if self.owns_uc:
-            self.uc.ctl_set_exits([] if until is None else [until])
+        # An `until` given to emu_start is walked after every stop, and may fault: use the list of exits instead.
+        if not self.owns_uc:
+            self.uc.ctl_exits_enabled(True)
+        self.uc.ctl_set_exits([] if until is None else [until])
+        try:
+            return self._run(max_instructions, until)
+        finally:
+            if not self.owns_uc:
+                self.uc.ctl_exits_enabled(False)
+
+    def _run(self, remaining: int | None, until: int | None) -> Stop:
         while True:
             if remaining is not None and remaining <= 0:
                 return Stop.LIMIT
             if until is not None and self.rip == until:
                 return Stop.UNTIL
-            status = library.emu_start(self.handle, self.rip, until or _NEVER, 0, remaining or 0)
+            status = library.emu_start(self.handle, self.rip, 0, 0, remaining or 0)
             if remaining is not None:
                 remaining -= self._count(remaining)
             if self._error is not None:
                 error, self._error = self._error, None
                 self._trap = None
                 raise error
-            trap = self._trap or self.engine.take_fault()
+            trap = self.take_trap()
             if trap is not None:
-                self._deliver(trap)
+                self.handler.trap(trap)
                 if isinstance(self.handler, NoHandler):
                     return Stop.REQUESTED
             elif status:
@@ -241,21 +247,23 @@ class Cpu:
             if self._interrupted:
                 return Stop.INTERRUPTED
 
+    def take_trap(self) -> Trap | None:
+        """The trap that ended an ``emu_start`` of the caller's own, once; None when there was none."""
+        trap = self._trap or self.engine.take_fault()
+        state, self._trap, self._trap_state = self._trap_state, None, None
+        if state is not None:
+            self.window.load(state)
+            self.window.restore()
+        if trap is not None and trap.vector == Vector.GP and trap.error_code == 0 and not trap.software:
+            trap = self._stack_fault(trap)
+        return trap
+
     def _count(self, limit: int) -> int:
         executed = self.internals.executed(limit)
         if executed is None:
             raise MmuemuError("this Unicorn does not say how many instructions it ran: install unicorn>=2.1.4,<2.2")
         self.instructions += executed
         return executed
-
-    def _deliver(self, trap: Trap) -> None:
-        state, self._trap, self._trap_state = self._trap_state, None, None
-        if state is not None:
-            self.window.load(state)
-            self.window.restore()
-        if trap.vector == Vector.GP and trap.error_code == 0 and not trap.software:
-            trap = self._stack_fault(trap)
-        self.handler.trap(trap)
 
     def _stack_fault(self, trap: Trap) -> Trap:
         """#SS(0) in place of #GP(0) where a stack access was not canonical (SDM volume 1, section 3.3.7.1)."""
@@ -434,6 +442,10 @@ def _new_uc() -> Uc:
     uc.ctl_set_cpu_model(x86.UC_CPU_X86_ICELAKE_SERVER)
     uc.ctl_exits_enabled(True)
     uc.ctl_set_exits([])
+    # The engine starts with an x87 control word of 0, single precision; FNINIT leaves 0x37f (SDM volume 1, 8.1.5).
+    uc.reg_write(x86.UC_X86_REG_FPCW, 0x37F)
+    uc.reg_write(x86.UC_X86_REG_FPTAG, 0xFFFF)
+    uc.reg_write(x86.UC_X86_REG_MXCSR, 0x1F80)
     return uc
 
 

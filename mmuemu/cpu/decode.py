@@ -5,7 +5,8 @@ from __future__ import annotations
 from mmuemu.cpu.window import Q_RSP, REGISTERS, StateWindow
 from mmuemu.x86.paging import is_canonical
 
-_STACK_MNEMONICS = frozenset({"push", "pop", "call", "ret", "enter", "leave", "pushfq", "popfq", "iretq", "pushf"})
+_PUSHES = frozenset({"push", "call", "enter", "pushfq", "pushf"})
+_POPS = frozenset({"pop", "ret", "popfq", "popf", "iretq"})
 
 
 def disassemble(code: bytes, address: int) -> str | None:
@@ -30,7 +31,12 @@ def is_non_canonical_stack_access(code: bytes, address: int, state: StateWindow)
     engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
     engine.detail = True
     for instruction in engine.disasm(code, address, 1):
-        if instruction.mnemonic in _STACK_MNEMONICS and not is_canonical(state.q[Q_RSP]):
+        top = state.q[Q_RSP]
+        if instruction.mnemonic in _PUSHES and not is_canonical((top - 8) & 0xFFFF_FFFF_FFFF_FFFF):
+            return True
+        if instruction.mnemonic in _POPS and not is_canonical(top):
+            return True
+        if instruction.mnemonic == "leave" and not is_canonical(state.q[REGISTERS["rbp"]]):
             return True
         for operand in instruction.operands:
             if operand.type != x86.X86_OP_MEM or operand.mem.segment in (x86.X86_REG_FS, x86.X86_REG_GS):

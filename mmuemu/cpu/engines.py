@@ -14,7 +14,7 @@ from unicorn import unicorn_const
 
 from mmuemu.cpu import library, window
 from mmuemu.cpu.traps import Trap
-from mmuemu.mmu.state import PagingState
+from mmuemu.mmu.state import Access, PagingState
 from mmuemu.mmu.walk import NON_CANONICAL, PageWalker, page_walker
 from mmuemu.x86.exceptions import Vector
 from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
@@ -116,7 +116,7 @@ class PythonEngine(_Engine):
     def __init__(self, cpu: Cpu) -> None:
         super().__init__(cpu)
         self.walkers: dict[tuple[int, int, int], PageWalker] = {}
-        self.refused: tuple[int, int] | None = None
+        self.refused: tuple[int, int, int] | None = None
 
     def walker(self, cr0: int, cr4: int, efer: int) -> PageWalker:
         """The walk for these control registers, made on first use."""
@@ -157,7 +157,8 @@ class PythonEngine(_Engine):
             elif found != NON_CANONICAL and cpu.handler.page_fault(page, -1 - found):
                 found = walk(root, page, access, user, ac, updates, None)
             else:
-                self.refused = (page, found)
+                if self.refused is None:
+                    self.refused = (page, found, access)
                 return False
         if updates:
             self._commit(updates)
@@ -181,13 +182,15 @@ class PythonEngine(_Engine):
         """The trap of the access that was refused last, once the run has ended."""
         if self.refused is None:
             return None
-        page, found = self.refused
+        page, found, access = self.refused
         self.refused = None
         cpu = self.cpu
         state = cpu.window
         state.save()
         cpl = state.d[window.D_HFLAGS] & 3
         rip = state.q[window.Q_RIP]
+        if access == Access.FETCH and not rip & ~PAGE_MASK <= page <= rip + 15:
+            return None  # the engine looked at the `until` of an emu_start that was not ours
         if found == NON_CANONICAL:
             return Trap(Vector.GP, 0, rip, 0, cpl)
         exact = cpu.internals.fault_address(page)

@@ -60,7 +60,7 @@ NO_EXCEPTION: Final = 0xFFFF_FFFF
 REGISTERS: Final[dict[str, int]] = {
     name: index
     for index, name in enumerate(
-        "rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15 rip".split()
+        ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rip"]
     )
 }
 

@@ -3,29 +3,95 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
+from mmuemu.kernel.abi.signals import SIG_IGN
 from mmuemu.kernel.clock import NANOSECONDS
 from mmuemu.kernel.files.procsource import ProcessFacts, SystemFacts
 from mmuemu.kernel.maps import maps_text
-from mmuemu.kernel.syscalls.system import DEFAULT_LIMITS, RELEASE, RLIM_INFINITY, VERSION
+from mmuemu.kernel.syscalls.system import DEFAULT_LIMITS, RELEASE, RLIM_INFINITY, RLIMIT_COUNT, VERSION
+from mmuemu.kernel.vma import VM_EXEC, VM_SHARED, VM_WRITE, Vma
 from mmuemu.x86.paging import PAGE_SIZE
 
 if TYPE_CHECKING:
     from mmuemu.kernel.kernel import Kernel
     from mmuemu.kernel.task import Task
 
-_LIMIT_NAMES: Final = (
-    "Max cpu time", "Max file size", "Max data size", "Max stack size", "Max core file size", "Max resident set",
-    "Max processes", "Max open files", "Max locked memory", "Max address space", "Max file locks",
-    "Max pending signals", "Max msgqueue size", "Max nice priority", "Max realtime priority", "Max realtime timeout",
-)  # fmt: skip
-"""By RLIMIT_ number (fs/proc/base.c)."""
+class TaskFacts(ProcessFacts):
+    """The facts of one task, worked out when they are read: most files under /proc need few of them."""
 
+    def __init__(self, task: Task) -> None:
+        super().__init__(task.pid, os.fsencode(task.name), task.files, task.fs)
+        self.task = task
+        self.ppid = task.ppid
+        self.exe = None if task.exe_file is None else task.exe_file.inode
+        self.arguments = task.arguments
+        self.environment = task.environment
+        self.auxv = task.auxv
+        self.uid = task.uid
+        self.gid = task.gid
+        self.pgrp = task.pgid
+        self.session = task.sid
+        self.pending = task.pending_signals
+        self.blocked = task.signal_mask
+        self.virtual = self.peak = task.mm.total_vm
+        self.resident = task.mm.resident * PAGE_SIZE
+        self.shared = task.mm.file_pages * PAGE_SIZE
+        self.minor_faults = task.mm.minor_faults
+        self.major_faults = task.mm.major_faults
+        self.start_stack = task.mm.start_stack
+        self.start_brk = task.mm.start_brk
+        self.limits = {
+            number: task.limits.get(number) or DEFAULT_LIMITS.get(number, (RLIM_INFINITY, RLIM_INFINITY))
+            for number in range(RLIMIT_COUNT)
+        }
 
-def _bounded(value: int) -> int | None:
-    return None if value == RLIM_INFINITY else value
+    def _dispositions(self, wanted: Callable[[int], bool]) -> int:
+        return sum(
+            1 << (number - 1)
+            for number, action in self.task.signal_actions.items()
+            if wanted(int.from_bytes(action[:8], "little"))
+        )
+
+    def _areas(self, wanted: Callable[[int], bool]) -> list[Vma]:
+        return [vma for vma in self.task.mm.vmas if wanted(vma.flags)]
+
+    @property
+    def ignored(self) -> int:  # type: ignore[override]
+        """Signals that are ignored."""
+        return self._dispositions(lambda handler: handler == SIG_IGN)
+
+    @property
+    def caught(self) -> int:  # type: ignore[override]
+        """Signals with a handler."""
+        return self._dispositions(lambda handler: handler > SIG_IGN)
+
+    @property
+    def data(self) -> int:  # type: ignore[override]
+        """Bytes of private writable areas."""
+        return sum(vma.end - vma.start for vma in self._areas(lambda flags: flags & (VM_WRITE | VM_SHARED) == VM_WRITE))
+
+    @property
+    def text(self) -> int:  # type: ignore[override]
+        """Bytes of executable areas."""
+        return sum(vma.end - vma.start for vma in self._areas(lambda flags: bool(flags & VM_EXEC)))
+
+    @property
+    def stack(self) -> int:  # type: ignore[override]
+        """Bytes of the stack's area."""
+        vma = self.task.mm.vmas.find(self.start_stack)
+        return 0 if vma is None else vma.end - vma.start
+
+    @property
+    def start_code(self) -> int:  # type: ignore[override]
+        """Where the program's code begins."""
+        return next((vma.start for vma in self._areas(lambda flags: bool(flags & VM_EXEC))), 0)
+
+    @property
+    def end_code(self) -> int:  # type: ignore[override]
+        """Where the program's code ends."""
+        return next((vma.end for vma in self._areas(lambda flags: bool(flags & VM_EXEC))), 0)
 
 
 class KernelProc:
@@ -46,63 +112,19 @@ class KernelProc:
         """The machine."""
         kernel = self.kernel
         uptime = kernel.clock.monotonic() / NANOSECONDS
-        return SystemFacts(
-            memory_total=kernel.frames.limit * PAGE_SIZE,
-            memory_free=kernel.frames.free * PAGE_SIZE,
-            uptime=uptime,
-            boot_time=int(kernel.clock.realtime() / NANOSECONDS - uptime),
-            release=RELEASE,
-            version=VERSION,
-            hostname=kernel.hostname,
-            randomize_va_space=2 if kernel.aslr is not None else 0,
-            last_pid=max(kernel.tasks, default=1),
-        )
+        facts = SystemFacts()
+        facts.memory_total = kernel.frames.limit * PAGE_SIZE
+        facts.memory_free = kernel.frames.free * PAGE_SIZE
+        facts.uptime = uptime
+        facts.boot_time = int(kernel.clock.realtime() / NANOSECONDS - uptime)
+        facts.release = RELEASE
+        facts.version = VERSION
+        facts.hostname = kernel.hostname
+        facts.randomize_va_space = 2 if kernel.aslr is not None else 0
+        facts.last_pid = max(kernel.tasks, default=1)
+        return facts
 
     def process(self, pid: int) -> ProcessFacts | None:
         """One process, or None when there is none of that number."""
         task = self.kernel.tasks.get(pid)
-        return None if task is None else self._facts(task)
-
-    def _facts(self, task: Task) -> ProcessFacts:
-        mm = task.mm
-        dispositions = {number: int.from_bytes(action[:8], "little") for number, action in task.signal_actions.items()}
-        limits = {}
-        for number, name in enumerate(_LIMIT_NAMES):
-            soft, hard = task.limits.get(number) or DEFAULT_LIMITS.get(number, (RLIM_INFINITY, RLIM_INFINITY))
-            limits[name] = (_bounded(soft), _bounded(hard))
-        executable = [vma for vma in mm.vmas if vma.flags & 4]
-        stack = mm.vmas.find(mm.start_stack)
-        return ProcessFacts(
-            pid=task.pid,
-            ppid=task.ppid,
-            name=os.fsencode(task.name),
-            files=task.files,
-            fs=task.fs,
-            exe=None if task.exe_file is None else task.exe_file.inode,
-            arguments=task.arguments,
-            environment=task.environment,
-            auxv=task.auxv,
-            uid=task.uid,
-            gid=task.gid,
-            pgrp=task.pgid,
-            session=task.sid,
-            threads=(task.tid,),
-            virtual=mm.total_vm,
-            peak=mm.total_vm,
-            resident=mm.resident * PAGE_SIZE,
-            shared=mm.file_pages * PAGE_SIZE,
-            data=sum(vma.end - vma.start for vma in mm.vmas if vma.flags & 10 == 2),
-            stack=0 if stack is None else stack.end - stack.start,
-            text=sum(vma.end - vma.start for vma in executable),
-            minor_faults=mm.minor_faults,
-            major_faults=mm.major_faults,
-            user_ticks=self.kernel.clock.cpu() // (NANOSECONDS // 100),
-            pending=task.pending_signals,
-            blocked=task.signal_mask,
-            ignored=sum(1 << (number - 1) for number, action in dispositions.items() if action == 1),
-            caught=sum(1 << (number - 1) for number, action in dispositions.items() if action > 1),
-            start_code=executable[0].start if executable else 0,
-            end_code=executable[0].end if executable else 0,
-            start_stack=mm.start_stack,
-            limits=limits,
-        )
+        return None if task is None else TaskFacts(task)

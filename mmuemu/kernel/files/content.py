@@ -95,7 +95,7 @@ class Content:
         return done
 
     def _chunk_for(self, index: int, start: int, stop: int) -> bytearray:
-        """Chunk ``index`` ready for ``start:stop`` to be assigned: ``start`` bytes long, charged up to ``stop``."""
+        """Chunk ``index``, ``start`` bytes long at least and charged up to ``stop``, ready for assignment."""
         chunk = self._chunks.get(index)
         offset = index << _SHIFT
         if chunk is None:

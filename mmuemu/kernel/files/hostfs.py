@@ -1,9 +1,9 @@
 """Host files and directories as the guest sees them: read from the host, changes kept in memory (an overlay).
 
 The host is only touched through descriptors of directories already inside the view, one name at a time and
-without following links, so nothing outside can be reached. A name removed in the guest is hidden (a whiteout), a
-file is copied up in the pieces that are written, and files may be renamed freely: where a file lies on the host
-and where the guest sees it are two different things.
+without following links, so nothing outside can be reached. A name removed in the guest is hidden (a
+whiteout), a file is copied up in the pieces that are written, and files may be renamed freely: where a file
+lies on the host and where the guest sees it are two different things.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class HostFs(FileSystem):
 
 
 class HostInode(Inode):
-    """What all host nodes share: where the file lies, its identity, attributes that are the host's until changed."""
+    """What host nodes share: where the file lies, its identity, attributes that are the host's for now."""
 
     fs: HostFs
     host_dir: HasDescriptor | None

@@ -1,4 +1,4 @@
-"""Files and directories that live in memory only (tmpfs), and directory changes as an overlay keeps them too."""
+"""Files and directories in memory (tmpfs), and how a directory's changes are kept there."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Resolved:
     """Where a path led: ``parent`` and ``name`` of the last component and the ``inode`` there, or None.
 
-    ``name`` is empty when the path ended in ``.``, ``..``, ``/`` or a magic link; ``last`` is that component as
-    written. ``slash`` tells of a trailing slash, so only a directory will do.
+    ``name`` is empty when the path ended in ``.``, ``..``, ``/`` or a magic link; ``last`` is that component
+    as written. ``slash`` tells of a trailing slash, so only a directory will do.
     """
 
     __slots__ = ("inode", "last", "name", "parent", "slash")
@@ -72,10 +72,11 @@ def resolve(
 ) -> Resolved:
     """Walk ``path``; ``follow`` says whether a symbolic link at the end is followed.
 
-    Without ``follow`` a trailing slash still follows it, unless ``keep`` (calls that change names) forbids it.
+    Without ``follow`` a trailing slash still follows it, unless ``keep`` (calls that change names) forbids
+    it. A missing last component is no error here: the result's ``inode`` is None.
 
-    A missing last component is no error here: the result's ``inode`` is None. Raises SyscallError: ENOENT
-    (empty path, missing directory), ENOTDIR, EACCES (no search permission), ELOOP (over 40 links), ENAMETOOLONG.
+    Raises SyscallError: ENOENT (empty path, missing directory), ENOTDIR, EACCES (no search permission), ELOOP
+    (over 40 links), ENAMETOOLONG.
     """
     if not path:
         raise SyscallError(Errno.ENOENT)
@@ -151,7 +152,7 @@ def lookup(caller: Caller, path: bytes, dirfd: int = AT_FDCWD, follow: bool = Tr
 
 
 def path_of(inode: Inode) -> bytes:
-    """The path an inode was last reached by, from the top of the tree; `` (deleted)`` follows when it is gone."""
+    """The path an inode was last reached by, from the top of the tree; `` (deleted)`` is added when gone."""
     label = getattr(inode, "label", None)
     if label is not None:
         return b"/" + bytes(label) + b" (deleted)"

@@ -88,7 +88,8 @@ def status(p: ProcessFacts) -> bytes:
     tail = "".join(f"{name}:\t{mask:016x}\n" for name, mask in masks.items())
     rest = (
         f"Threads:\t{len(p.threads) or 1}\nSigQ:\t0/4096\n{tail}NoNewPrivs:\t0\nSeccomp:\t0\n"
-        "Cpus_allowed:\t1\nCpus_allowed_list:\t0\nvoluntary_ctxt_switches:\t0\nnonvoluntary_ctxt_switches:\t0\n"
+        "Cpus_allowed:\t1\nCpus_allowed_list:\t0\n"
+        "voluntary_ctxt_switches:\t0\nnonvoluntary_ctxt_switches:\t0\n"
     )
     return b"Name:\t" + _printable(p.name) + b"\n" + (head + sizes + rest).encode()
 
@@ -165,8 +166,8 @@ def meminfo(s: SystemFacts) -> bytes:
     used = max(s.memory_total - s.memory_free, 0)
     values = {
         "MemTotal": s.memory_total, "MemFree": s.memory_free, "MemAvailable": s.memory_free, "Buffers": 0,
-        "Cached": 0, "SwapCached": 0, "Active": used, "Inactive": 0, "SwapTotal": 0, "SwapFree": 0, "Dirty": 0,
-        "Writeback": 0, "AnonPages": used, "Mapped": 0, "Shmem": 0, "Slab": 0, "SReclaimable": 0,
+        "Cached": 0, "SwapCached": 0, "Active": used, "Inactive": 0, "SwapTotal": 0, "SwapFree": 0,
+        "Dirty": 0, "Writeback": 0, "AnonPages": used, "Mapped": 0, "Shmem": 0, "Slab": 0, "SReclaimable": 0,
         "SUnreclaim": 0, "KernelStack": 0, "PageTables": 0, "CommitLimit": s.memory_total // 2,
         "Committed_AS": used, "VmallocTotal": 0, "VmallocUsed": 0,
     }  # fmt: skip
@@ -179,8 +180,8 @@ def cpuinfo(s: SystemFacts) -> bytes:
     """/proc/cpuinfo: one processor."""
     values = {
         "processor": 0, "vendor_id": s.cpu_vendor, "cpu family": 6, "model": 106, "model name": s.cpu_model,
-        "stepping": 0, "cpu MHz": f"{s.cpu_mhz:.3f}", "cache size": "16384 KB", "physical id": 0, "siblings": 1,
-        "core id": 0, "cpu cores": 1, "apicid": 0, "fpu": "yes", "fpu_exception": "yes", "cpuid level": 13,
+        "stepping": 0, "cpu MHz": f"{s.cpu_mhz:.3f}", "cache size": "16384 KB", "physical id": 0,
+        "siblings": 1, "core id": 0, "cpu cores": 1, "apicid": 0, "fpu": "yes", "fpu_exception": "yes", "cpuid level": 13,
         "wp": "yes", "flags": " ".join(s.cpu_flags), "bogomips": f"{2 * s.cpu_mhz:.2f}", "clflush size": 64,
         "cache_alignment": 64, "address sizes": "46 bits physical, 48 bits virtual",
     }  # fmt: skip

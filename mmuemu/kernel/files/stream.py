@@ -36,7 +36,7 @@ _TERMINAL_REQUESTS = {TCGETS: 36, TIOCGWINSZ: 8, FIONREAD: 4}
 
 
 class StreamInode(Inode):
-    """The inode of a host descriptor: shows the host's file type, by which programs choose their buffering."""
+    """The inode of a host descriptor, with the host's file type, by which programs choose their buffering."""
 
     __slots__ = ("fd", "label", "sink", "source", "unread")
 
@@ -55,6 +55,38 @@ class StreamInode(Inode):
     def open(self, caller: Caller, flags: int) -> OpenFile:
         """Another description of the same stream."""
         return HostStream(self, flags)
+
+    @property
+    def size(self) -> int:
+        """The length of a redirected file."""
+        return os.fstat(self.fd).st_size if self.fd >= 0 else 0
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        """Bytes of a redirected file, as mapping it needs them."""
+        if not self.is_regular:
+            raise SyscallError(Errno.ENODEV)
+        try:
+            return os.pread(self.fd, count, offset)
+        except OSError as error:
+            raise_guest(error)
+
+    def write_at(self, offset: int, data: bytes) -> int:
+        """Write to a redirected file."""
+        if not self.is_regular:
+            raise SyscallError(Errno.ENODEV)
+        try:
+            return os.pwrite(self.fd, data, offset)
+        except OSError as error:
+            raise_guest(error)
+
+    def truncate(self, size: int) -> None:
+        """Set a redirected file's length."""
+        if not self.is_regular:
+            raise SyscallError(Errno.EINVAL)
+        try:
+            os.ftruncate(self.fd, size)
+        except OSError as error:
+            raise_guest(error)
 
     def stat(self) -> Stat:
         """The host's type, size and times; the guest's user as the owner."""
@@ -146,10 +178,7 @@ class HostStream(OpenFile):
             raise SyscallError(Errno.ESPIPE)
         if not self.readable:
             raise SyscallError(Errno.EBADF)
-        try:
-            return os.pread(self.inode.fd, count, offset)
-        except OSError as error:
-            raise_guest(error)
+        return self.inode.read_at(offset, count)
 
     def pwrite(self, offset: int, data: bytes) -> int:
         """Write to a redirected file."""
@@ -157,10 +186,7 @@ class HostStream(OpenFile):
             raise SyscallError(Errno.ESPIPE)
         if not self.writable:
             raise SyscallError(Errno.EBADF)
-        try:
-            return os.pwrite(self.inode.fd, data, offset)
-        except OSError as error:
-            raise_guest(error)
+        return self.inode.write_at(offset, data)
 
     def seek(self, offset: int, whence: int) -> int:
         """Seek in a redirected file; the host decides."""
@@ -175,12 +201,9 @@ class HostStream(OpenFile):
 
     def truncate(self, size: int) -> None:
         """Set a redirected file's length."""
-        if not self._seekable or not self.writable:
+        if not self.writable:
             raise SyscallError(Errno.EINVAL)
-        try:
-            os.ftruncate(self.inode.fd, size)
-        except OSError as error:
-            raise_guest(error)
+        self.inode.truncate(size)
 
     def ioctl(self, memory: UserMemory, request: int, argument: int) -> int:
         """A host terminal answers TCGETS, TIOCGWINSZ and FIONREAD; its modes are never changed."""

@@ -1,0 +1,168 @@
+"""A task without a CPU: descriptors, a file-system context and a flat memory, and the calls by name."""
+
+from __future__ import annotations
+
+import os
+import struct
+from types import SimpleNamespace
+
+from mmuemu.kernel.abi.errno import Errno, SyscallError
+from mmuemu.kernel.abi.fcntl import AT_FDCWD
+from mmuemu.kernel.files.namespace import ViewOptions, build_namespace
+from mmuemu.kernel.syscalls import files as _files  # noqa: F401 - registers the calls
+from mmuemu.kernel.syscalls.table import TABLE
+
+BASE = 0x10000
+NUMBERS = {call.name: call for call in TABLE.values()}
+
+
+class FlatMemory:
+    """Guest memory from BASE on; everything else is EFAULT."""
+
+    def __init__(self, size: int = 1 << 16) -> None:
+        self.data = bytearray(size)
+
+    def _at(self, address: int, count: int) -> int:
+        at = address - BASE
+        if at < 0 or at + count > len(self.data):
+            raise SyscallError(Errno.EFAULT)
+        return at
+
+    def read(self, address: int, count: int) -> bytes:
+        at = self._at(address, count)
+        return bytes(self.data[at : at + count])
+
+    def write(self, address: int, data: bytes) -> None:
+        at = self._at(address, len(data))
+        self.data[at : at + len(data)] = data
+
+    def read_cstring(self, address: int, limit: int) -> bytes:
+        at = self._at(address, 1)
+        end = self.data.find(b"\0", at, at + limit)
+        if end < 0:
+            raise SyscallError(Errno.ENAMETOOLONG)
+        return bytes(self.data[at:end])
+
+    def read_u32(self, address: int) -> int:
+        return int.from_bytes(self.read(address, 4), "little")
+
+    def read_u64(self, address: int) -> int:
+        return int.from_bytes(self.read(address, 8), "little")
+
+    def write_u32(self, address: int, value: int) -> None:
+        self.write(address, value.to_bytes(4, "little"))
+
+    def write_u64(self, address: int, value: int) -> None:
+        self.write(address, value.to_bytes(8, "little"))
+
+
+class Guest:
+    """One process that can make system calls; failures come back as negative errno, as in RAX."""
+
+    def __init__(self, tree, cwd: str | bytes = "/", memory: int = 1 << 21, uid: int = 1000) -> None:
+        self.tree = tree
+        self.memory = FlatMemory(memory)
+        devnull = os.open(os.devnull, os.O_RDWR)
+        self._devnull = devnull
+        self.task = SimpleNamespace(
+            pid=42, tid=42, ppid=1, uid=uid, gid=uid, memory=self.memory, fs=tree.context(cwd),
+            files=tree.standard_streams(devnull, devnull, devnull), name="guest", kernel=None,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        self.task.files.close_all()
+        self.tree.close()
+        os.close(self._devnull)
+
+    def raw(self, name: str, *args: int) -> int:
+        """Call by name with raw 64-bit arguments."""
+        padded = [a & 0xFFFF_FFFF_FFFF_FFFF for a in args]
+        try:
+            return NUMBERS[name].call(self.task, tuple(padded))
+        except SyscallError as error:
+            return -error.errno
+
+    def call(self, name: str, *args: int | bytes | str) -> int:
+        """As raw, with strings and bytes put into memory first (NUL-terminated)."""
+        at = BASE + len(self.memory.data) - 40000
+        ready = []
+        for arg in args:
+            if isinstance(arg, (str, bytes)):
+                data = os.fsencode(arg) + b"\0"
+                self.memory.write(at, data)
+                ready.append(at)
+                at += len(data)
+            else:
+                ready.append(arg)
+        return self.raw(name, *ready)
+
+    def open(self, path: str | bytes, flags: int = 0, mode: int = 0o644) -> int:
+        return self.call("openat", AT_FDCWD, path, flags, mode)
+
+    def read(self, fd: int, count: int = 1 << 16) -> bytes | int:
+        got = self.raw("read", fd, BASE, count)
+        return self.memory.read(BASE, got) if got >= 0 else got
+
+    def pread(self, fd: int, count: int, offset: int) -> bytes | int:
+        got = self.raw("pread64", fd, BASE, count, offset)
+        return self.memory.read(BASE, got) if got >= 0 else got
+
+    def write(self, fd: int, data: bytes) -> int:
+        self.memory.write(BASE, data)
+        return self.raw("write", fd, BASE, len(data))
+
+    def slurp(self, path: str | bytes) -> bytes | int:
+        fd = self.open(path)
+        if fd < 0:
+            return fd
+        pieces = []
+        while True:
+            data = self.read(fd)
+            if isinstance(data, int) or not data:
+                break
+            pieces.append(data)
+        self.raw("close", fd)
+        return b"".join(pieces) if not isinstance(data, int) else data
+
+    def spit(self, path: str | bytes, data: bytes) -> int:
+        fd = self.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+        if fd < 0:
+            return fd
+        done = 0
+        while done < len(data):
+            done += self.write(fd, data[done : done + (1 << 16)])
+        self.raw("close", fd)
+        return done
+
+    def stat(self, path: str | bytes, follow: bool = True):
+        """(dev, ino, nlink, mode, uid, gid, rdev, size, blocks, mtime_s) or the negative errno."""
+        result = self.call("stat" if follow else "lstat", path, BASE)
+        return self.unpack_stat() if result == 0 else result
+
+    def unpack_stat(self):
+        f = struct.unpack("<QQQIIIIQqqqqqqqqqqqq", self.memory.read(BASE, 144))
+        return SimpleNamespace(
+            dev=f[0], ino=f[1], nlink=f[2], mode=f[3], uid=f[4], gid=f[5], rdev=f[7], size=f[8],
+            blksize=f[9], blocks=f[10], atime=f[11], atime_ns=f[12], mtime=f[13], mtime_ns=f[14],
+        )  # fmt: skip
+
+    def readlink(self, path: str | bytes) -> bytes | int:
+        got = self.call("readlink", path, BASE, 4096)
+        return self.memory.read(BASE, got) if got >= 0 else got
+
+    def listdir(self, path: str | bytes) -> list[bytes] | int:
+        fd = self.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        if fd < 0:
+            return fd
+        names = []
+        while True:
+            got = self.raw("getdents64", fd, BASE, 4096)
+            if got <= 0:
+                break
+            data = self.memory.read(BASE, got)
+            while data:
+                length = int.from_bytes(data[16:18], "little")
+                names.append(data[19 : data.index(b"\0", 19)])
+                data = data[length:]
+        self.raw("close", fd)
+        return names if got == 0 else got
