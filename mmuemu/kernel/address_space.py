@@ -258,7 +258,7 @@ class AddressSpace(AreaSpace):
         if flags & VM_WRITE:
             if not vma.flags & (VM_ACCOUNT | VM_WRITE | VM_SHARED | VM_NORESERVE):
                 flags |= self.charge(flags, vma.end - vma.start)
-        elif False:
+        elif vma.flags & VM_ACCOUNT and vma.file is None and not vma.anon:
             flags &= ~VM_ACCOUNT
         return flags
 

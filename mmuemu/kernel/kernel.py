@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
@@ -98,7 +98,7 @@ class Kernel:
     def __init__(self, options: Options | None = None) -> None:
         options = options or Options()
         self.options = options
-        self.seed = secrets.randbits(32) if options.seed is None else options.seed
+        self.seed = int.from_bytes(os.urandom(4), "little") if options.seed is None else options.seed
         self.random = Random(f"{self.seed} guest")
         self.aslr = Random(f"{self.seed} layout") if options.aslr else None
         virtual = options.seed is not None if options.virtual_time is None else options.virtual_time

@@ -393,6 +393,12 @@ class HostDirectory(HostInode, VolatileDirectory):
         self.detach()
         super().touched()
 
+    def removed(self) -> None:
+        """The name is gone in memory."""
+        super().removed()
+        self.fs.kept.discard(self)
+        self.fs.table.pop(self.host_id, None)
+
     def subdirectories(self, change: int) -> None:
         """Count, where the host's file system counts (some say 1 for every directory)."""
         self.detach()

@@ -271,9 +271,7 @@ class WritableDirectory(WritableInode, HostDirectory):
             os.rmdir(name, dir_fd=self.host_fd())
         except OSError as error:
             raise_guest(error)
-        inode.nlink = 0
-        if isinstance(inode, WritableDirectory):
-            self.fs.table.pop(inode.host_id, None)
+        inode.removed()
 
     def rename(
         self,
@@ -298,7 +296,7 @@ class WritableDirectory(WritableInode, HostDirectory):
             inode.host_dir, inode.host_name = target, new_name
         inode.place = (target, new_name)
         if isinstance(replaced, Directory):
-            replaced.nlink = 0
+            replaced.removed()
         elif replaced is not None:
             replaced.linked(-1)
 

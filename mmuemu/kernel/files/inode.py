@@ -304,6 +304,10 @@ class Directory(Inode):
         """Whether ``rmdir`` may remove it."""
         return not self.entries()
 
+    def removed(self) -> None:
+        """``rmdir`` took this directory's name: it is empty and stays so."""
+        self.nlink = 0
+
     def refuse(self) -> Errno:
         """Why nothing can be created, removed or renamed here."""
         return Errno.EPERM

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.fcntl import MAX_FILE_SIZE
-from mmuemu.kernel.abi.stat import PERMISSIONS, S_IFDIR, S_IFIFO, S_IFMT, S_IFREG
+from mmuemu.kernel.abi.stat import PERMISSIONS, S_IFDIR, S_IFIFO, S_IFMT, S_IFREG, S_ISGID, S_ISUID
 from mmuemu.kernel.files.content import Content
 from mmuemu.kernel.files.inode import Caller, Directory, FileSystem, Inode, Symlink
 from mmuemu.kernel.files.openfile import OpenRegular
@@ -68,6 +68,8 @@ class RegularInode(Inode):
                 raise SyscallError(Errno.EFBIG)
             data = data[: MAX_FILE_SIZE - offset]
         done = self.store().write(offset, data)
+        if self.mode & (S_ISUID | S_ISGID):
+            self.mode &= ~S_ISUID if self.mode & 0o10 == 0 else ~(S_ISUID | S_ISGID)
         self.mtime_ns = self.ctime_ns = self.fs.clock()
         if self.mapping is not None:
             self.mapping.written(offset, data[:done])
@@ -190,7 +192,7 @@ class VolatileDirectory(Directory):
         self.drop(name)
         self.touched()
         self.subdirectories(-1)
-        inode.nlink = 0
+        inode.removed()
 
     def rename(
         self,

@@ -160,9 +160,9 @@ def host_flags(stream: int | IO[bytes], default: int) -> int:
         flags = fcntl(stream, F_GETFL)
     except (ImportError, OSError):
         return default
-    from mmuemu.kernel.abi.fcntl import O_APPEND
+    from mmuemu.kernel.abi.fcntl import O_ACCMODE, O_APPEND, O_LARGEFILE
 
-    return flags & 3 | (O_APPEND if flags & os.O_APPEND else 0)
+    return flags & (O_ACCMODE | O_LARGEFILE) | (O_APPEND if flags & os.O_APPEND else 0)
 
 
 class _Composer:

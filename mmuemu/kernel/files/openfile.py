@@ -17,8 +17,8 @@ from mmuemu.kernel.abi.fcntl import (
     O_RDONLY,
     O_TRUNC,
     O_WRONLY,
-    POLLERR,
     POLLIN,
+    POLLNVAL,
     POLLOUT,
     POLLRDNORM,
     POLLWRNORM,
@@ -199,7 +199,7 @@ class OpenPath(OpenFile):
 
     def poll(self) -> int:
         """Polling an O_PATH descriptor is polling a closed one."""
-        return POLLERR
+        return POLLNVAL
 
 
 def moved_offset(current: int, size: int, offset: int, whence: int) -> int:

@@ -11,6 +11,7 @@ from mmuemu.kernel.abi.fcntl import (
     O_CREAT,
     O_DIRECTORY,
     O_EXCL,
+    O_LARGEFILE,
     O_NOFOLLOW,
     O_PATH,
     O_RDONLY,
@@ -47,6 +48,7 @@ def check(caller: Caller, inode: Inode, want: int) -> None:
 
 def open_file(caller: Caller, path: bytes, flags: int, mode: int = 0, dirfd: int = AT_FDCWD) -> OpenFile:
     """Open, and with O_CREAT make, the file ``path``; SyscallError as open(2) lists them."""
+    flags |= O_LARGEFILE
     if flags & O_TMPFILE == O_TMPFILE:
         return _open_unnamed(caller, path, flags, mode, dirfd)
     create = flags & O_CREAT

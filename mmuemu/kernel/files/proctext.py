@@ -181,7 +181,8 @@ def cpuinfo(s: SystemFacts) -> bytes:
     values = {
         "processor": 0, "vendor_id": s.cpu_vendor, "cpu family": 6, "model": 106, "model name": s.cpu_model,
         "stepping": 0, "cpu MHz": f"{s.cpu_mhz:.3f}", "cache size": "16384 KB", "physical id": 0,
-        "siblings": 1, "core id": 0, "cpu cores": 1, "apicid": 0, "fpu": "yes", "fpu_exception": "yes", "cpuid level": 13,
+        "siblings": 1, "core id": 0,
+        "cpu cores": 1, "apicid": 0, "fpu": "yes", "fpu_exception": "yes", "cpuid level": 13,
         "wp": "yes", "flags": " ".join(s.cpu_flags), "bogomips": f"{2 * s.cpu_mhz:.2f}", "clflush size": 64,
         "cache_alignment": 64, "address sizes": "46 bits physical, 48 bits virtual",
     }  # fmt: skip

@@ -55,8 +55,7 @@ def sys_fcntl(task: Task, fd: int, command: int, argument: int) -> int:
             files.cloexec.discard(fd)
         return 0
     if command == c.F_GETFL:
-        flags = file.flags & ~c.O_CLOEXEC
-        return flags if flags & c.O_PATH else flags | c.O_LARGEFILE
+        return file.flags & ~c.O_CLOEXEC
     file = files.get_opened(fd)
     if command == c.F_SETFL:
         file.flags = file.flags & ~_SETTABLE | argument & _SETTABLE
@@ -198,7 +197,7 @@ def sys_memfd_create(task: Task, name: int, flags: int) -> int:
     inode.nlink = 0
     inode.seals = 0 if flags & (c.MFD_ALLOW_SEALING | c.MFD_NOEXEC_SEAL) else c.F_SEAL_SEAL
     inode.label = b"memfd:" + label
-    return task.files.install(OpenRegular(inode, c.O_RDWR), bool(flags & c.MFD_CLOEXEC))
+    return task.files.install(OpenRegular(inode, c.O_RDWR | c.O_LARGEFILE), bool(flags & c.MFD_CLOEXEC))
 
 
 @syscall(74, "fsync", "fd")

@@ -120,7 +120,7 @@ def sys_getrusage(task: Task, who: int, address: int) -> int:
         seconds, nanoseconds = divmod(task.kernel.clock.cpu(), NANOSECONDS)
         values[0], values[1] = seconds, nanoseconds // 1000
         values[4] = task.kernel.frames.peak * PAGE_SIZE // 1024
-        values[6], values[7] = task.mm.minor_faults, task.mm.major_faults
+        values[8], values[9] = task.mm.minor_faults, task.mm.major_faults
     task.memory.write(address, _RUSAGE.pack(*values))
     return 0
 

@@ -10,12 +10,12 @@ from mmuemu.kernel.files.namespace import ViewOptions, build_namespace
 
 @pytest.fixture
 def make_guest():
-    """Makes guests from view options; ``cwd`` is where each starts in its own tree."""
+    """Makes guests from view options; ``start`` is where each starts in its own tree."""
     guests = []
 
-    def make(cwd: str | bytes = "/", uid: int = 1000, **options) -> Guest:
+    def make(start: str | bytes = "/", uid: int = 1000, **options) -> Guest:
         options.setdefault("cwd", "")
-        guest = Guest(build_namespace(ViewOptions(**options)), cwd, uid=uid)
+        guest = Guest(build_namespace(ViewOptions(**options)), start, uid=uid)
         guests.append(guest)
         return guest
 

@@ -19,19 +19,22 @@ from mmuemu.kernel.files.namespace import ViewOptions, build_namespace
 HOST_TMP = "/dev/shm" if os.path.isdir("/dev/shm") and os.access("/dev/shm", os.W_OK) else None
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="the oracle is a Linux host")
 
+AS_USER = 0 if os.geteuid() == 0 else 1000
+"""Both sides must be equally privileged."""
 NAMES = ["a", "b", "c"]
-paths = st.lists(st.sampled_from([*NAMES, ".", ".."]), min_size=1, max_size=4).map("/".join)
 inside = st.builds(
     lambda parts, slash: "/".join(parts) + ("/" if slash else ""),
     st.lists(st.sampled_from([*NAMES, *NAMES, "."]), min_size=1, max_size=3),
     st.integers(0, 9).map(lambda n: n == 0),
 )
-targets = st.one_of(inside, st.sampled_from(["../a", "..", "../../b", "a/../b", "./c"]))
+targets = st.one_of(inside, st.sampled_from(["../a", "../b/c", "a/../b", "./c"]))
 open_flags = st.builds(
     lambda access, more: access | sum(more),
     st.sampled_from([os.O_RDONLY, os.O_WRONLY, os.O_RDWR]),
     st.sets(
-        st.sampled_from([os.O_CREAT, os.O_CREAT, os.O_EXCL, os.O_TRUNC, os.O_APPEND, os.O_DIRECTORY, os.O_NOFOLLOW])
+        st.sampled_from(
+            [os.O_CREAT, os.O_CREAT, os.O_EXCL, os.O_TRUNC, os.O_APPEND, os.O_DIRECTORY, os.O_NOFOLLOW]
+        )
     ),
 )
 
@@ -105,9 +108,10 @@ class Agreement(RuleBasedStateMachine):
         self.guest = self.make_guest()
         self.pairs: list[tuple[int, int]] = []
         self.umask = os.umask(0o022)
+        self.steps = 0
 
     def make_guest(self) -> Guest:
-        guest = Guest(build_namespace(ViewOptions(isolate=True, cwd="")), "/tmp", memory=1 << 17)
+        guest = Guest(build_namespace(ViewOptions(isolate=True, cwd="")), "/tmp", memory=1 << 17, uid=AS_USER)
         guest.call("mkdir", "/tmp/host", 0o755)
         guest.call("chdir", "/tmp/host")
         self.guest_top = "/tmp/host"
@@ -125,7 +129,9 @@ class Agreement(RuleBasedStateMachine):
 
     def both(self, name: str, function, paths: list[str], *rest, guest_rest: tuple = ()) -> None:
         theirs = self.host.do(function, *[self.host.at(p) for p in paths], *rest)
-        self.same(theirs, self.guest.call(name, *[f"{self.guest_top}/{p}" for p in paths], *rest, *guest_rest))
+        self.same(
+            theirs, self.guest.call(name, *[f"{self.guest_top}/{p}" for p in paths], *rest, *guest_rest)
+        )
 
     @rule(path=inside)
     def mkdir(self, path):
@@ -194,7 +200,9 @@ class Agreement(RuleBasedStateMachine):
             os.close(pair[0])
             self.same(0, self.guest.raw("close", pair[1]))
 
-    @rule(index=st.integers(0, 5), data=st.binary(min_size=1, max_size=40), repeat=st.sampled_from([1, 1, 2000]))
+    @rule(
+        index=st.integers(0, 5), data=st.binary(min_size=1, max_size=40), repeat=st.sampled_from([1, 1, 2000])
+    )
     def write(self, index, data, repeat):
         if pair := self.pick(index):
             data *= repeat
@@ -209,7 +217,10 @@ class Agreement(RuleBasedStateMachine):
     def seek(self, index, offset, whence):
         pair = self.pick(index)
         if pair and not stat.S_ISDIR(os.fstat(pair[0]).st_mode):
-            self.same(self.host.do(os.lseek, pair[0], offset, whence), self.guest.raw("lseek", pair[1], offset, whence))
+            self.same(
+                self.host.do(os.lseek, pair[0], offset, whence),
+                self.guest.raw("lseek", pair[1], offset, whence),
+            )
 
     @rule(index=st.integers(0, 5), size=st.sampled_from([0, 5, 65_536, 150_000]))
     def ftruncate(self, index, size):
@@ -241,11 +252,19 @@ class Agreement(RuleBasedStateMachine):
         if theirs == 0:
             length = self.guest.raw("getcwd", 0x10000, 4096)
             here = self.guest.memory.read(0x10000, length - 1).decode()
-            self.same(os.path.relpath(os.getcwd(), self.base), os.path.relpath(here, os.path.dirname(self.guest_top)))
+            self.same(
+                os.path.relpath(os.getcwd(), self.base),
+                os.path.relpath(here, os.path.dirname(self.guest_top)),
+            )
             os.chdir("/")
 
     @invariant()
     def same_tree(self):
+        self.steps += 1
+        if self.steps % 6 == 0:
+            self.compare()
+
+    def compare(self):
         self.same(tree_of_host(self.host.top), tree_of_guest(self.guest, self.guest_top))
 
 
@@ -269,10 +288,10 @@ class OverlayAgreement(Agreement):
         self.before = tree_of_host(self.lower)
         tree = build_namespace(ViewOptions(isolate=True, cwd="", mounts=[f"{self.lower}:/host{self.mode}"]))
         self.guest_top = "/host"
-        return Guest(tree, "/host", memory=1 << 17)
+        return Guest(tree, "/host", memory=1 << 17, uid=AS_USER)
 
-    @invariant()
-    def host_untouched(self):
+    def compare(self):
+        super().compare()
         assert tree_of_host(self.lower) == self.before
 
 
@@ -281,15 +300,19 @@ class WritableAgreement(OverlayAgreement):
 
     mode = ":rw"
 
-    @invariant()
-    def host_untouched(self):
+    def compare(self):
+        Agreement.compare(self)
         assert tree_of_host(self.lower) == tree_of_host(self.host.top)
 
 
 def _settings(examples: int) -> settings:
     checks = [HealthCheck.too_slow, HealthCheck.filter_too_much]
     return settings(
-        max_examples=examples, stateful_step_count=30, deadline=None, suppress_health_check=checks, derandomize=True
+        max_examples=examples,
+        stateful_step_count=30,
+        deadline=None,
+        suppress_health_check=checks,
+        derandomize=True,
     )
 
 

@@ -1,0 +1,5 @@
+#include "start.h"
+int run(void) {
+    say("hello\n");
+    return 0;
+}
