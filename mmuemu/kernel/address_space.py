@@ -137,19 +137,19 @@ class AddressSpace(AreaSpace):
         addr = self.unmapped_area(addr, length, fixed=bool(flags & MAP_FIXED))
         if flags & MAP_FIXED_NOREPLACE and self.vmas.overlapping(addr, addr + length):
             raise SyscallError(Errno.EEXIST)
-        vm_flags = self._vm_flags(prot, flags, length, file) | self.def_flags
+        vm_flags = self._vm_flags(prot, flags, length, file)
         if file is not None and not mappable:
             raise SyscallError(Errno.ENODEV)
         self._map(Vma(addr, addr + length, vm_flags, file, addr if file is None else offset, name))
-        touch = flags & (MAP_POPULATE | MAP_LOCKED) and not flags & MAP_NONBLOCK and prot & VM_ACCESS
-        if touch and self.populate(addr, addr + length) is FaultResult.OOM:
+        touch = vm_flags & VM_LOCKED or flags & (MAP_POPULATE | MAP_NONBLOCK) == MAP_POPULATE
+        if touch and prot & VM_ACCESS and self.populate(addr, addr + length) is FaultResult.OOM:
             self.munmap(addr, length)
             raise SyscallError(Errno.ENOMEM)
         return addr
 
     def _vm_flags(self, prot: int, flags: int, length: int, file: OpenedFile | None) -> int:
         """The VM_* flags of a new area, or the errno why there is none."""
-        vm_flags = (prot & VM_ACCESS) | VM_MAYACCESS
+        vm_flags = (prot & VM_ACCESS) | VM_MAYACCESS | self.def_flags
         for bit, vm in (
             (MAP_GROWSDOWN, VM_GROWSDOWN),
             (MAP_LOCKED, VM_LOCKED),
@@ -182,9 +182,10 @@ class AddressSpace(AreaSpace):
     def _map(self, vma: Vma) -> None:
         """Put a new area in place of whatever is there (``mmap_region``)."""
         length = vma.end - vma.start
-        vma.set_flags(vma.flags | self.charge(vma.flags, length))
+        nameless = bool(vma.flags & VM_MAYSHARE) and vma.file is None
+        vma.set_flags(vma.flags | self.charge(vma.flags, length, shared_memory=nameless))
         self.unmap_areas(vma.start, vma.end)
-        if vma.flags & VM_MAYSHARE and vma.file is None:
+        if nameless:
             self._shm_ino += 1
             vma.file = SharedMemory(length, self._shm_ino)
             vma.offset = 0
@@ -302,6 +303,8 @@ class AddressSpace(AreaSpace):
         self.vmas.insert(vma)
         self.account(flags, new - old)
         self.vmas.join(vma, left_only=True)
+        if flags & VM_LOCKED:
+            self.populate(old, new)
         return True
 
     # mlock, msync, mincore
@@ -314,7 +317,9 @@ class AddressSpace(AreaSpace):
         start = addr & ~PAGE_MASK
         end = start + length
         if lock and self.locked_vm + length > MLOCK_LIMIT:
-            raise SyscallError(Errno.ENOMEM)
+            locked = sum(high - low for vma, low, high in self.each(start, end) if vma.flags & VM_LOCKED)
+            if self.locked_vm + length - locked > MLOCK_LIMIT:
+                raise SyscallError(Errno.ENOMEM)
         if end >= 1 << 64:
             raise SyscallError(Errno.EINVAL)
         for vma, low, high in self.each(start, end):

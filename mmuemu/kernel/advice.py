@@ -13,6 +13,7 @@ from mmuemu.kernel.vma import (
     VM_HUGEPAGE,
     VM_LOCKED,
     VM_MAYSHARE,
+    VM_MAYWRITE,
     VM_MERGEABLE,
     VM_NOHUGEPAGE,
     VM_RAND_READ,
@@ -99,7 +100,7 @@ def _remove(mm: AddressSpace, vma: Vma, start: int, stop: int) -> None:
     """Punch a hole: the pages of a shared mapping, and what its file holds there, become zeros."""
     if vma.flags & VM_LOCKED or vma.mapping is None:
         raise SyscallError(Errno.EINVAL)
-    if vma.flags & (VM_SHARED | VM_WRITE) != VM_SHARED | VM_WRITE:
+    if vma.flags & (VM_SHARED | VM_MAYWRITE) != VM_SHARED | VM_MAYWRITE:
         raise SyscallError(Errno.EACCES)
     punch = getattr(vma.mapping.inode, "punch", None)
     if punch is None:

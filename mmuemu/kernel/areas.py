@@ -49,14 +49,13 @@ class AreaSpace(PagedSpace):
         self.locked_vm = 0
         """Bytes in areas that are mlocked."""
 
-    def charge(self, vm_flags: int, length: int) -> int:
+    def charge(self, vm_flags: int, length: int, *, shared_memory: bool = False) -> int:
         """VM_ACCOUNT for memory that must be backed some day, else 0; ENOMEM beyond all reason.
 
         The heuristic of vm.overcommit_memory 0: one request may not exceed all memory there is.
         """
         private = vm_flags & (VM_NORESERVE | VM_SHARED | VM_WRITE) == VM_WRITE
-        memory = private or vm_flags & (VM_NORESERVE | VM_SHARED) == VM_SHARED
-        if memory and length >> 12 > self.frames.limit:
+        if (private or shared_memory) and not vm_flags & VM_NORESERVE and length >> 12 > self.frames.limit:
             raise SyscallError(Errno.ENOMEM)
         return VM_ACCOUNT if private else 0
 

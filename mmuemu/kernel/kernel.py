@@ -118,6 +118,7 @@ class Kernel:
         self.tasks: dict[int, Task] = {}
         self.current: Task | None = None
         self._registers = 0
+        self._serving = -1
         self._set_up_cpu()
 
     def _set_up_cpu(self) -> None:
@@ -149,8 +150,13 @@ class Kernel:
 
     def adopt(self, space: AddressSpace) -> None:
         """Have an address space tell the CPU when its translations change."""
-        flush = self.cpu.engine.flush
-        space.on_flush = lambda _start, _end: flush()
+
+        def flush(start: int, end: int) -> None:
+            # A miss being served replaces its own page's cached translation; all others must go.
+            if start != self._serving or end != start + PAGE_SIZE:
+                self.cpu.engine.flush()
+
+        space.on_flush = flush
 
     def run(self, *, max_instructions: int | None = None) -> Stop:
         """Run the current task until it ends or a limit or an interruption stops it."""
@@ -162,7 +168,12 @@ class Kernel:
         """Demand paging: the address space maps the page, or the access was wrong."""
         task = self.current
         self.statistics.page_faults += 1
-        return task is not None and page < USER_TOP and task.mm.fault(page, error_code) == 0
+        if task is None or page >= USER_TOP:
+            return False
+        self._serving = page
+        resolved = task.mm.fault(page, error_code) == 0
+        self._serving = -1
+        return resolved
 
     def trap(self, trap: Trap) -> None:
         """An exception nothing resolved: in ring 3 a signal, in ring 0 the end of everything."""

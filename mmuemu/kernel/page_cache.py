@@ -78,12 +78,13 @@ class FileMapping:
     entry.
     """
 
-    __slots__ = ("_frames", "_users", "dirty", "inode", "pages")
+    __slots__ = ("_frames", "_size", "_users", "dirty", "inode", "pages")
 
     def __init__(self, inode: MappedInode, frames: FrameAllocator) -> None:
         self.inode = inode
         self._frames = frames
         self._users: Counter[PagedSpace] = Counter()
+        self._size = inode.size
         self.pages: dict[int, int] = {}
         """Frames by page index."""
         self.dirty: set[int] = set()
@@ -152,6 +153,9 @@ class FileMapping:
 
     def written(self, offset: int, data: bytes) -> None:
         """``data`` was written to the inode at ``offset``: cached pages get it too."""
+        if offset + len(data) > self._size:
+            self._clear_tail(self._size)
+            self._size = offset + len(data)
         ram = self._frames.ram.bytes
         for index, start, end in _pieces(offset, len(data)):
             frame = self.pages.get(index, -1)
@@ -177,9 +181,14 @@ class FileMapping:
         for index in [index for index in self.pages if index >= keep]:
             self._frames.release(self.pages.pop(index))
             self.dirty.discard(index)
-        tail = self.pages.get(size >> 12, -1) if size & PAGE_MASK else -1
-        if tail >= 0:
-            self._frames.ram.zero(tail + (size & PAGE_MASK), PAGE_SIZE - (size & PAGE_MASK))
+        self._clear_tail(min(size, self._size))
+        self._size = size
+
+    def _clear_tail(self, size: int) -> None:
+        """Zero what lies beyond ``size`` in its page: stores there do not become part of the file."""
+        frame = self.pages.get(size >> 12, -1)
+        if frame >= 0 and size & PAGE_MASK:
+            self._frames.ram.zero(frame + (size & PAGE_MASK), PAGE_SIZE - (size & PAGE_MASK))
 
     def sync(self) -> None:
         """Write dirty pages to the inode, up to its size. Raises the inode's SyscallError; those pages stay

@@ -117,6 +117,7 @@ RECIPES: dict[str, tuple[str, str, list[str]]] = {
     "free-pie": ("gcc", PROBE + DATA, [*FREE, "-static-pie", "-fPIE"]),
     "free-relr": ("gcc", PROBE + DATA, [*FREE, "-static-pie", "-fPIE", "-Wl,-z,pack-relative-relocs"]),
     "free-ifunc": ("gcc", IFUNC, [*FREE, "-static", "-no-pie", "-fno-pie"]),
+    "free-ifunc-emit": ("gcc", IFUNC, [*FREE, "-static", "-no-pie", "-fno-pie", "-Wl,--emit-relocs"]),
     "glibc-dynamic": ("gcc", LIBC_PROGRAM, ["-O1"]),
     "glibc-static": ("gcc", LIBC_PROGRAM, ["-O1", "-static"]),
     "glibc-static-stripped": ("gcc", LIBC_PROGRAM, ["-O1", "-static", "-s"]),

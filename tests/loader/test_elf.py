@@ -103,6 +103,10 @@ def test_alignment_ignores_what_is_no_power_of_two() -> None:
     assert Forge().load(0x1000, 0x200000, 0x80, align=0).image().alignment == 4096
 
 
+def test_a_segment_without_file_bytes_may_lie_anywhere_in_its_page() -> None:
+    assert Forge().load(0x1000, 0x200010, 0, 0x20).image().segments[0].vaddr == 0x200010
+
+
 def test_executable_stack_is_the_last_gnu_stack() -> None:
     assert not Forge().load(0x1000, 0x200000, 0x80).image().executable_stack
     assert Forge().load(0x1000, 0x200000, 0x80).header(PH["GNU_STACK"], flags=7).image().executable_stack

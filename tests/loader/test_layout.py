@@ -9,13 +9,13 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from elf_forge import Forge
+from elf_forge import PH, Forge
 from host import run_probe
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmuemu.errors import BadImage
-from mmuemu.loader.elf import ElfImage, read_image
+from mmuemu.loader.elf import PROT_EXEC, ElfImage, read_image
 from mmuemu.loader.layout import Layout, choose_bases, page_down, page_up
 
 Build = Callable[[str], Path]
@@ -80,6 +80,20 @@ def test_alignment_is_kept_as_the_host_keeps_it(
         assert choose_bases(LAYOUT, image, Random(seed)).load_bias % align == 0
         static = Forge(kind=3, entry=0).load(0, 0, 0x9000, align=align).image()
         assert choose_bases(LAYOUT, static, Random(seed)).load_bias % align == 0
+
+
+@pytest.mark.parametrize("flags", [None, 6, 7])
+def test_the_stack_is_executable_when_the_hosts_is(
+    build: Build, fixed: list[str], tmp_path: Path, flags: int | None
+) -> None:
+    forge = Forge().load(0, 0x200000, 0x9000, flags=7).interp(str(build("probe-pie")).encode() + b"\0")
+    if flags is not None:
+        forge.header(PH["GNU_STACK"], flags=flags)
+    path = tmp_path / "stack"
+    path.write_bytes(forge.bytes())
+    path.chmod(0o755)
+    prot = next(line.prot for line in run_probe(path, fixed).lines if line.name == "[stack]")
+    assert image_of(path).executable_stack == bool(prot & PROT_EXEC)
 
 
 @pytest.mark.parametrize("kind", [2, 3])

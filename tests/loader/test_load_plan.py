@@ -146,6 +146,24 @@ def test_huge_memory_costs_one_region() -> None:
     ]
 
 
+def test_segments_that_continue_are_one_region() -> None:
+    image = Forge().load(0, 0x200000, 0x1000).load(0x1000, 0x201000, 0x1000).load(0x3000, 0x202000, 8).image()
+    loaded = plan(image, BASES._replace(load_bias=0))
+    assert [(r.start, r.end, r.file_offset) for r in loaded.regions] == [
+        (0x200000, 0x202000, 0),
+        (0x202000, 0x203000, 0x3000),
+    ]
+
+
+def test_a_zeroed_end_is_kept_when_the_file_goes_on() -> None:
+    image = Forge().load(0, 0x200000, 0x800, 0x900, flags=6).load(0x1000, 0x201000, 0x1000, flags=6).image()
+    loaded = plan(image, BASES._replace(load_bias=0))
+    assert [(r.start, r.end, r.zero_from) for r in loaded.regions] == [
+        (0x200000, 0x201000, 0x200800),
+        (0x201000, 0x202000, None),
+    ]
+
+
 def test_entry_outside_user_space_is_refused() -> None:
     image = Forge(kind=3, entry=0x7FFFFFFF0000).load(0, 0x1000, 0x2000).image()
     with pytest.raises(BadImage, match="entry point at 0x800000000000, outside user space"):

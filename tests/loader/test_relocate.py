@@ -105,6 +105,28 @@ def test_a_static_program_without_a_dynamic_table(build: Build) -> None:
     assert listed
 
 
+def test_relocations_kept_for_tools_are_not_applied(build: Build) -> None:
+    plain, kept = build("free-ifunc"), build("free-ifunc-emit")
+    assert len(readelf_relocations(kept)) > len(readelf_relocations(plain))
+    assert len(relocate(image_of(kept), 0).resolvers) == len(relocate(image_of(plain), 0).resolvers)
+    assert not relocate(image_of(kept), 0).writes
+
+
+def test_local_symbols_are_not_offered() -> None:
+    symbols = [(b"inside", 0x01, 1, 0x1900), (b"outside", GLOBAL, 1, 0x1908)]
+    image = forged(symbols=symbols, tags=[(4, 0x1000 + HASH)], content=struct.pack("<2I", 1, 3) + bytes(16))
+    assert list(dynamic_symbols(image)) == ["outside"]
+
+
+def test_symbols_need_no_section_headers(build: Build) -> None:
+    data = bytearray(build("library").read_bytes())
+    whole = dynamic_symbols(read_image(bytes(data), "whole"))
+    start = struct.unpack_from("<Q", data, 40)[0]
+    data[start:] = b"\xff" * (len(data) - start)
+    assert dynamic_symbols(read_image(bytes(data), "bare")) == whole
+    assert "work" in whole
+
+
 def test_copies_and_symbols_of_a_library(build: Build) -> None:
     user, library, libc = image_of(build("user")), image_of(build("library")), image_of(Path(libc_path()))
     result = relocate(user, 0, [(library, BIAS), (libc, BIAS * 2 - 0x100000000000)])
@@ -162,7 +184,7 @@ def test_symbols_are_those_nm_lists(build: Build) -> None:
     assert {name: ours[name] for name in listed} == listed
 
 
-SYMTAB, STRTAB, RELA, DATA = 0x100, 0x200, 0x300, 0x800
+SYMTAB, STRTAB, RELA, DATA, HASH = 0x100, 0x200, 0x300, 0x800, 0x900
 
 
 def forged(
@@ -172,6 +194,7 @@ def forged(
     relr: Sequence[int] = (),
     tags: Sequence[tuple[int, int]] = (),
     tls: bool = False,
+    content: bytes = b"",
 ) -> ElfImage:
     """A DYN file of one page at 0x1000; relocations are (offset, type, symbol, addend)."""
     rela = b"".join(struct.pack("<QQq", o, s << 32 | k, a) for o, k, s, a in relocations)
@@ -191,6 +214,7 @@ def forged(
     forge = Forge(kind=3, entry=0x1000, size=0x12000).load(0x1000, 0x1000, 0x1000, 0x2000, flags=6)
     forge.put(0x1000 + SYMTAB, table).put(0x1000 + STRTAB, names).put(0x1000 + RELA, rela or packed)
     forge.put(0x1000 + DATA, struct.pack("<8Q", *range(1, 9)))
+    forge.put(0x1000 + HASH, content)
     if tls:
         forge.header(7, vaddr=0x1800, offset=0x1800, filesz=8, memsz=24, align=16)
     return forge.dynamic([*entries, *tags]).image()
@@ -270,7 +294,11 @@ def test_relr_words() -> None:
 
 
 def test_jmprel_inside_rela_is_applied_once() -> None:
-    image = forged([(0x1800, 8, 0, 1), (0x1808, 8, 0, 2)], tags=[(23, 0x1000 + RELA + 24), (2, 24), (20, 7)])
+    beyond = (0x1810, 10, 0, 0)
+    image = forged(
+        [(0x1800, 8, 0, 1), (0x1808, 8, 0, 2), beyond],
+        tags=[(8, 48), (23, 0x1000 + RELA + 24), (2, 24), (20, 7)],
+    )
     assert values(relocate(image, 0)) == [(0x1800, 1), (0x1808, 2)]
 
 

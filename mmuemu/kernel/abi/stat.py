@@ -72,8 +72,8 @@ class StatFs(NamedTuple):
 
 
 def makedev(major: int, minor: int) -> int:
-    """A ``dev_t`` as user space sees it (include/linux/kdev_t.h: new_encode_dev)."""
-    return (minor & 0xFF) | ((major & 0xFFF) << 8) | ((minor >> 8) << 20) | ((major >> 12) << 32)
+    """A ``dev_t`` as user space sees it (sysmacros.h: gnu_dev_makedev)."""
+    return (minor & 0xFF) | (major & 0xFFF) << 8 | (minor & 0xFFFF_FF00) << 12 | (major & 0xFFFF_F000) << 32
 
 
 def major(dev: int) -> int:

@@ -25,9 +25,7 @@ class Content:
 
     __slots__ = ("_base", "_base_size", "_chunks", "_quota", "size", "stored")
 
-    def __init__(
-        self, quota: Quota, base: Callable[[int, int], bytes] | None = None, base_size: int = 0
-    ) -> None:
+    def __init__(self, quota: Quota, base: Callable[[int, int], bytes] | None = None, base_size: int = 0) -> None:
         self._quota = quota
         self._base = base
         self._base_size = base_size
@@ -84,15 +82,28 @@ class Content:
             try:
                 chunk = self._chunk_for(offset >> _SHIFT, start, start + piece)
             except SyscallError:
-                if done:
-                    break
-                raise
-            chunk[start : start + piece] = data if piece == count else data[done : done + piece]
+                piece = self._fitting(offset >> _SHIFT, start)
+                if piece <= 0:
+                    if done:
+                        break
+                    raise
+                chunk = self._chunk_for(offset >> _SHIFT, start, start + piece)
+                count = done + piece
+            chunk[start : start + piece] = data[done : done + piece]
             done += piece
             offset += piece
             if offset > self.size:
                 self.size = offset
         return done
+
+    def _fitting(self, index: int, start: int) -> int:
+        """How many bytes from ``start`` of chunk ``index`` on there is room for."""
+        room = self._quota.limit - self._quota.used
+        chunk = self._chunks.get(index)
+        if chunk is not None:
+            return len(chunk) + room - start
+        under = min(max(self._base_size - (index << _SHIFT), 0), CHUNK)
+        return room - start if under <= room else 0
 
     def _chunk_for(self, index: int, start: int, stop: int) -> bytearray:
         """Chunk ``index``, ``start`` bytes long at least and charged up to ``stop``, ready for assignment."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from time import sleep
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,11 +10,6 @@ if TYPE_CHECKING:
 
     from mmuemu.kernel.files.inode import Directory
     from mmuemu.kernel.files.namespace import MountTree
-
-
-def host_sleep(nanoseconds: int) -> None:
-    """Let the host's time pass."""
-    time.sleep(nanoseconds / 1e9)
 
 
 class FsContext:
@@ -27,14 +22,14 @@ class FsContext:
         mounts: MountTree,
         cwd: Directory | None = None,
         umask: int = 0o022,
-        sleep: Callable[[int], object] = host_sleep,
+        sleep: Callable[[float], object] = sleep,
     ) -> None:
         self.mounts = mounts
         self.root = mounts.root
         self.cwd = cwd if cwd is not None else mounts.root
         self.umask = umask
         self.sleep = sleep
-        """Waits that many nanoseconds: how poll and select spend their timeout."""
+        """Waits that many seconds: how poll and select spend their timeout."""
 
     def clone(self) -> FsContext:
         """The context a forked process gets."""

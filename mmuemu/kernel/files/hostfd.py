@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NoReturn
 
 DEFAULT_OPEN: Final = 96
@@ -81,11 +82,14 @@ class HostDescriptors:
 
 
 class HostHandle:
-    """One host descriptor of one file, opened again on demand: below its directory, never through a link."""
+    """One host descriptor of one file, opened again on demand: below its directory, never through a link.
+
+    ``node`` gives the file; for regular files it is a weak reference, so that a file nobody has open goes at once.
+    """
 
     __slots__ = ("_flags", "_node", "_pool", "fd")
 
-    def __init__(self, pool: HostDescriptors, node: Located, flags: int) -> None:
+    def __init__(self, pool: HostDescriptors, node: Callable[[], Located | None], flags: int) -> None:
         self._pool = pool
         self._node = node
         self._flags = flags | NO_FOLLOW
@@ -100,9 +104,21 @@ class HostHandle:
         fd = self.fd
         return fd if fd >= 0 else self._reopen()
 
+    def read_at(self, offset: int, count: int) -> bytes:
+        """Up to ``count`` bytes of the file from ``offset``; a large count makes no larger buffer than the file."""
+        fd = self.fd
+        if fd < 0:
+            fd = self._reopen()
+        try:
+            if count > 65536:
+                count = min(count, max(os.fstat(fd).st_size - offset, 0))
+            return os.pread(fd, count, offset)
+        except OSError as error:
+            raise_guest(error)
+
     def _reopen(self) -> int:
-        node = self._node
-        if node.host_dir is None:
+        node = self._node()
+        if node is None or node.host_dir is None:
             raise SyscallError(Errno.ESTALE)
         directory = node.host_dir.host_fd()
         try:
@@ -128,13 +144,14 @@ class HostHandle:
         self.close()
         self.fd = fd
 
-    def pin(self) -> None:
-        """Keep the descriptor until the file is gone from memory (its name is about to be removed)."""
+    def pin(self) -> bool:
+        """Keep the descriptor as long as the inode (its name is about to be removed); False if it cannot be."""
         try:
             self.get()
         except SyscallError:
-            return
+            return False
         self._pool.forget(self)
+        return True
 
     def close(self) -> None:
         """Close the descriptor; :meth:`get` opens it again."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat as host_stat
 from typing import TYPE_CHECKING, Final
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, ref
 
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.fcntl import O_ACCMODE, O_WRONLY
@@ -88,7 +88,7 @@ class HostFs(FileSystem):
         elif kind == S_IFREG:
             node = self.new_file(st)
         elif kind == S_IFLNK:
-            node = HostSymlink(self, st)
+            node = self.new_symlink(st)
         else:
             node = HostSpecial(self, st)
         node.host_dir, node.host_name = host_dir, name
@@ -102,6 +102,10 @@ class HostFs(FileSystem):
     def new_file(self, st: os.stat_result) -> HostFile:
         """A regular file node."""
         return HostFile(self, st)
+
+    def new_symlink(self, st: os.stat_result) -> HostSymlink:
+        """A symbolic link node."""
+        return HostSymlink(self, st)
 
 
 class HostInode(Inode):
@@ -246,7 +250,10 @@ class HostFile(HostInode, RegularInode):
     def __init__(self, fs: HostFs, st: os.stat_result) -> None:
         RegularInode.__init__(self, fs, st.st_mode, ino=st.st_ino, now=0)
         self.start(st)
-        self.reader = HostHandle(fs.descriptors, self, os.O_RDONLY)
+        self.reader = HostHandle(fs.descriptors, ref(self), os.O_RDONLY)
+
+    def __del__(self) -> None:
+        self.reader.close()
 
     def open(self, caller: Caller, flags: int) -> OpenFile:
         """A description; the host file is opened now, so that the host may refuse."""
@@ -277,15 +284,7 @@ class HostFile(HostInode, RegularInode):
 
     def read_host(self, offset: int, count: int) -> bytes:
         """Bytes of the host file."""
-        fd = self.reader.fd
-        if fd < 0:
-            fd = self.reader.get()
-        try:
-            if count > 65536:
-                count = min(count, max(os.fstat(fd).st_size - offset, 0))
-            return os.pread(fd, count, offset)
-        except OSError as error:
-            raise_guest(error)
+        return self.reader.read_at(offset, count)
 
     def read_raw(self, offset: int, count: int) -> bytes:
         """Bytes as the guest left them."""
@@ -296,7 +295,7 @@ class HostFile(HostInode, RegularInode):
         if self.content is None:
             size = self.size
             self.detach()
-            self.content = Content(self.fs.quota, self.read_host, size)
+            self.content = Content(self.fs.quota, self.reader.read_at, size)
         return self.content
 
     def truncate(self, size: int) -> None:
@@ -321,7 +320,7 @@ class HostDirectory(HostInode, VolatileDirectory):
     def __init__(self, fs: HostFs, st: os.stat_result) -> None:
         VolatileDirectory.__init__(self, fs, st.st_mode, ino=st.st_ino, now=0)
         self.start(st)
-        self.handle = HostHandle(fs.descriptors, self, SEARCH)
+        self.handle = HostHandle(fs.descriptors, lambda: self, SEARCH)
         self.changes: dict[bytes, Inode | None] = {}
 
     def host_fd(self) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any, Final
+from weakref import ref
 
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.fcntl import MAX_FILE_SIZE, O_ACCMODE, O_RDONLY
@@ -47,6 +48,10 @@ class WritableFs(HostFs):
     def new_file(self, st: os.stat_result) -> HostFile:
         """A regular file node."""
         return WritableFile(self, st)
+
+    def new_symlink(self, st: os.stat_result) -> HostSymlink:
+        """A symbolic link node."""
+        return WritableSymlink(self, st)
 
 
 class WritableInode(HostInode):
@@ -105,12 +110,67 @@ class WritableInode(HostInode):
             return
 
 
+class WritableSymlink(HostSymlink):
+    """A symbolic link on the host whose own attributes are changed there, by its name."""
+
+    def detach(self) -> None:
+        """Nothing is kept in memory."""
+
+    def linked(self, change: int) -> None:
+        """A name came or went on the host; another name, if there is one, will be looked up afresh."""
+        self.nlink += change
+        if self.nlink <= 0:
+            self.fs.table.pop(self.host_id, None)
+
+    def set_owner(self, uid: int, gid: int) -> None:
+        """lchown on the host."""
+        user = HOST_UID if uid == self.fs.uid else uid
+        group = HOST_GID if gid == self.fs.gid else gid
+        try:
+            os.chown(self.host_name, user, group, dir_fd=self._directory(), follow_symlinks=False)
+        except OSError as error:
+            raise_guest(error)
+        self.refresh()
+
+    def set_times(self, atime_ns: int | None, mtime_ns: int | None) -> None:
+        """utimens on the host."""
+        self.refresh()
+        times = (
+            self.st.st_atime_ns if atime_ns is None else atime_ns,
+            self.st.st_mtime_ns if mtime_ns is None else mtime_ns,
+        )
+        try:
+            os.utime(self.host_name, ns=times, dir_fd=self._directory(), follow_symlinks=False)
+        except OSError as error:
+            raise_guest(error)
+        self.refresh()
+
+    def _directory(self) -> int:
+        if self.host_dir is None:
+            raise SyscallError(Errno.ESTALE)
+        return self.host_dir.host_fd()
+
+    def refresh(self) -> None:
+        """Take the host's attributes as they are now."""
+        try:
+            st = os.stat(self.host_name, dir_fd=self._directory(), follow_symlinks=False)
+        except OSError as error:
+            raise_guest(error)
+        if (st.st_dev, st.st_ino) != self.host_id:
+            raise SyscallError(Errno.ESTALE)
+        self.adopt(st)
+
+
 class WritableFile(WritableInode, HostFile):
     """A regular file on the host, written in place."""
 
     def __init__(self, fs: HostFs, st: os.stat_result) -> None:
         HostFile.__init__(self, fs, st)
-        self.writer = HostHandle(fs.descriptors, self, os.O_RDWR)
+        self.writer = HostHandle(fs.descriptors, ref(self), os.O_RDWR)
+
+    def __del__(self) -> None:
+        self.writer.close()
+        super().__del__()
 
     def change_fd(self) -> int:
         """Whichever descriptor is open, or can be opened."""
@@ -139,6 +199,11 @@ class WritableFile(WritableInode, HostFile):
         """The host's length now."""
         fd = self.writer.fd if self.writer.fd >= 0 else self.reader.fd
         return os.fstat(fd).st_size if fd >= 0 else self.st.st_size
+
+    def read_host(self, offset: int, count: int) -> bytes:
+        """Bytes of the host file, by the descriptor that is open."""
+        handle = self.writer if self.reader.fd < 0 and self.writer.fd >= 0 else self.reader
+        return handle.read_at(offset, count)
 
     def write_at(self, offset: int, data: bytes) -> int:
         """Write on the host."""
@@ -169,7 +234,8 @@ class WritableFile(WritableInode, HostFile):
 
     def pin(self) -> None:
         """The name goes: keep a descriptor, since the file may be open."""
-        (self.writer if self.writer.fd >= 0 else self.reader).pin()
+        if not self.writer.pin():
+            self.reader.pin()
 
 
 class WritableDirectory(WritableInode, HostDirectory):
@@ -177,7 +243,7 @@ class WritableDirectory(WritableInode, HostDirectory):
 
     def __init__(self, fs: HostFs, st: os.stat_result) -> None:
         HostDirectory.__init__(self, fs, st)
-        self.opened = HostHandle(fs.descriptors, self, os.O_RDONLY)
+        self.opened = HostHandle(fs.descriptors, lambda: self, os.O_RDONLY)
 
     def change_fd(self) -> int:
         """A descriptor that is not O_PATH, which chmod and utime refuse."""

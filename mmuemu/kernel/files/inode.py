@@ -52,21 +52,25 @@ class Mapping(Protocol):
         """The file now has ``size`` bytes."""
 
 
+def _never() -> bool:
+    return False
+
+
 class FileSystem:
     """One mounted file system: its device number, its inode numbers, its clock and the room it may take.
 
     ``clock`` gives nanoseconds since the epoch; ``limit`` bounds the bytes kept in memory (ENOSPC beyond).
     """
 
-    def __init__(
-        self, name: str, magic: int, dev: int, clock: Callable[[], int], quota: Quota, flags: int = 0
-    ) -> None:
+    def __init__(self, name: str, magic: int, dev: int, clock: Callable[[], int], quota: Quota, flags: int = 0) -> None:
         self.name = name
         self.magic = magic
         self.dev = dev
         self.clock = clock
         self.quota = quota
         self.flags = flags
+        self.interrupted: Callable[[], bool] = _never
+        """Whether the machine is being stopped, which ends waits for the host."""
         self.root: Inode | None = None
         self.covers: Inode | None = None
         """The inode this file system is mounted over; None at the top of the tree."""
@@ -247,9 +251,7 @@ class Symlink(Inode):
 
     __slots__ = ("target",)
 
-    def __init__(
-        self, fs: FileSystem, target: bytes, uid: int = 0, gid: int = 0, now: int | None = None
-    ) -> None:
+    def __init__(self, fs: FileSystem, target: bytes, uid: int = 0, gid: int = 0, now: int | None = None) -> None:
         super().__init__(fs, S_IFLNK | 0o777, uid, gid, now=now)
         self.target = target
 

@@ -70,9 +70,7 @@ class _Builder:
 class MountTree:
     """The file systems of a guest: ``root`` and what is mounted below it, as (path, file system, options)."""
 
-    def __init__(
-        self, root: Directory, quota: Quota, clock: Callable[[], int], descriptors: HostDescriptors
-    ) -> None:
+    def __init__(self, root: Directory, quota: Quota, clock: Callable[[], int], descriptors: HostDescriptors) -> None:
         root.fs.root = root
         self.root = root
         self.quota = quota
@@ -84,6 +82,15 @@ class MountTree:
         self.pipes = FileSystem("pipefs", 0x50495045, makedev(0, 14), clock, quota)
         """Pipes and standard streams live here."""
         self._next_minor = 40
+
+    @property
+    def interrupted(self) -> Callable[[], bool]:
+        """Asked while a call waits for the host (a read of standard input, poll): true ends it with EINTR."""
+        return self.pipes.interrupted
+
+    @interrupted.setter
+    def interrupted(self, ask: Callable[[], bool]) -> None:
+        self.pipes.interrupted = ask
 
     def context(self, cwd: str | bytes = b"/", umask: int = 0o022) -> FsContext:
         """A file-system context whose working directory is the guest's ``cwd``, or ``/`` if there is none."""
@@ -240,6 +247,8 @@ class _Composer:
 
     def working_directory(self, tree: MountTree) -> None:
         """Show the working directory at its own path, unless it is visible already or is the whole host."""
+        if os.open not in os.supports_dir_fd:
+            return
         cwd = os.path.realpath(os.getcwd() if self.options.cwd is None else self.options.cwd or "/")
         if any(cwd == top or (top != "/" and cwd.startswith(top + "/")) for top in _KEPT_OUT):
             return

@@ -67,9 +67,7 @@ def above(directory: Directory, caller: Caller) -> Directory:
     return directory
 
 
-def resolve(
-    caller: Caller, path: bytes, dirfd: int = AT_FDCWD, follow: bool = True, keep: bool = False
-) -> Resolved:
+def resolve(caller: Caller, path: bytes, dirfd: int = AT_FDCWD, follow: bool = True, keep: bool = False) -> Resolved:
     """Walk ``path``; ``follow`` says whether a symbolic link at the end is followed.
 
     Without ``follow`` a trailing slash still follows it, unless ``keep`` (calls that change names) forbids
@@ -83,10 +81,13 @@ def resolve(
     if len(path) >= PATH_MAX:
         raise SyscallError(Errno.ENAMETOOLONG)
     current = start_of(caller, dirfd, path)
-    todo = path.split(b"/")
-    slash = todo[-1] == b""
-    todo = [c for c in todo if c]
+    todo = [c for c in path.split(b"/") if c]
     todo.reverse()
+    return _walk(caller, current, todo, path[-1:] == b"/", follow, keep)
+
+
+def _walk(caller: Caller, current: Directory, todo: list[bytes], slash: bool, follow: bool, keep: bool) -> Resolved:
+    """Take the components of ``todo``, the next one last, from ``current`` on."""
     links = 0
     uid, gid = caller.uid, caller.gid
     parent: Directory = current

@@ -1,4 +1,7 @@
-"""Pipes and named pipes (pipe(7), fifo(7)): 64 KiB of bytes between a writing and a reading end."""
+"""Pipes and named pipes (pipe(7), fifo(7)): 64 KiB between a writing and a reading end.
+
+Room is counted in bytes; Linux counts pages, so that many small writes may fill its pipes sooner.
+"""
 
 from __future__ import annotations
 

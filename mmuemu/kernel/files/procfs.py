@@ -198,9 +198,7 @@ class ProcessDirectory(ProcDirectory):
 
     __slots__ = ("facts",)
 
-    def __init__(
-        self, root: ProcRoot, pid: int, facts: Callable[[], ProcessFacts], thread: bool = False
-    ) -> None:
+    def __init__(self, root: ProcRoot, pid: int, facts: Callable[[], ProcessFacts], thread: bool = False) -> None:
         super().__init__(root.fs)
         self.facts = facts
         first = facts()

@@ -35,10 +35,14 @@ _TERMINAL_REQUESTS = {TCGETS: 36, TIOCGWINSZ: 8, FIONREAD: 4}
 """Requests answered by the host's terminal, and the bytes they return (struct termios is 36, winsize 8)."""
 
 
+SLICE_MS = 50
+"""How long a wait for the host lasts before it is asked whether the machine stops."""
+
+
 class StreamInode(Inode):
     """The inode of a host descriptor, with the host's file type, by which programs choose their buffering."""
 
-    __slots__ = ("fd", "label", "sink", "source", "unread")
+    __slots__ = ("fd", "label", "sink", "source", "unread", "waiter")
 
     def __init__(self, fs: FileSystem, fd: int, label: bytes, uid: int = 1000, gid: int = 1000) -> None:
         try:
@@ -51,6 +55,10 @@ class StreamInode(Inode):
         self.source: Callable[[int], bytes | None] | None = None
         self.sink: Callable[[bytes], int | None] | None = None
         self.unread = b""
+        self.waiter: Callable[[int], object] | None = None
+        """Whether something can be read within that many milliseconds; None where a read never waits."""
+        if fd >= 0 and not host_stat.S_ISREG(mode):
+            self.waiter = _waiter(fd)
 
     def open(self, caller: Caller, flags: int) -> OpenFile:
         """Another description of the same stream."""
@@ -112,9 +120,7 @@ class HostStream(OpenFile):
         self._seekable = host_stat.S_ISREG(inode.mode) and inode.fd >= 0
 
     @classmethod
-    def of(
-        cls, fs: FileSystem, stream: int | IO[bytes], flags: int = O_RDWR, label: bytes = b""
-    ) -> HostStream:
+    def of(cls, fs: FileSystem, stream: int | IO[bytes], flags: int = O_RDWR, label: bytes = b"") -> HostStream:
         """An open file over a host descriptor or a binary file object (flushed after every write).
 
         An object without a descriptor, such as ``io.BytesIO``, is a pipe to the guest.
@@ -148,10 +154,20 @@ class HostStream(OpenFile):
             return inode.source(count) or b""
         if inode.fd < 0:
             return b""
+        if inode.waiter is not None and not inode.waiter(0):
+            self._wait(inode.waiter)
         try:
             return os.read(inode.fd, count)
         except OSError as error:
             raise_guest(error)
+
+    def _wait(self, waiter: Callable[[int], object]) -> None:
+        """Wait for the host in slices, so that stopping the machine ends the wait."""
+        if self.nonblocking:
+            raise SyscallError(Errno.EAGAIN)
+        while not waiter(SLICE_MS):
+            if self.inode.fs.interrupted():
+                raise SyscallError(Errno.EINTR)
 
     def unread(self, data: bytes) -> None:
         """Keep ``data`` for the next read."""
@@ -259,6 +275,16 @@ def host_poll(wanted: dict[int, int], timeout_ms: int | None) -> dict[int, int]:
         bits |= POLLERR if events & (select.POLLERR | select.POLLNVAL) else 0
         ready[fd] = bits
     return ready
+
+
+def _waiter(fd: int) -> Callable[[int], object] | None:
+    import select
+
+    if not hasattr(select, "poll"):
+        return None
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    return poller.poll
 
 
 def _flushing(stream: IO[bytes]) -> Callable[[bytes], int | None]:

@@ -189,7 +189,10 @@ def sys_pipe2(task: Task, result: int, flags: int) -> int:
 @syscall(319, "memfd_create", "string", "flags")
 def sys_memfd_create(task: Task, name: int, flags: int) -> int:
     """Make a file without a name, in memory."""
-    label = task.memory.read_cstring(name, 250)
+    try:
+        label = task.memory.read_cstring(name, 250)
+    except SyscallError as error:
+        raise SyscallError(Errno.EINVAL if error.errno is Errno.ENAMETOOLONG else error.errno) from error
     if flags & ~(c.MFD_CLOEXEC | c.MFD_ALLOW_SEALING | c.MFD_NOEXEC_SEAL | c.MFD_EXEC):
         raise SyscallError(Errno.EINVAL)
     mode = 0o666 if flags & c.MFD_NOEXEC_SEAL else 0o777
@@ -354,9 +357,11 @@ def sys_copy_file_range(
         raise SyscallError(Errno.EINVAL)
     if not source.readable or not target.writable or target.flags & c.O_APPEND:
         raise SyscallError(Errno.EBADF)
-    start = signed64(task.memory.read_u64(in_offset)) if in_offset else source.offset
-    to = signed64(task.memory.read_u64(out_offset)) if out_offset else target.offset
-    if start < 0 or to < 0:
+    start = task.memory.read_u64(in_offset) if in_offset else source.offset
+    to = task.memory.read_u64(out_offset) if out_offset else target.offset
+    if max(start, to) + count >= 1 << 64:
+        raise SyscallError(Errno.EOVERFLOW)
+    if max(start, to) >> 63:
         raise SyscallError(Errno.EINVAL)
     if source.inode is target.inode and start < to + count and to < start + count:
         raise SyscallError(Errno.EINVAL)

@@ -276,7 +276,8 @@ def _set_times(task: Task, inode: Inode, times: tuple[int | None, int | None] | 
     return 0
 
 
-def _timespecs(task: Task, inode: Inode, address: int) -> tuple[int | None, int | None] | None:
+def _timespecs(task: Task, address: int) -> tuple[int | None, int | None] | None:
+    """A pair of struct timespec as nanoseconds: None for UTIME_OMIT; None altogether when both are now."""
     if not address:
         return None
     raw = [signed64(v) for v in memoryview(task.memory.read(address, 32)).cast("Q").tolist()]
@@ -285,7 +286,7 @@ def _timespecs(task: Task, inode: Inode, address: int) -> tuple[int | None, int 
     times: list[int | None] = []
     for seconds, nanoseconds in ((raw[0], raw[1]), (raw[2], raw[3])):
         if nanoseconds == c.UTIME_NOW:
-            times.append(inode.fs.clock())
+            times.append(task.fs.mounts.clock())
         elif nanoseconds == c.UTIME_OMIT:
             times.append(None)
         elif 0 <= nanoseconds < _NS:
@@ -298,6 +299,9 @@ def _timespecs(task: Task, inode: Inode, address: int) -> tuple[int | None, int 
 @syscall(280, "utimensat", "dirfd", "path", "struct", "at_flags")
 def sys_utimensat(task: Task, dirfd: int, path: int, times: int, flags: int) -> int:
     """Set times in nanoseconds; a null path means the descriptor."""
+    wanted = _timespecs(task, times)
+    if wanted == (None, None):
+        return 0
     if flags & ~(c.AT_SYMLINK_NOFOLLOW | c.AT_EMPTY_PATH):
         raise SyscallError(Errno.EINVAL)
     if not path and dirfd != c.AT_FDCWD:
@@ -306,8 +310,7 @@ def sys_utimensat(task: Task, dirfd: int, path: int, times: int, flags: int) -> 
         inode = task.files.get_opened(dirfd).inode
     else:
         inode = inode_at(task, dirfd, path, flags)
-    wanted = _timespecs(task, inode, times)
-    return 0 if wanted == (None, None) else _set_times(task, inode, wanted)
+    return _set_times(task, inode, wanted)
 
 
 def _timevals(task: Task, address: int) -> tuple[int | None, int | None] | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.fcntl import POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLPRI
 from mmuemu.kernel.files.openfile import Blocked
-from mmuemu.kernel.files.stream import host_poll
+from mmuemu.kernel.files.stream import SLICE_MS, host_poll
 from mmuemu.kernel.syscalls.table import signed64, syscall
 
 if TYPE_CHECKING:
@@ -45,17 +45,26 @@ def wait(task: Task, wanted: list[tuple[int, int]], timeout_ns: int | None) -> l
     hosts = {files.get(fd).poll_fd(): events for fd, events in wanted if fd in files}
     hosts.pop(-1, None)
     if hosts:
-        deadline = None if timeout_ns is None else time.monotonic_ns() + timeout_ns
-        while True:
-            left = None if deadline is None else max(deadline - time.monotonic_ns(), 0)
-            host_poll(hosts, None if left is None else -(-left // 1_000_000))
-            result = ready(task, wanted)
-            if any(result) or left == 0:
-                return result
+        return _wait_for_host(task, wanted, hosts, timeout_ns)
     if timeout_ns is None:
         raise Blocked
-    task.fs.sleep(timeout_ns)
+    task.fs.sleep(timeout_ns / 1e9)
     return ready(task, wanted)
+
+
+def _wait_for_host(
+    task: Task, wanted: list[tuple[int, int]], hosts: dict[int, int], timeout_ns: int | None
+) -> list[int]:
+    """Wait in slices, so that stopping the machine ends the wait (EINTR)."""
+    deadline = None if timeout_ns is None else time.monotonic_ns() + timeout_ns
+    while True:
+        left = SLICE_MS * 1_000_000 if deadline is None else max(deadline - time.monotonic_ns(), 0)
+        host_poll(hosts, min(-(-left // 1_000_000), SLICE_MS))
+        result = ready(task, wanted)
+        if any(result) or left == 0:
+            return result
+        if task.fs.mounts.interrupted():
+            raise SyscallError(Errno.EINTR)
 
 
 def _poll(task: Task, address: int, count: int, timeout_ns: int | None) -> int:

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.fcntl import AT_FDCWD
-from mmuemu.kernel.files.namespace import ViewOptions, build_namespace
 from mmuemu.kernel.syscalls import files as _files  # noqa: F401 - registers the calls
 from mmuemu.kernel.syscalls.table import TABLE
 

@@ -32,9 +32,7 @@ open_flags = st.builds(
     lambda access, more: access | sum(more),
     st.sampled_from([os.O_RDONLY, os.O_WRONLY, os.O_RDWR]),
     st.sets(
-        st.sampled_from(
-            [os.O_CREAT, os.O_CREAT, os.O_EXCL, os.O_TRUNC, os.O_APPEND, os.O_DIRECTORY, os.O_NOFOLLOW]
-        )
+        st.sampled_from([os.O_CREAT, os.O_CREAT, os.O_EXCL, os.O_TRUNC, os.O_APPEND, os.O_DIRECTORY, os.O_NOFOLLOW])
     ),
 )
 
@@ -108,6 +106,7 @@ class Agreement(RuleBasedStateMachine):
         self.guest = self.make_guest()
         self.pairs: list[tuple[int, int]] = []
         self.umask = os.umask(0o022)
+        self.cwd = os.getcwd()
         self.steps = 0
 
     def make_guest(self) -> Guest:
@@ -129,9 +128,7 @@ class Agreement(RuleBasedStateMachine):
 
     def both(self, name: str, function, paths: list[str], *rest, guest_rest: tuple = ()) -> None:
         theirs = self.host.do(function, *[self.host.at(p) for p in paths], *rest)
-        self.same(
-            theirs, self.guest.call(name, *[f"{self.guest_top}/{p}" for p in paths], *rest, *guest_rest)
-        )
+        self.same(theirs, self.guest.call(name, *[f"{self.guest_top}/{p}" for p in paths], *rest, *guest_rest))
 
     @rule(path=inside)
     def mkdir(self, path):
@@ -200,9 +197,7 @@ class Agreement(RuleBasedStateMachine):
             os.close(pair[0])
             self.same(0, self.guest.raw("close", pair[1]))
 
-    @rule(
-        index=st.integers(0, 5), data=st.binary(min_size=1, max_size=40), repeat=st.sampled_from([1, 1, 2000])
-    )
+    @rule(index=st.integers(0, 5), data=st.binary(min_size=1, max_size=40), repeat=st.sampled_from([1, 1, 2000]))
     def write(self, index, data, repeat):
         if pair := self.pick(index):
             data *= repeat
@@ -256,7 +251,7 @@ class Agreement(RuleBasedStateMachine):
                 os.path.relpath(os.getcwd(), self.base),
                 os.path.relpath(here, os.path.dirname(self.guest_top)),
             )
-            os.chdir("/")
+            os.chdir(self.cwd)
 
     @invariant()
     def same_tree(self):

@@ -182,7 +182,18 @@ def test_root_option_replaces_everything(make_guest, tmp_path):
 
 @pytest.mark.parametrize(
     "spec",
-    ["", "x", ":/x", "/tmp:", "/tmp:relative", "/tmp:/x:rx", "/tmp:/", "/does/not/exist:/x", "/dev/null:/x", "/tmp:/../.."],
+    [
+        "",
+        "x",
+        ":/x",
+        "/tmp:",
+        "/tmp:relative",
+        "/tmp:/x:rx",
+        "/tmp:/",
+        "/does/not/exist:/x",
+        "/dev/null:/x",
+        "/tmp:/../..",
+    ],
 )
 def test_bad_mounts_are_usage_errors(spec):
     with pytest.raises(UsageError, match="--mount"):

@@ -172,3 +172,20 @@ def test_devices(make_guest):
     assert guest.stat("/dev/null").rdev == 0x103
     assert guest.readlink("/dev/fd") == b"/proc/self/fd"
     assert guest.open("/dev/new", os.O_CREAT | os.O_WRONLY) == -Errno.EACCES
+
+
+def test_stopping_the_machine_ends_waits(guest):
+    reader, writer = os.pipe()
+    use(guest, reader)
+    asked = []
+    guest.tree.interrupted = lambda: bool(asked.append(1)) or len(asked) % 2 == 0
+    assert guest.read(0) == -Errno.EINTR
+    guest.memory.write(BASE, struct.pack("<iHH", 0, c.POLLIN, 0))
+    assert guest.raw("poll", BASE, 1, -1) == -Errno.EINTR
+    assert len(asked) == 4
+    guest.raw("fcntl", 0, c.F_SETFL, os.O_NONBLOCK)
+    assert guest.read(0) == -Errno.EAGAIN
+    os.write(writer, b"x")
+    assert guest.read(0) == b"x"
+    os.close(reader)
+    os.close(writer)

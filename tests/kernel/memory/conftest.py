@@ -88,12 +88,12 @@ def world() -> World:
     return World()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_world() -> Callable[..., World]:
     return World
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_file() -> Callable[..., FakeFile]:
     def make(data: bytes, **options: bool) -> FakeFile:
         return FakeFile(FakeInode(data), **options)

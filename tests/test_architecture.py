@@ -1,0 +1,72 @@
+"""The house keeps its floors: lower rooms never import higher ones, and none but ``cpu`` knows Unicorn."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "mmuemu"
+
+MAY_USE = {
+    "x86": set(),
+    "memory": {"x86", "errors"},
+    "mmu": {"x86", "memory", "errors"},
+    "cpu": {"x86", "memory", "mmu", "errors"},
+    "loader": {"x86", "errors"},
+    "guest": set(),
+    "kernel": {"x86", "memory", "mmu", "cpu", "loader", "guest", "errors"},
+    "view": {"x86", "memory", "mmu", "cpu", "loader", "guest", "kernel", "errors"},
+}
+"""What each room may import besides itself (DESIGN: a room imports from the rooms below it)."""
+LONGEST = 520
+
+
+def modules(room: str) -> list[Path]:
+    return sorted((PACKAGE / room).rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """Every module name a file imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module)
+    return names
+
+
+@pytest.mark.parametrize("room", sorted(MAY_USE))
+def test_a_room_imports_only_from_below(room):
+    for path in modules(room):
+        for name in imported(path):
+            parts = name.split(".")
+            if parts[0] == "mmuemu" and len(parts) > 1 and parts[1] != room:
+                assert parts[1] in MAY_USE[room], f"{path.relative_to(PACKAGE)} imports {name}"
+
+
+@pytest.mark.parametrize("room", sorted(set(MAY_USE) - {"cpu"}))
+def test_only_the_cpu_room_knows_unicorn(room):
+    for path in modules(room):
+        assert not any(name.split(".")[0] == "unicorn" for name in imported(path)), path
+
+
+def test_every_room_is_listed():
+    rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
+    assert rooms == set(MAY_USE)
+
+
+def test_a_module_fits_in_a_head():
+    long = {str(path): count for path in PACKAGE.rglob("*.py") if (count := path.read_text().count("\n")) > LONGEST}
+    assert long == {}
+
+
+def test_importing_the_package_costs_nothing():
+    import subprocess
+    import sys
+
+    code = "import sys, mmuemu; print(sorted(m for m in sys.modules if m.startswith(('unicorn', 'capstone', 'rich'))))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
