@@ -82,6 +82,7 @@ class Cpu:
         self._error: BaseException | None = None
         self._trap: Trap | None = None
         self._trap_state: bytes | None = None
+        self._trap_counter: int | None = None
         self._stop: Stop | None = None
         self._interrupted = False
         self._rip = ctypes.c_uint64()
@@ -122,10 +123,13 @@ class Cpu:
                 resolved = False
             d[window.D_OLD_EXCEPTION] = window.NO_EXCEPTION
             state.restore()
+            if vector not in _HAS_ERROR_CODE or software:
+                error_code = 0
+            trap = Trap(vector, error_code, rip, address, cpl, software)
             if not resolved:
-                if vector not in _HAS_ERROR_CODE or software:
-                    error_code = 0
-                self.raise_trap(Trap(vector, error_code, rip, address, cpl, software))
+                self.raise_trap(trap)
+            elif not trap.is_fetch:
+                self.internals.uncount()
         except BaseException as error:
             self.fail(error)
 
@@ -177,6 +181,7 @@ class Cpu:
         if self._trap is None:
             self._trap = trap
             self._trap_state = state
+            self._trap_counter = self.internals.counter
         library.emu_stop(self.handle)
 
     def fail(self, error: BaseException) -> None:
@@ -227,13 +232,14 @@ class Cpu:
             if until is not None and self.rip == until:
                 return Stop.UNTIL
             status = library.emu_start(self.handle, self.rip, 0, 0, remaining or 0)
-            if remaining is not None:
-                remaining -= self._count(remaining)
+            limit = remaining
             if self._error is not None:
                 error, self._error = self._error, None
                 self._trap = None
                 raise error
             trap = self.take_trap()
+            if remaining is not None and limit is not None:
+                remaining -= self._count(limit, trap)
             if trap is not None:
                 self.handler.trap(trap)
                 if isinstance(self.handler, NoHandler):
@@ -258,7 +264,13 @@ class Cpu:
             trap = self._stack_fault(trap)
         return trap
 
-    def _count(self, limit: int) -> int:
+    def _count(self, limit: int, trap: Trap | None) -> int:
+        """Instructions the last stretch executed; one that faulted is not among them (it has no effect)."""
+        counter, self._trap_counter = self._trap_counter, None
+        if counter is not None:
+            self.internals.counter = counter
+        if trap is not None and trap.is_fault and not trap.is_fetch:
+            self.internals.uncount()
         executed = self.internals.executed(limit)
         if executed is None:
             raise MmuemuError("this Unicorn does not say how many instructions it ran: install unicorn>=2.1.4,<2.2")

@@ -31,6 +31,20 @@ class Internals:
         address = self._invalid.value
         return address if address & ~PAGE_MASK == page else None
 
+    def uncount(self) -> None:
+        """Take back one instruction: it was counted, faulted, and will be executed again."""
+        if self._counter.value:
+            self._counter.value -= 1
+
+    @property
+    def counter(self) -> int:
+        """Instructions begun by the counted run that is on."""
+        return self._counter.value
+
+    @counter.setter
+    def counter(self, value: int) -> None:
+        self._counter.value = value
+
     def executed(self, count: int) -> int | None:
-        """Instructions executed by the last run, which was started with a limit of ``count``."""
+        """Instructions begun by the last run, which was started with a limit of ``count``."""
         return min(self._counter.value, count) if self._count.value == count else None

@@ -213,7 +213,9 @@ class Loader:
         built = build_stack(
             bases.stack_top, task.arguments, task.environment, auxv, kernel.random.randbytes(16), execfn, rng=rng
         )
-        size = max(self.layout.initial_stack, bases.stack_top - (built.sp & ~(PAGE_SIZE - 1)) + 32 * PAGE_SIZE)
+        strings = bases.stack_top - (built.arg_start & ~(PAGE_SIZE - 1))
+        pointers = bases.stack_top - (built.sp & ~(PAGE_SIZE - 1))
+        size = max(strings + self.layout.initial_stack - PAGE_SIZE, pointers)
         prot = 7 if planned.image.executable_stack else 3
         flags = MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS | MAP_GROWSDOWN | MAP_STACK
         task.mm.start_stack = built.sp

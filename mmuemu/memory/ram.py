@@ -111,8 +111,8 @@ class GuestRam:
         """
         self._check(pa, size)
         if sys.platform == "linux":
-            first = (pa + PAGE_MASK) & ~PAGE_MASK
-            last = (pa + size) & ~PAGE_MASK
+            first = (pa + mmap.PAGESIZE - 1) & -mmap.PAGESIZE
+            last = (pa + size) & -mmap.PAGESIZE
             if first < last:
                 self._area.madvise(mmap.MADV_DONTNEED, first, last - first)
                 self.zero(pa, first - pa)
@@ -124,11 +124,11 @@ class GuestRam:
         """Bytes the host has committed for this memory now; the whole size on a host that cannot tell."""
         if sys.platform == "win32":
             return self.size
-        vector = (ctypes.c_ubyte * (self.size >> 12))()
+        vector = (ctypes.c_ubyte * -(-self.size // mmap.PAGESIZE))()
         mincore = ctypes.CDLL(None, use_errno=True).mincore
         if mincore(ctypes.c_void_p(self.address), ctypes.c_size_t(self.size), vector):
             return self.size
-        return (len(vector) - bytes(vector).translate(_RESIDENT_BIT).count(0)) << 12
+        return (len(vector) - bytes(vector).translate(_RESIDENT_BIT).count(0)) * mmap.PAGESIZE
 
     def close(self) -> None:
         """Give the memory back to the host; nothing may use this object, its views or its address afterwards.

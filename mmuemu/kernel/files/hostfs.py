@@ -27,7 +27,7 @@ from mmuemu.kernel.files.hostfd import (
     raise_guest,
 )
 from mmuemu.kernel.files.inode import Caller, FileSystem, Inode, Quota, Symlink
-from mmuemu.kernel.files.memfs import RegularInode, VolatileDirectory
+from mmuemu.kernel.files.memfs import NAME_COST, RegularInode, VolatileDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -324,8 +324,23 @@ class HostDirectory(HostInode, VolatileDirectory):
         self.changes: dict[bytes, Inode | None] = {}
 
     def host_fd(self) -> int:
-        """The descriptor to look names up with."""
-        return self.handle.get()
+        """The descriptor to look names up with, opened from the nearest open directory above down."""
+        fd = self.handle.fd
+        if fd < 0:
+            chain: list[HostDirectory] = [self]
+            above = self.host_dir
+            while isinstance(above, HostDirectory) and above.handle.fd < 0:
+                chain.append(above)
+                above = above.host_dir
+            for directory in reversed(chain):
+                fd = directory.handle.get()
+        return fd
+
+    def stat(self) -> Stat:
+        """Attributes as they are now."""
+        if not self.detached and self.handle.fd >= 0:
+            self.adopt(os.fstat(self.handle.fd))
+        return super().stat()
 
     def lookup(self, name: bytes) -> Inode | None:
         """The guest's entry, or the host's."""
@@ -376,16 +391,21 @@ class HostDirectory(HostInode, VolatileDirectory):
 
     def put(self, name: bytes, inode: Inode) -> None:
         """Set a name in memory."""
+        if name not in self.changes:
+            self.fs.quota.charge(NAME_COST)
         self.detach()
         self.changes[name] = inode
 
     def drop(self, name: bytes) -> None:
         """Hide a name, or forget one that is only in memory."""
         self.detach()
-        if self.host_stat(name) is None:
-            self.changes.pop(name, None)
-        else:
+        known = name in self.changes
+        if self.host_stat(name) is not None:
             self.changes[name] = None
+            self.fs.quota.used += 0 if known else NAME_COST
+        elif known:
+            del self.changes[name]
+            self.fs.quota.used -= NAME_COST
 
     def touched(self) -> None:
         """The set of names changed."""
@@ -395,6 +415,8 @@ class HostDirectory(HostInode, VolatileDirectory):
     def removed(self) -> None:
         """The name is gone in memory."""
         super().removed()
+        self.fs.quota.used -= NAME_COST * len(self.changes)
+        self.changes.clear()
         self.fs.kept.discard(self)
         self.fs.table.pop(self.host_id, None)
 

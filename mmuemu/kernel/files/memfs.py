@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from mmuemu.kernel.files.openfile import OpenFile
 
 
+NAME_COST = 1024
+"""What a name and its inode are taken to cost in memory, so that empty files are bounded too."""
+
+
 class RegularInode(Inode):
     """A regular file whose bytes may be in memory (``content``) or come from elsewhere until written."""
 
@@ -111,6 +115,21 @@ class MemoryFile(RegularInode):
             self.store().write(0, data)
 
 
+class MemorySymlink(Symlink):
+    """A symbolic link in memory, its text charged to the file system."""
+
+    __slots__ = ()
+
+    def __init__(self, fs: FileSystem, target: bytes, uid: int = 0, gid: int = 0) -> None:
+        self.target = b""
+        self.fs = fs
+        fs.quota.charge(len(target))
+        super().__init__(fs, target, uid, gid)
+
+    def __del__(self) -> None:
+        self.fs.quota.used -= len(self.target)
+
+
 class VolatileDirectory(Directory):
     """A directory whose changes are kept in memory; kinds say how a name is set and removed."""
 
@@ -172,7 +191,7 @@ class VolatileDirectory(Directory):
 
     def symlink(self, name: bytes, target: bytes, uid: int, gid: int) -> Inode:
         """Make a symbolic link."""
-        inode = Symlink(self.fs, target, uid, gid)
+        inode = MemorySymlink(self.fs, target, uid, gid)
         self._add(name, inode)
         return inode
 
@@ -216,8 +235,9 @@ class VolatileDirectory(Directory):
                 target.rmdir(new_name, replaced)
             elif replaced is not None:
                 target.unlink(new_name, replaced)
-            self.drop(name)
         target.put(new_name, inode)
+        if not exchange:
+            self.drop(name)
         inode.place = (target, new_name)
         self._moved(inode, self, target)
         self.touched()
@@ -260,8 +280,11 @@ class MemoryDirectory(VolatileDirectory):
 
     def put(self, name: bytes, inode: Inode) -> None:
         """Set a name."""
+        if name not in self.names:
+            self.fs.quota.charge(NAME_COST)
         self.names[name] = inode
 
     def drop(self, name: bytes) -> None:
         """Remove a name."""
         del self.names[name]
+        self.fs.quota.used -= NAME_COST

@@ -78,6 +78,7 @@ class PipeEnd(OpenFile):
         self.inode.readers -= self.readable
         self.inode.writers -= self.writable
         if not self.inode.readers and not self.inode.writers:
+            self.inode.fs.quota.used -= len(self.inode.buffer)
             self.inode.buffer.clear()
 
     def _block(self) -> NoReturn:
@@ -94,10 +95,12 @@ class PipeEnd(OpenFile):
             return b""
         data = bytes(buffer[:count])
         del buffer[:count]
+        self.inode.fs.quota.used -= len(data)
         return data
 
     def unread(self, data: bytes) -> None:
         """Put ``data`` back."""
+        self.inode.fs.quota.used += len(data)
         self.inode.buffer[:0] = data
 
     def write(self, data: bytes) -> int:
@@ -111,6 +114,10 @@ class PipeEnd(OpenFile):
         if room < len(data) and (len(data) <= PIPE_BUF or room <= 0):
             self._block()
         piece = data[:room]
+        try:
+            pipe.fs.quota.charge(len(piece))
+        except SyscallError:
+            raise SyscallError(Errno.ENOMEM) from None
         pipe.buffer += piece
         return len(piece)
 

@@ -51,6 +51,8 @@ def sys_getcwd(task: Task, buffer: int, size: int) -> int:
     path = path_of(cwd)
     if cwd.nlink == 0:
         raise SyscallError(Errno.ENOENT)
+    if len(path) >= c.PATH_MAX:
+        raise SyscallError(Errno.ENAMETOOLONG)
     if len(path) + 1 > size:
         raise SyscallError(Errno.ERANGE)
     task.memory.write(buffer, path + b"\0")

@@ -21,6 +21,8 @@ pytestmark = pytest.mark.skipif(
 AT = c.AT_FDCWD
 OUT = object()
 """A pointer to room for a result."""
+USER, GROUP = object(), object()
+"""The running user, whom the guest knows as 1000."""
 BAD = 0x10
 """A pointer to nothing."""
 RW = c.O_RDWR
@@ -82,7 +84,8 @@ SCRIPT = [
     ("writev", 3, struct.pack("<QQ", 0x10, 1 << 63), 1), ("writev", 3, struct.pack("<QQ", 0x10, 4), 1),
     ("preadv", 7, OUT, 1, -1, 0), ("preadv", 5, OUT, 1, 0, 0), ("preadv", 8, OUT, 1, 0, 0),
     ("pwritev", 3, OUT, 1, -1, 0), ("pwritev", 7, OUT, 1, 0, 0),
-    ("preadv2", 7, spec((0x10, 4)), 1, 0, 0, 0x8000), ("preadv2", 7, OUT, 1, -1, 0, 0), ("preadv2", 7, OUT, 1, -2, 0, 0),
+    ("preadv2", 7, spec((0x10, 4)), 1, 0, 0, 0x8000), ("preadv2", 7, OUT, 1, -1, 0, 0),
+    ("preadv2", 7, OUT, 1, -2, 0, 0),
     # seeking
     ("lseek", 3, -1, 0), ("lseek", 3, -100, 1), ("lseek", 3, -5, 2), ("lseek", 3, 0, 1), ("lseek", 3, 5, 9),
     ("lseek", 3, 1 << 60, 0), ("lseek", 5, 0, 0), ("lseek", 99, 0, 0), ("lseek", 3, 0, 3), ("lseek", 3, 0, 4),
@@ -98,7 +101,8 @@ SCRIPT = [
     ("readahead", 7, 0, 10), ("readahead", 8, 0, 10), ("readahead", 5, 0, 10), ("readahead", 4, 0, 10),
     ("sync_file_range", 3, 0, 0, 0), ("sync_file_range", 3, -1, 0, 0), ("sync_file_range", 3, 0, 0, 99),
     ("sync_file_range", 5, 0, 0, 0),
-    ("fsync", 3), ("fsync", 4), ("fsync", 5), ("fsync", 99), ("fdatasync", 3), ("syncfs", 3), ("syncfs", 99), ("sync",),
+    ("fsync", 3), ("fsync", 4), ("fsync", 5), ("fsync", 99), ("fdatasync", 3), ("syncfs", 3), ("syncfs", 99),
+    ("sync",),
     # descriptors
     ("dup", 99), ("dup2", 3, -1), ("dup2", 3, 99999), ("dup3", 3, 3, 0), ("dup3", 3, 20, 1), ("dup2", 99, 99),
     ("dup3", 99, 20, 0), ("fcntl", 3, c.F_DUPFD, -1), ("fcntl", 3, c.F_DUPFD, 99999), ("fcntl", 3, c.F_DUPFD, 30),
@@ -124,8 +128,10 @@ SCRIPT = [
     ("fcntl", 9, c.F_ADD_SEALS, 8), ("fcntl", 9, c.F_GET_SEALS, 0), ("write", 9, b"x", 1), ("close", 9),
     ("sendfile", 6, 8, 0, 5), ("sendfile", 7, 7, 0, 5), ("sendfile", 6, 5, 0, 5), ("sendfile", 99, 7, 0, 5),
     ("sendfile", 6, 7, struct.pack("<q", -1), 5), ("sendfile", 6, 7, BAD, 5), ("sendfile", 6, 4, 0, 5),
-    ("copy_file_range", 7, 0, 8, 0, 5, 1), ("copy_file_range", 8, 0, 3, 0, 5, 0), ("copy_file_range", 7, 0, 7, 0, 5, 0),
-    ("copy_file_range", 4, 0, 3, 0, 5, 0), ("copy_file_range", 5, 0, 3, 0, 5, 0), ("copy_file_range", 99, 0, 3, 0, 5, 0),
+    ("copy_file_range", 7, 0, 8, 0, 5, 1), ("copy_file_range", 8, 0, 3, 0, 5, 0),
+    ("copy_file_range", 7, 0, 7, 0, 5, 0),
+    ("copy_file_range", 4, 0, 3, 0, 5, 0), ("copy_file_range", 5, 0, 3, 0, 5, 0),
+    ("copy_file_range", 99, 0, 3, 0, 5, 0),
     ("copy_file_range", 7, spec((-1, 0)), 8, 0, 5, 0),
     # stat and friends
     ("stat", "none", OUT), ("stat", "f/x", OUT), ("stat", "f", BAD), ("stat", BAD, OUT), ("lstat", "link/", OUT),
@@ -136,42 +142,51 @@ SCRIPT = [
     ("access", "f", 0), ("access", "f", 8), ("access", "none", 0), ("access", "f", 1), ("access", "f", 6),
     ("access", "d", 7), ("faccessat", AT, "link", 4), ("faccessat", 99, "f", 4), ("faccessat2", AT, "f", 4, 0x8_0000),
     ("faccessat2", AT, "f", 2, 0x200), ("faccessat2", 3, "", 4, 0x1000), ("faccessat2", AT, "link", 0, 0x100),
-    ("readlink", "link", OUT, 0), ("readlink", "link", OUT, -1), ("readlink", "link", OUT, 100), ("readlink", "f", OUT, 9),
-    ("readlink", "none", OUT, 9), ("readlink", "link", BAD, 9), ("readlinkat", 3, "", OUT, 9), ("readlink", "", OUT, 9),
+    ("readlink", "link", OUT, 0), ("readlink", "link", OUT, -1), ("readlink", "link", OUT, 100),
+    ("readlink", "f", OUT, 9),
+    ("readlink", "none", OUT, 9), ("readlink", "link", BAD, 9), ("readlinkat", 3, "", OUT, 9),
+    ("readlink", "", OUT, 9),
     ("readlinkat", 4, "x", OUT, 9), ("readlinkat", 3, "x", OUT, 9),
     ("statfs", "none", OUT), ("statfs", "f", BAD), ("statfs", "f", OUT), ("fstatfs", 99, OUT), ("fstatfs", 3, OUT),
     ("getdents64", 3, OUT, 100), ("getdents64", 4, OUT, 5), ("getdents64", 99, OUT, 100), ("getdents", 3, OUT, 100),
     # names
     ("mkdir", "d", 0o755), ("mkdir", "f", 0o755), ("mkdir", "link", 0o755), ("mkdir", "none/x", 0o755),
-    ("mkdir", "f/x", 0o755), ("mkdir", ".", 0o755), ("mkdir", "..", 0o755), ("mkdir", "", 0o755), ("mkdir", "/", 0o755),
+    ("mkdir", "f/x", 0o755), ("mkdir", ".", 0o755), ("mkdir", "..", 0o755), ("mkdir", "", 0o755),
+    ("mkdir", "/", 0o755),
     ("mkdirat", 4, "sub", 0o755), ("mkdirat", 3, "sub", 0o755), ("mkdirat", 99, "sub", 0o755), ("mkdir", "t/", 0o755),
     ("rmdir", "d"), ("rmdir", "f"), ("rmdir", "link"), ("rmdir", "."), ("rmdir", "d/."), ("rmdir", "d/sub/.."),
     ("rmdir", "none"), ("rmdir", "t/"), ("rmdir", "/"), ("rmdir", "link/"), ("rmdir", "f/"),
     ("unlink", "d"), ("unlink", "."), ("unlink", ".."), ("unlink", "none"), ("unlink", "f/"), ("unlink", "d/"),
     ("unlink", "/"), ("unlink", "none/"), ("unlink", "f/x"), ("unlink", ""), ("unlinkat", AT, "f", 1),
     ("unlinkat", AT, "d", 0), ("unlinkat", AT, "f", 0x200), ("unlinkat", 4, "sub", 0x200), ("unlinkat", 99, "x", 0),
-    ("symlink", "", "l"), ("symlink", "x", ""), ("symlink", "x", "link"), ("symlink", "x", "d"), ("symlink", "x", "l/"),
-    ("symlink", "x", "none/l"), ("symlink", "x" * 4095, "long"), ("symlink", "x" * 4096, "long2"), ("symlink", "x", "."),
+    ("symlink", "", "l"), ("symlink", "x", ""), ("symlink", "x", "link"), ("symlink", "x", "d"),
+    ("symlink", "x", "l/"),
+    ("symlink", "x", "none/l"), ("symlink", "x" * 4095, "long"), ("symlink", "x" * 4096, "long2"),
+    ("symlink", "x", "."),
     ("symlinkat", "x", 4, "l"), ("unlinkat", 4, "l", 0), ("symlinkat", "x", 99, "l"), ("unlink", "long"),
     ("link", "d", "hd"), ("link", "none", "h"), ("link", "f", "d"), ("link", "f", "f"), ("link", "f", "none/h"),
     ("link", "f", "h/"), ("link", "f/", "h"), ("link", "link", "hl"), ("readlink", "hl", OUT, 99), ("unlink", "hl"),
     ("linkat", AT, "link", AT, "hf", 0x400), ("unlink", "hf"), ("linkat", AT, "f", AT, "h", 1), ("link", ".", "x"),
     ("rename", "none", "x"), ("rename", "f", "d"), ("rename", "d", "f"), ("rename", "d", "d/x"), ("rename", "d", "d"),
-    ("rename", "f", "x/"), ("rename", "f/", "x"), ("rename", "link/", "x"), ("rename", ".", "x"), ("rename", "f", "."),
+    ("rename", "f", "x/"), ("rename", "f/", "x"), ("rename", "link/", "x"), ("rename", ".", "x"),
+    ("rename", "f", "."),
     ("rename", "f", ".."), ("rename", "..", "x"), ("rename", "f", ""), ("rename", "", "f"), ("rename", "f", "f/x"),
     ("rename", "/", "x"), ("rename", "f", "/"), ("rename", "d/", "e/"), ("rename", "e", "d"), ("rename", "f", "f"),
     ("renameat2", AT, "f", AT, "d", 1), ("renameat2", AT, "f", AT, "x", 2), ("renameat2", AT, "f", AT, "x", 3),
     ("renameat2", AT, "f", AT, "x", 64), ("renameat", AT, "f", 4, "f"), ("renameat", 4, "f", AT, "f"),
     ("renameat2", AT, "f", AT, "d", 2), ("renameat2", AT, "f", AT, "d", 2), ("renameat", 99, "f", AT, "x"),
-    ("mknod", "n", 0o20644, 0x103), ("mknod", "n", 0o60644, 1), ("mknod", "n", 0o40755, 0), ("mknod", "n", 0o100644, 0),
+    ("mknod", "n", 0o20644, 0x103), ("mknod", "n", 0o60644, 1), ("mknod", "n", 0o40755, 0),
+    ("mknod", "n", 0o100644, 0),
     ("mknod", "n", 0o100644, 0), ("mknod", "p", 0o10644, 0), ("mknod", "q", 0, 0), ("mknod", "f/x", 0o100644, 0),
     ("openat", AT, "p", c.O_WRONLY | c.O_NONBLOCK, 0), ("unlink", "n"), ("unlink", "p"), ("unlink", "q"),
     # attributes
-    ("chmod", "none", 0o644), ("chmod", "f", 0o7777), ("chmod", "f", 0o644), ("fchmod", 99, 0o644), ("fchmod", 3, 0o644),
+    ("chmod", "none", 0o644), ("chmod", "f", 0o7777), ("chmod", "f", 0o644), ("fchmod", 99, 0o644),
+    ("fchmod", 3, 0o644),
     ("fchmodat", AT, "link", 0o600), ("fchmodat", 99, "f", 0o600), ("chmod", BAD, 0o600), ("chmod", "f/", 0o600),
-    ("chown", "f", -1, -1), ("chown", "f", 1000, 1000), ("chown", "f", 0, -1), ("chown", "none", -1, -1),
-    ("lchown", "link", 1000, 1000), ("fchown", 3, -1, 1000), ("fchown", 99, -1, -1), ("fchownat", AT, "f", -1, -1, 1),
-    ("fchownat", 3, "", 1000, -1, 0x1000), ("chown", "/", 1000, 1000), ("chmod", "/", 0o777),
+    ("chown", "f", -1, -1), ("chown", "f", USER, GROUP), ("chown", "f", 0, -1), ("chown", "none", -1, -1),
+    ("lchown", "link", USER, GROUP), ("fchown", 3, -1, GROUP), ("fchown", 99, -1, -1),
+    ("fchownat", AT, "f", -1, -1, 1),
+    ("fchownat", 3, "", USER, -1, 0x1000), ("chown", "/", USER, GROUP), ("chmod", "/", 0o777),
     ("utimensat", AT, "f", spec((5, 6), (7, 8)), 0), ("utimensat", AT, "f", spec((5, -1), (7, 8)), 0),
     ("utimensat", AT, "f", spec((5, 1 << 30), (7, 8)), 0), ("utimensat", AT, "f", 0, 0), ("utimensat", 3, 0, 0, 0),
     ("utimensat", AT, "none", 0, 0), ("utimensat", AT, "f", 0, 1), ("utimensat", 3, 0, 0, 0x100),
@@ -188,11 +203,13 @@ SCRIPT = [
     # poll and select
     ("poll", struct.pack("<ihh", 7, 5, 0), 1, 0), ("poll", struct.pack("<ihh", 99, 1, 0), 1, 0), ("poll", BAD, 1, 0),
     ("poll", OUT, 99999, 0), ("poll", struct.pack("<ihh", 5, 1, 0), 1, 5), ("poll", 0, 0, 1),
-    ("poll", struct.pack("<ihh", -1, 1, 0), 1, 0), ("ppoll", OUT, 0, spec((0, 1)), 0, 8), ("ppoll", OUT, 0, spec((0, -1)), 0, 8),
+    ("poll", struct.pack("<ihh", -1, 1, 0), 1, 0), ("ppoll", OUT, 0, spec((0, 1)), 0, 8),
+    ("ppoll", OUT, 0, spec((0, -1)), 0, 8),
     ("select", 9, struct.pack("<Q", 1 << 7), 0, 0, spec((0, 0))), ("select", -1, 0, 0, 0, 0),
     ("select", 61, struct.pack("<Q", 1 << 60), 0, 0, spec((0, 0))), ("select", 9, BAD, 0, 0, spec((0, 0))),
     ("select", 9, struct.pack("<Q", 1 << 5), struct.pack("<Q", 1 << 6), 0, spec((0, 0))),
-    ("select", 0, 0, 0, 0, spec((0, 10))), ("select", 0, 0, 0, 0, spec((0, -1))), ("pselect6", 0, 0, 0, 0, spec((0, 10)), 0),
+    ("select", 0, 0, 0, 0, spec((0, 10))), ("select", 0, 0, 0, 0, spec((0, -1))),
+    ("pselect6", 0, 0, 0, 0, spec((0, 10)), 0),
 ]  # fmt: skip
 
 
@@ -233,6 +250,8 @@ def host_results(directory: str) -> list[int]:
 def _host_argument(argument):
     if argument is OUT:
         return ctypes.create_string_buffer(4096)
+    if argument is USER or argument is GROUP:
+        argument = os.getuid() if argument is USER else os.getgid()
     if isinstance(argument, str):
         return ctypes.c_char_p(argument.encode())
     if isinstance(argument, bytes):
@@ -246,7 +265,9 @@ def guest_results(guest) -> list[int]:
         at = BASE
         ready = []
         for argument in args:
-            if argument is OUT:
+            if argument is USER or argument is GROUP:
+                ready.append(1000)
+            elif argument is OUT:
                 guest.memory.write(at, bytes(4096))
                 ready.append(at)
                 at += 4096

@@ -91,7 +91,7 @@ static void moving(void) {
     printf("moved: %d %s %d\n", moved != at, moved, moved[5 * PAGE]);
     char *placed = mremap(moved, 6 * PAGE, 6 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, arena + 32 * PAGE);
     printf("placed: %d %s\n", placed == arena + 32 * PAGE, placed);
-    char *kept = mremap(placed, 6 * PAGE, 6 * PAGE, MREMAP_MAYMOVE | MREMAP_DONTUNMAP);
+    char *kept = mremap(placed, 6 * PAGE, 6 * PAGE, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, NULL);
     printf("left behind: %d, zero %d, moved %s\n", kept != placed, placed[0], kept);
     areas(arena, arena + 64 * PAGE);
     say("remap nothing", (long)mremap(arena + 60 * PAGE, PAGE, PAGE * 2, MREMAP_MAYMOVE));
