@@ -29,7 +29,7 @@ from mmuemu.memory.frames import FrameAllocator
 from mmuemu.memory.ram import GuestRam
 from mmuemu.mmu.state import PagingState
 from mmuemu.x86.exceptions import Vector
-from mmuemu.x86.paging import PAGE_SIZE, USER_TOP
+from mmuemu.x86.paging import PAGE_SIZE, USER_TOP, FaultBits
 from mmuemu.x86.registers import (
     CR4_SMAP,
     CR4_SMEP,
@@ -54,6 +54,8 @@ HYPERCALL_PORT: Final = 0x51
 SFMASK: Final = RFLAGS_TF | RFLAGS_IF | RFLAGS_DF | RFLAGS_IOPL | RFLAGS_NT | RFLAGS_AC
 DEFAULT_MEMORY: Final = 1 << 30
 _MASK: Final = (1 << 64) - 1
+_SUPERVISOR_REFUSED: Final = FaultBits.P | FaultBits.U
+"""With only P of these set, SMEP or SMAP refused an access by supervisor rights: no paging can resolve that."""
 _RAX, _ORIG_RAX = 10, 15
 _RDI, _RSI, _RDX, _R10, _R9, _R8 = 14, 13, 12, 7, 8, 9
 """Positions in struct pt_regs of what a call needs (arch/x86/include/asm/ptrace.h)."""
@@ -168,7 +170,7 @@ class Kernel:
         """Demand paging: the address space maps the page, or the access was wrong."""
         task = self.current
         self.statistics.page_faults += 1
-        if task is None or page >= USER_TOP:
+        if task is None or page >= USER_TOP or error_code & _SUPERVISOR_REFUSED == FaultBits.P:
             return False
         self._serving = page
         resolved = task.mm.fault(page, error_code) == 0
@@ -187,7 +189,7 @@ class Kernel:
         page = trap.address & ~(PAGE_SIZE - 1)
         signal, code = Signal.SIGSEGV, 1
         reason = ""
-        if page < USER_TOP:
+        if page < USER_TOP and trap.error_code & _SUPERVISOR_REFUSED != FaultBits.P:
             result = task.mm.fault(page, trap.error_code)
             if result == 0:
                 return

@@ -217,6 +217,8 @@ class VmaList:
         index = bisect_left(self._starts, vma.start)
         self._starts.insert(index, vma.start)
         self._vmas.insert(index, vma)
+        if index + 1 < len(self._vmas) and self._vmas[index + 1].flags & VM_GROWSDOWN:
+            self._room_below = 1 << 64  # a guard gap may have become plain room
         if vma.mapping is not None and self._owner is not None:
             vma.mapping.attach(self._owner)
 
@@ -249,7 +251,7 @@ class VmaList:
         first = bisect_left(self._starts, areas[0].start)
         del self._starts[first : first + len(areas)]
         del self._vmas[first : first + len(areas)]
-        if areas[-1].end > self._room_below or areas[-1].flags & VM_GROWSDOWN:
+        if areas[-1].end >= self._room_below:
             self._room_below = 1 << 64
         return areas
 
@@ -311,7 +313,7 @@ class VmaList:
         for vma in self._downwards(index):
             if top - vma.end >= length:
                 break
-            top = min(top, vma.guarded_start)
+            top = vma.guarded_start
         if top - length < low:
             return -1
         self._room_below = top

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mmuemu.cpu.decode import disassemble
-from mmuemu.kernel.abi.signals import CODE_NAMES, signal_name
+from mmuemu.kernel.abi.signals import CODE_NAMES, Signal, signal_name
 from mmuemu.kernel.maps import area_name
+from mmuemu.kernel.vma import VM_GROWSDOWN
 from mmuemu.mmu.state import Access, PageFault
 from mmuemu.mmu.walk import walk
 from mmuemu.x86.exceptions import TITLES, Vector, vector_name
@@ -39,7 +40,9 @@ def _named(task: Task, vma: Vma) -> str:
 def region_of(task: Task, address: int) -> str:
     """The region that ``address`` is in, or the nearest one and how far away it is."""
     if address >= USER_TOP:
-        return "in the kernel half"
+        if address >> 47 == 0:
+            return "above the top of user space"
+        return "in the kernel half" if address >> 47 == 0x1FFFF else "at no canonical address"
     below = above = None
     for vma in task.mm.vmas:
         if vma.start <= address < vma.end:
@@ -67,7 +70,12 @@ def _rule(kernel: Kernel, task: Task, address: int, access: Access) -> str:
         return found.reason
     vma = task.mm.vmas.find(address)
     if vma is None:
+        above = task.mm.vmas.at_or_above(address)
+        if above is not None and above.flags & VM_GROWSDOWN and above.end - address > task.mm.stack_limit:
+            return f"the stack may not grow beyond its limit of {task.mm.stack_limit >> 10} KiB"
         return f"nothing is mapped there: {found.reason}"
+    if task.death is not None and task.death.signal == Signal.SIGBUS:
+        return "the page lies beyond the end of the mapped file"
     needed = {Access.READ: 1, Access.WRITE: 2, Access.FETCH: 4}[access]
     if vma.flags & 7 == 0:
         return "the region is PROT_NONE"
@@ -93,7 +101,7 @@ def describe(kernel: Kernel, task: Task) -> dict[str, Any]:
         "error_code": trap.error_code,
         "rip": trap.rip,
         "ring": trap.cpl,
-        "instruction": disassemble(code, trap.rip) if code else None,
+        "instruction": (disassemble(code, trap.rip) or f"{code[:8].hex(' ')} (no instruction)") if code else None,
         "rip_region": region_of(task, trap.rip),
     }
     if trap.vector == Vector.PF:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmuemu.errors import OutOfFrames
@@ -25,8 +24,8 @@ def make(frames: int = 4096) -> FrameAllocator:
 
 
 @pytest.fixture(params=[4, 5])
-def table(request: pytest.FixtureRequest) -> Iterator[PageTable]:
-    yield PageTable(make(), levels=request.param)
+def table(request: pytest.FixtureRequest) -> PageTable:
+    return PageTable(make(), levels=request.param)
 
 
 def test_the_bytes_are_what_the_processor_walks() -> None:
@@ -267,19 +266,22 @@ def test_clone_asks_about_every_leaf() -> None:
 
 
 def test_a_clone_without_room_is_undone() -> None:
-    frames = make(7)
+    frames = make(9)
     table = PageTable(frames)
     table.map(0x1000, 0x5000, URW)
     shared: list[int] = []
+    asked: list[int] = []
 
     def leaf(la: int, entry: int, _size: int) -> tuple[int, int]:
         shared.append(la)
+        asked.append(la)
         return entry, entry
 
     table.map(0x20_0000, 0x5000, URW)
     with pytest.raises(OutOfFrames):
         table.clone(leaf, lambda _entry, la, _size: shared.remove(la))
     assert shared == []
+    assert asked == [0x1000]
     assert frames.used == 5
 
 
@@ -357,7 +359,7 @@ def step_of(table: PageTable, model: Model, step: tuple[str, int, int, int]) -> 
         pa = 0x1_0000_0000 + (la & 0xFFFF_FFFF & -extent)
         taken = any(at < la + extent and la < at + size for at, (size, _) in model.pages.items())
         if taken:
-            with pytest.raises(ValueError, match="mapped already|lies in"):
+            with pytest.raises(ValueError, match=r"mapped already|lies in"):
                 table.map(la, pa, flags, extent)
         else:
             table.map(la, pa, flags, extent)
@@ -393,8 +395,8 @@ def step_of(table: PageTable, model: Model, step: tuple[str, int, int, int]) -> 
         assert table.protect_range(la, end, flags & (RW | NX), RW | NX) == changed
 
 
-@settings(max_examples=120, deadline=None)
-@given(st.lists(STEPS, max_size=25))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(STEPS, min_size=8, max_size=30))
 def test_tables_follow_a_dictionary(steps: list[tuple[str, int, int, int]]) -> None:
     table = PageTable(make())
     model = Model()

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmuemu.kernel.abi import mman
@@ -268,14 +268,15 @@ def test_madv_free_and_remove(world: Any, make_file: Any) -> None:
 # Finding room
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(
         st.one_of(
             st.tuples(st.just("take"), st.integers(1, 12)),
-            st.tuples(st.just("stack"), st.integers(1, 600)),
-            st.tuples(st.just("drop"), st.integers(0, 800)),
+            st.tuples(st.just("stack"), st.integers(200, 600)),
+            st.tuples(st.just("drop"), st.integers(600, 900)),
         ),
+        min_size=8,
         max_size=40,
     )
 )
