@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING
 
 from mmuemu.cpu.cpu import Stop
-from mmuemu.cpu.watchdog import Watchdog
+from mmuemu.cpu.watchdog import Expired, Watchdog
 from mmuemu.errors import Exit, MmuemuError, UsageError
 from mmuemu.kernel.exec import Loader, NotFound
 from mmuemu.kernel.files.namespace import ViewOptions, build_namespace
@@ -136,7 +136,10 @@ class Machine:
             raise UsageError("no program is loaded: call Machine.load first")
         before = self.kernel.cpu.instructions
         with Watchdog(self.kernel.cpu, timeout) as watchdog:
-            stop = self.kernel.run(max_instructions=max_instructions)
+            try:
+                stop = self.kernel.run(max_instructions=max_instructions)
+            except Expired:
+                stop = Stop.INTERRUPTED
         if max_instructions is not None:
             self.instructions = self.kernel.cpu.instructions - before
         if task.death is not None:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from mmuemu.kernel.kernel import Kernel
 
 JSON_VERSION = 1
+LEAST_MEMORY = 1 << 20
+"""``--memory``, in bytes: enough for the kernel's own tables and a small program."""
+MOST_MEMORY = 1 << 40
 
 
 def run(options: Namespace) -> int:
@@ -28,7 +31,7 @@ def run(options: Namespace) -> int:
     program, arguments = _program(options.program, options)
     files = Files(root=options.root, mounts=options.mount, isolate=options.isolate)
     machine = Machine(
-        memory=parse_size(options.memory),
+        memory=_memory(options.memory),
         mmu=options.mmu,
         seed=options.seed,
         aslr=not options.no_aslr,
@@ -39,6 +42,17 @@ def run(options: Namespace) -> int:
         return _run(machine, program, arguments, options)
     finally:
         machine.close()
+
+
+def _memory(text: str) -> int:
+    """The bytes that ``--memory`` asks for."""
+    try:
+        size = parse_size(text)
+    except UsageError as error:
+        raise UsageError(f"--memory: {error}") from None
+    if not LEAST_MEMORY <= size <= MOST_MEMORY:
+        raise UsageError(f"--memory {text}: give at least {LEAST_MEMORY >> 20}M and at most {MOST_MEMORY >> 40}T")
+    return size
 
 
 def _program(command: list[str], options: Namespace) -> tuple[str | bytes, list[str]]:

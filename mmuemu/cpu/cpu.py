@@ -14,6 +14,7 @@ from mmuemu.cpu import library, window
 from mmuemu.cpu.engines import ENGINES, Engine
 from mmuemu.cpu.internals import Internals
 from mmuemu.cpu.ports import install_ports
+from mmuemu.cpu.privileged import Privileged
 from mmuemu.cpu.traps import NoHandler, Trap, TrapHandler
 from mmuemu.cpu.window import StateWindow, check_layout
 from mmuemu.errors import MmuemuError, UsageError
@@ -21,7 +22,7 @@ from mmuemu.mmu.state import PagingState
 from mmuemu.x86.exceptions import Vector
 from mmuemu.x86.registers import MSR_EFER, RFLAGS_ARITHMETIC
 
-DEFAULT_CONTROLS: Final = PagingState(cr3=0, cr0=0x8001_0033, cr4=0x0003_06A0, efer=0xD01)
+DEFAULT_CONTROLS: Final = PagingState(cr3=0, cr0=0x8001_0033, cr4=0x0005_06A0, efer=0xD01)
 """Paging with WP, NX and global pages on; SMEP and SMAP are added by whoever has a kernel to protect."""
 _CODE_FLAGS: Final = {0: 0x00AF_9B00, 3: 0x00AF_FB00}
 _STACK_FLAGS: Final = {0: 0x00CF_9300, 3: 0x00CF_F300}
@@ -79,6 +80,8 @@ class Cpu:
         self.hooks = library.Hooks(self.uc)
         self.instructions = 0
         self.tsc: Callable[[], int] | None = None
+        self.privileged: Privileged | None = None
+        """Set to have privileged instructions checked (a kernel of the guest's own runs in ring 0)."""
         self._error: BaseException | None = None
         self._trap: Trap | None = None
         self._trap_state: bytes | None = None
@@ -231,7 +234,10 @@ class Cpu:
                 return Stop.LIMIT
             if until is not None and self.rip == until:
                 return Stop.UNTIL
-            status = library.emu_start(self.handle, self.rip, 0, 0, remaining or 0)
+            rip = self.rip
+            if self.privileged is not None:
+                self.privileged.prepare(rip)
+            status = library.emu_start(self.handle, rip, 0, 0, remaining or 0)
             limit = remaining
             if self._error is not None:
                 error, self._error = self._error, None
@@ -240,6 +246,8 @@ class Cpu:
             trap = self.take_trap()
             if remaining is not None and limit is not None:
                 remaining -= self._count(limit, trap)
+            if self.privileged is not None and self.privileged.rescan:
+                continue
             if trap is not None:
                 self.handler.trap(trap)
                 if isinstance(self.handler, NoHandler):
@@ -297,6 +305,11 @@ class Cpu:
     @rip.setter
     def rip(self, value: int) -> None:
         self.set_registers(rip=value)
+
+    def jump(self, address: int) -> None:
+        """From a code hook: go on at ``address`` instead of the instruction there."""
+        self._rip.value = address
+        library.reg_write(self.handle, self._rip_id, self._rip_pointer)
 
     @property
     def rflags(self) -> int:

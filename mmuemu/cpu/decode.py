@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mmuemu.cpu.window import Q_RSP, REGISTERS, StateWindow
+from mmuemu.cpu.window import D_HFLAGS, FS, GS, HFLAG_CS64, Q_RSP, REGISTERS, StateWindow
 from mmuemu.x86.paging import is_canonical
 
 _PUSHES = frozenset({"push", "call", "enter", "pushfq", "pushf"})
@@ -17,6 +17,40 @@ def disassemble(code: bytes, address: int) -> str | None:
     for _, _, mnemonic, operands in engine.disasm_lite(code, address, 1):
         return f"{mnemonic} {operands}".strip()
     return None
+
+
+def memory_operand(code: bytes, state: StateWindow) -> int | None:
+    """The linear address of the memory operand of the first instruction, by a saved window; None without one."""
+    import capstone
+    from capstone import x86
+
+    wide = bool(state.d[D_HFLAGS] & HFLAG_CS64)
+    engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64 if wide else capstone.CS_MODE_32)
+    engine.detail = True
+    rip = state.q[REGISTERS["rip"]]
+    for instruction in engine.disasm(code, rip, 1):
+        for operand in instruction.operands:
+            if operand.type != x86.X86_OP_MEM:
+                continue
+            memory = operand.mem
+            address = memory.disp
+            for register, scale in ((memory.base, 1), (memory.index, memory.scale)):
+                if register == x86.X86_REG_RIP:
+                    address += rip + instruction.size
+                elif register:
+                    address += _register(instruction.reg_name(register), state) * scale
+            if memory.segment in (x86.X86_REG_FS, x86.X86_REG_GS):
+                address += state.q[(FS if memory.segment == x86.X86_REG_FS else GS).base]
+            return address & (0xFFFF_FFFF_FFFF_FFFF if wide else 0xFFFF_FFFF)
+    return None
+
+
+def _register(name: str, state: StateWindow) -> int:
+    """A 64- or 32-bit general register by its assembly name."""
+    if name in REGISTERS:
+        return state.q[REGISTERS[name]]
+    wide = f"{name[:-1]}" if name.endswith("d") else f"r{name[1:]}"
+    return state.q[REGISTERS[wide]] & 0xFFFF_FFFF
 
 
 def is_non_canonical_stack_access(code: bytes, address: int, state: StateWindow) -> bool:

@@ -15,7 +15,7 @@ from unicorn import unicorn_const
 from mmuemu.cpu import library, window
 from mmuemu.cpu.traps import Trap
 from mmuemu.mmu.state import Access, PagingState
-from mmuemu.mmu.walk import NON_CANONICAL, PageWalker, page_walker
+from mmuemu.mmu.walk import NON_CANONICAL, WRITABLE, PageWalker, page_walker
 from mmuemu.x86.exceptions import Vector
 from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
 from mmuemu.x86.registers import RFLAGS_AC
@@ -28,6 +28,8 @@ PROBE: Final = 0x1000_0000_0000_0000
 _ROOT_MASK: Final = (1 << 52) - 1 - PAGE_MASK
 _FIRST_TLB_SIZE: Final = 256
 _LARGEST_TLB_SIZE: Final = 1 << 20
+_SEVERAL: Final = -1
+"""In place of the one linear address a frame is executed or stored to through."""
 
 
 class Engine(Protocol):
@@ -115,6 +117,8 @@ class PythonEngine(_Engine):
 
     def __init__(self, cpu: Cpu) -> None:
         super().__init__(cpu)
+        self._executed: dict[int, int] = {}
+        self._stored: dict[int, int] = {}
         self.walkers: dict[tuple[int, int, int], PageWalker] = {}
         self.refused: tuple[int, int, int] | None = None
 
@@ -162,11 +166,37 @@ class PythonEngine(_Engine):
                 return False
         if updates:
             self._commit(updates)
+        if access == Access.FETCH or found & WRITABLE:
+            found = self._exclusive(page, found, access)
         self._answer(result, found & ~PAGE_MASK, found & 7)
         self.fills += 1
         if self.fills - self._fills_at_flush > self._tlb_size:
             self._grow()
         return True
+
+    def _exclusive(self, page: int, found: int, access: int) -> int:
+        """Keep stores through one linear address from changing code that runs at another.
+
+        The engine notices stores into translated code at the code's own address only. So a page of RAM is either
+        executed through one address or stored to through another, never both in one TLB.
+        """
+        frame = found & ~PAGE_MASK
+        if access == Access.FETCH:
+            if self._stored.get(frame, page) != page:
+                self.flush()
+            self._executed[frame] = page if self._executed.get(frame, page) == page else _SEVERAL
+            return found if self._stored.get(frame) == page else found & ~WRITABLE
+        if self._executed.get(frame, page) != page:
+            if access != Access.WRITE:
+                return found & ~WRITABLE
+            del self._executed[frame]
+            self.forget_code(frame)
+        self._stored[frame] = page if self._stored.get(frame, page) == page else _SEVERAL
+        return found
+
+    def flush(self) -> None:
+        super().flush()
+        self._stored.clear()
 
     def _commit(self, updates: list[tuple[int, int]]) -> None:
         """Set the accessed and dirty bits that a walk owes."""

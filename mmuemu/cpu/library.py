@@ -19,6 +19,7 @@ _held: Final = ctypes.PyDLL(uclib._name)
 context_save: Final = _held["uc_context_save"]
 context_restore: Final = _held["uc_context_restore"]
 reg_read: Final = _held["uc_reg_read"]
+reg_write: Final = _held["uc_reg_write"]
 ctl: Final = _held["uc_ctl"]
 emu_stop: Final = _held["uc_emu_stop"]
 mem_read: Final = _held["uc_mem_read"]
@@ -56,7 +57,13 @@ class Hooks:
 
     def add(self, kind: int, prototype: Any, function: Callable[..., Any], *extra: int) -> None:
         """Register ``function`` for hook ``kind`` everywhere; ``extra`` is the instruction id of UC_HOOK_INSN."""
-        callback = prototype(function)
+        self._add(kind, prototype(function), 1, 0, *extra)
+
+    def add_at(self, kind: int, prototype: Any, function: Callable[..., Any], address: int) -> None:
+        """Register ``function`` for hook ``kind`` at one linear address."""
+        self._add(kind, prototype(function), address, address)
+
+    def _add(self, kind: int, callback: Any, begin: int, end: int, *extra: int) -> None:
         hook = ctypes.c_size_t()
         status = uclib.uc_hook_add(
             self._handle,
@@ -64,8 +71,8 @@ class Hooks:
             kind,
             ctypes.cast(callback, ctypes.c_void_p),
             None,
-            ctypes.c_uint64(1),
-            ctypes.c_uint64(0),
+            ctypes.c_uint64(begin),
+            ctypes.c_uint64(end),
             *[ctypes.c_int(value) for value in extra],
         )
         check(status)

@@ -12,11 +12,18 @@ import select
 import signal
 import threading
 import time
-from types import TracebackType
+from types import FrameType, TracebackType
+from typing import Any
 
 from mmuemu.cpu.cpu import Cpu
 
 _REPEAT = 0.02
+_PATIENCE = 5
+"""Repeats before a run past its deadline counts as blocked in a system call of the host."""
+
+
+class Expired(BaseException):
+    """Raised where a run past its deadline is blocked in a system call of the host."""
 
 
 class Watchdog:
@@ -30,7 +37,10 @@ class Watchdog:
         self.seconds = seconds
         self.expired = False
         self._old_wakeup = -1
+        self._old_alarm: Any = None
         self._armed = False
+        self._leaving = False
+        self._repeats = 0
 
     def __enter__(self) -> Watchdog:
         self._read, self._write = os.pipe()
@@ -39,10 +49,16 @@ class Watchdog:
             with contextlib.suppress(ValueError):
                 self._old_wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
                 self._armed = True
+        if self._armed and self.seconds is not None and hasattr(signal, "SIGALRM"):
+            self._old_alarm = signal.signal(signal.SIGALRM, self._on_alarm)
         self._deadline = None if self.seconds is None else time.monotonic() + self.seconds
         self._thread = threading.Thread(target=self._watch, name="mmuemu watchdog", daemon=True)
         self._thread.start()
         return self
+
+    def _on_alarm(self, _number: int, _frame: FrameType | None) -> None:
+        if self.expired and not self._leaving:
+            raise Expired
 
     def _watch(self) -> None:
         while True:
@@ -50,13 +66,19 @@ class Watchdog:
             ready, _, _ = select.select([self._read], [], [], left)
             if ready and b"\0" in os.read(self._read, 64):
                 return
-            if not ready:
+            if not ready and not self._repeats:
                 self.expired = True
             # A stop between two stretches of emulation is lost, so it is repeated until the run has ended.
             self.cpu.interrupt()
+            self._repeats += 1
+            if self.expired and self._old_alarm is not None and self._repeats % _PATIENCE == 0:
+                ident = threading.main_thread().ident
+                assert ident is not None
+                signal.pthread_kill(ident, signal.SIGALRM)
             self._deadline = time.monotonic() + _REPEAT
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._leaving = True
         if self._armed:
             signal.set_wakeup_fd(self._old_wakeup)
         while True:
@@ -66,5 +88,7 @@ class Watchdog:
                 break
             except KeyboardInterrupt:
                 continue
+        if self._old_alarm is not None:
+            signal.signal(signal.SIGALRM, self._old_alarm)
         os.close(self._read)
         os.close(self._write)

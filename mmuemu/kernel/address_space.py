@@ -45,6 +45,7 @@ from mmuemu.kernel.vma import (
     VM_ACCESS,
     VM_ACCOUNT,
     VM_DONTCOPY,
+    VM_EXEC,
     VM_GROWSDOWN,
     VM_LOCKED,
     VM_MAYACCESS,
@@ -246,7 +247,7 @@ class AddressSpace(AreaSpace):
                 flags = self._reaccount(vma, vma.flags & ~VM_ACCESS | prot)
                 if flags != vma.flags:
                     self.set_flags(vma, start, stop, flags)
-                    flush |= self._sync_entries(start, stop, flags)
+                    flush |= self._sync_entries(vma, start, stop, flags)
                 at = stop
         finally:
             if flush:
@@ -263,7 +264,7 @@ class AddressSpace(AreaSpace):
             flags &= ~VM_ACCOUNT
         return flags
 
-    def _sync_entries(self, start: int, end: int, flags: int) -> bool:
+    def _sync_entries(self, vma: Vma, start: int, end: int, flags: int) -> bool:
         """Bring the entries of a range in line with its area's new rights; whether a present one changed.
 
         The right to write is never added here: the next write faults and copies if it must.
@@ -271,7 +272,9 @@ class AddressSpace(AreaSpace):
         if not flags & VM_ACCESS:
             return self.page_table.protect_range(start, end, PROTNONE, P)
         clear = PROTNONE | (0 if flags & VM_WRITE else RW)
-        if flags & 4:
+        if flags & VM_EXEC and not (vma.mapping is not None and vma.mapping.aliased):
+            for _, entry, _ in self.page_table.iterate(start, end, absent=True):
+                self.frames.mark_executed(entry & ADDRESS_MASK)
             return self.page_table.protect_range(start, end, P, clear | NX)
         return self.page_table.protect_range(start, end, P | NX, clear)
 
@@ -302,7 +305,8 @@ class AddressSpace(AreaSpace):
         vma = Vma(old, new, flags, offset=old)
         self.vmas.insert(vma)
         self.account(flags, new - old)
-        self.vmas.join(vma, left_only=True)
+        if old > page_align(self.start_brk):
+            self.vmas.join(vma, left_only=True)
         if flags & VM_LOCKED:
             self.populate(old, new)
         return True

@@ -107,7 +107,7 @@ class AreaSpace(PagedSpace):
             present |= self.zap(vma, vma.start, vma.end)
             self.account(vma.flags, vma.start - vma.end)
             if vma.mapping is not None:
-                vma.mapping.detach(self)
+                vma.mapping.detach(self, bool(vma.flags & VM_SHARED))
         if present:
             self.on_flush(start, end)
 

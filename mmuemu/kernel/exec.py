@@ -219,7 +219,7 @@ class Loader:
         prot = 7 if planned.image.executable_stack else 3
         flags = MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS | MAP_GROWSDOWN | MAP_STACK
         task.mm.start_stack = built.sp
-        task.mm.mmap(bases.stack_top - size, size, prot, flags, name="[stack]")
+        task.mm.mmap(bases.stack_top - size, size, prot, flags)
         task.memory.write(built.sp, built.data)
         task.auxv = built.auxv
         task.stack_arguments = (built.arg_start, built.arg_end, built.env_start, built.env_end)

@@ -140,7 +140,7 @@ class PagedSpace:
             if write:
                 if not vma.anon:
                     self.vmas.own_pages(vma)
-                entry = self.frames.allocate() | vma.entry_flags | _NEW
+                entry = self._own_frame(vma) | vma.entry_flags | _NEW
                 self.anon_pages += 1
             else:
                 entry = self._zero | vma.entry_flags | A
@@ -168,10 +168,13 @@ class PagedSpace:
             new = (old | P | A) & ~PROTNONE if not old & P else old | A
             if error & _FETCH:
                 new &= ~NX
+                self.frames.mark_executed(new & ADDRESS_MASK)
         elif old & RW or vma.flags & VM_MAYSHARE:
             new = old | P | RW | A | D
         else:
             return self._copy_on_write(vma, la, address, old)
+        if vma.mapping is not None:
+            new = self._exclusive(vma, la, new, error & _WRITE)
         if new == old:
             return self._recheck(la, error)
         self._q[address >> 3] = new
@@ -188,7 +191,7 @@ class PagedSpace:
         if frames.refcount(frame) == 1:
             self._q[address >> 3] = old | P | RW | A | D
             return RESOLVED
-        new = frames.allocate()
+        new = self._own_frame(vma)
         if frame != self._zero:
             memory = frames.ram.bytes
             memory[new : new + PAGE_SIZE] = memory[frame : frame + PAGE_SIZE]
@@ -232,7 +235,7 @@ class PagedSpace:
         if write and not vma.flags & VM_MAYSHARE:
             if not vma.anon:
                 self.vmas.own_pages(vma)
-            new = frames.allocate()
+            new = self._own_frame(vma)
             memory = frames.ram.bytes
             memory[new : new + PAGE_SIZE] = memory[frame : frame + PAGE_SIZE]
             self.anon_pages += 1
@@ -243,8 +246,55 @@ class PagedSpace:
             rights |= RW
         frames.share(frame)
         self.file_pages += 1
-        self._map_new(la, frame | vma.entry_flags | rights)
+        if vma.flags & VM_EXEC:
+            frames.mark_executed(frame)
+        self._map_new(la, self._exclusive(vma, la, frame | vma.entry_flags | rights, write))
         return RESOLVED
+
+    def _own_frame(self, vma: Vma) -> int:
+        """A new frame for a private page of ``vma``, marked as code when it may be executed."""
+        frame = self.frames.allocate()
+        if vma.flags & VM_EXEC:
+            self.frames.mark_executed(frame)
+        return frame
+
+    def _exclusive(self, vma: Vma, la: int, entry: int, write: int) -> int:
+        """``entry`` for a page of a file, which only one side may have when some store to it and others execute it.
+
+        Translated code notices stores through its own linear addresses only. So a store takes execution from
+        everybody, execution takes the right to store from everybody, and each comes back by a fault.
+        """
+        mapping = vma.mapping
+        assert mapping is not None
+        frame = entry & ADDRESS_MASK
+        index = vma.page_index(la)
+        if not mapping.aliased or mapping.pages.get(index) != frame:
+            return entry
+        if write:
+            if self.frames.is_executed(frame):
+                self.frames.forget_code(frame)
+            taken, entry = NX, entry | NX
+        else:
+            entry &= ~RW
+            if entry & NX:
+                return entry
+            taken = RW
+        for space in mapping.spaces():
+            space.take_right(mapping, index, frame, taken)
+        return entry
+
+    def take_right(self, mapping: FileMapping, index: int, frame: int, right: int) -> None:
+        """Take storing (RW) or execution (NX) of a file's page, cached in ``frame``, from every area here."""
+        for vma in self.vmas:
+            la = vma.start + (index << 12) - vma.offset
+            if vma.mapping is not mapping or not vma.start <= la < vma.end:
+                continue
+            address = self.page_table.entry_address(la)
+            entry = self._q[address >> 3] if address >= 0 else 0
+            new = entry & ~RW if right == RW else entry | NX
+            if entry & ADDRESS_MASK == frame and new != entry:
+                self._q[address >> 3] = new
+                self.on_flush(la, la + PAGE_SIZE)
 
     def _grow_stack(self, la: int) -> Vma | None:
         """Extend the area above ``la`` down to it, if it is a stack with room (``expand_downwards``)."""

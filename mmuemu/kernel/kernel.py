@@ -25,6 +25,7 @@ from mmuemu.kernel.faults import FaultResult
 from mmuemu.kernel.half import KernelLayout, KernelMemory, KernelStack
 from mmuemu.kernel.syscalls.table import TABLE, Syscall
 from mmuemu.kernel.traps import Death, as_delivered, signal_of
+from mmuemu.kernel.vma import VM_EXEC
 from mmuemu.memory.frames import FrameAllocator
 from mmuemu.memory.ram import GuestRam
 from mmuemu.mmu.state import PagingState
@@ -154,9 +155,12 @@ class Kernel:
         """Have an address space tell the CPU when its translations change."""
 
         def flush(start: int, end: int) -> None:
-            # A miss being served replaces its own page's cached translation; all others must go.
-            if start != self._serving or end != start + PAGE_SIZE:
-                self.cpu.engine.flush()
+            # A miss being served replaces its own page's cached translation, but not what code was found there.
+            if start == self._serving and end == start + PAGE_SIZE:
+                vma = space.vmas.find(start)
+                if vma is not None and not vma.flags & VM_EXEC:
+                    return
+            self.cpu.engine.flush()
 
         space.on_flush = flush
 

@@ -78,12 +78,13 @@ class FileMapping:
     entry.
     """
 
-    __slots__ = ("_frames", "_size", "_users", "dirty", "inode", "pages")
+    __slots__ = ("_frames", "_shared", "_size", "_users", "dirty", "inode", "pages")
 
     def __init__(self, inode: MappedInode, frames: FrameAllocator) -> None:
         self.inode = inode
         self._frames = frames
         self._users: Counter[PagedSpace] = Counter()
+        self._shared = 0
         self._size = inode.size
         self.pages: dict[int, int] = {}
         """Frames by page index."""
@@ -99,13 +100,24 @@ class FileMapping:
         assert isinstance(mapping, cls)
         return mapping
 
-    def attach(self, space: PagedSpace) -> None:
-        """An area of ``space`` maps this file."""
-        self._users[space] += 1
+    @property
+    def aliased(self) -> bool:
+        """Whether stores through one area can change what others execute."""
+        return self._shared > 0 and sum(self._users.values()) > 1
 
-    def detach(self, space: PagedSpace) -> None:
+    def spaces(self) -> list[PagedSpace]:
+        """The address spaces that map this file."""
+        return list(self._users)
+
+    def attach(self, space: PagedSpace, shared: bool) -> None:
+        """An area of ``space`` maps this file; ``shared``: stores through it may reach the file."""
+        self._users[space] += 1
+        self._shared += shared
+
+    def detach(self, space: PagedSpace, shared: bool) -> None:
         """An area of ``space`` no longer does; its pages are out of the tables."""
         self._users[space] -= 1
+        self._shared -= shared
         if not self._users[space]:
             del self._users[space]
         if not self._users:

@@ -220,7 +220,7 @@ class VmaList:
         if index + 1 < len(self._vmas) and self._vmas[index + 1].flags & VM_GROWSDOWN:
             self._room_below = 1 << 64  # a guard gap may have become plain room
         if vma.mapping is not None and self._owner is not None:
-            vma.mapping.attach(self._owner)
+            vma.mapping.attach(self._owner, bool(vma.flags & VM_SHARED))
 
     def move_start(self, vma: Vma, start: int) -> None:
         """Let ``vma`` begin at ``start``, lower than now: a stack has grown."""
@@ -280,7 +280,7 @@ class VmaList:
         del self._starts[index]
         del self._vmas[index]
         if right.mapping is not None and self._owner is not None:
-            right.mapping.detach(self._owner)
+            right.mapping.detach(self._owner, bool(right.flags & VM_SHARED))
 
     def own_pages(self, vma: Vma) -> None:
         """Give ``vma`` an owner number for anonymous pages, a compatible neighbour's if there is one."""

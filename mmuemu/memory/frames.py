@@ -177,6 +177,7 @@ class FrameAllocator:
             self._peak = self.used
         self.used -= 1
         if frame in self._executed:
+            self._executed.discard(frame)
             self.forget_code(frame)
         self._pending.append(frame)
         if len(self._pending) >= _BATCH:
@@ -210,10 +211,10 @@ class FrameAllocator:
         self._executed.add(frame)
 
     def forget_code(self, frame: int) -> None:
-        """The content of an executed ``frame`` is about to change or go: everybody in ``on_free`` is told
-        once.
+        """The content of an executed ``frame`` is about to change or go: everybody in ``on_free`` is told.
+
+        The frame stays marked until it is freed: it may be executed again.
         """
-        self._executed.discard(frame)
         for callback in self.on_free:
             callback(frame)
 

@@ -48,6 +48,7 @@ RFLAGS_OF: Final = 1 << 11
 RFLAGS_IOPL: Final = 3 << 12
 RFLAGS_NT: Final = 1 << 14
 RFLAGS_RF: Final = 1 << 16
+RFLAGS_VM: Final = 1 << 17
 RFLAGS_AC: Final = 1 << 18
 RFLAGS_ID: Final = 1 << 21
 

@@ -169,7 +169,7 @@ class Agreement(RuleBasedStateMachine):
     def truncate(self, path, size):
         self.both("truncate", os.truncate, [path], size)
 
-    @rule(path=inside, mode=st.sampled_from([0o644, 0o755, 0o600]))
+    @rule(path=inside, mode=st.sampled_from([0o755, 0o700, 0o777]))
     def chmod(self, path, mode):
         self.both("chmod", os.chmod, [path], mode)
 

@@ -8,10 +8,10 @@ import platform
 import struct
 
 import pytest
-from files_guest import BASE
+from files_guest import BASE, Guest
 
 from mmuemu.kernel.abi.stat import Stat, major, makedev, minor, pack_stat, pack_statx
-from mmuemu.kernel.files.namespace import ViewOptions
+from mmuemu.kernel.files.namespace import ViewOptions, build_namespace
 
 pytestmark = pytest.mark.skipif(
     platform.system() != "Linux" or platform.machine() != "x86_64", reason="the oracle is an x86-64 Linux kernel"
@@ -26,19 +26,18 @@ def host_call(number: int, *args) -> int:
 
 
 @pytest.fixture
-def shared(make_guest, tmp_path):
+def shared(tmp_path):
     """A guest with a host directory shared for writing, whose user is shown with the host's numbers."""
     os.mkdir(tmp_path / "dir")
     (tmp_path / "file").write_bytes(b"x" * 5000)
     os.link(tmp_path / "file", tmp_path / "hard")
     os.symlink("file", tmp_path / "link")
     os.utime(tmp_path / "file", ns=(1_234_567_890_123_456_789, 987_654_321_000_000_001))
-    guest = make_guest("/w", isolate=True, mounts=[f"{tmp_path}:/w:rw"])
+    options = ViewOptions(isolate=True, cwd="", mounts=[f"{tmp_path}:/w:rw"], uid=os.geteuid(), gid=os.getegid())
+    guest = Guest(build_namespace(options), "/w", uid=os.geteuid())
     guest.host = tmp_path
-    fs = guest.tree.lookup("/w").fs
-    fs.uid, fs.gid = os.geteuid(), os.getegid()
-    guest.task.uid = os.geteuid()
-    return guest
+    yield guest
+    guest.close()
 
 
 @pytest.mark.parametrize("name", ["dir", "file", "hard", "link"])

@@ -274,7 +274,7 @@ def test_madv_free_and_remove(world: Any, make_file: Any) -> None:
         st.one_of(
             st.tuples(st.just("take"), st.integers(1, 12)),
             st.tuples(st.just("stack"), st.integers(200, 600)),
-            st.tuples(st.just("drop"), st.integers(600, 900)),
+            st.tuples(st.just("drop"), st.one_of(st.integers(880, 900), st.integers(600, 900))),
         ),
         min_size=8,
         max_size=40,

@@ -199,6 +199,26 @@ def test_shared_anonymous_memory(world: Any) -> None:
     assert world.leaked() == 0
 
 
+def test_what_goes_is_flushed_once(world: Any) -> None:
+    mm = world.mm
+    at = mm.mmap(0, 64 * PAGE, 3, ANON)
+    mm.munmap(at, PAGE)
+    assert world.flushes == [], "nothing was present"
+    world.memory.write(at + PAGE, bytes(20 * PAGE))
+    mm.mprotect(at + 5 * PAGE, PAGE, 1)
+    world.flushes.clear()
+    mm.munmap(at, 8 * PAGE)
+    assert world.flushes == [(at, at + 8 * PAGE)]
+    mm.madvise(at + 8 * PAGE, 2 * PAGE, mman.MADV_DONTNEED)
+    assert world.flushes[1:] == [(at + 8 * PAGE, at + 10 * PAGE)]
+    to = mm.mremap(at + 10 * PAGE, 2 * PAGE, 4 * PAGE, mman.MREMAP_MAYMOVE)
+    assert world.flushes[2:] == [(at + 10 * PAGE, at + 12 * PAGE)]
+    mm.mmap(at + 12 * PAGE, 2 * PAGE, 3, ANON | mman.MAP_FIXED)
+    assert world.flushes[3:] == [(at + 12 * PAGE, at + 14 * PAGE)]
+    assert mm.mincore(to, to + 4 * PAGE) == b"\1\1\0\0"
+    assert world.leaked() == 0
+
+
 # The stack
 
 
@@ -294,6 +314,7 @@ def test_fork_copies_on_write_both_ways(world: Any, make_file: Any) -> None:
     mapped = world.mm.mmap(0, PAGE, 3, mman.MAP_PRIVATE, make_file(b"file"))
     for address in (at, at + PAGE, gone, wiped):
         world.memory.write(address, b"before")
+    world.memory.write(at + 2 * PAGE, b"early")
     world.memory.read(mapped, 1)
     world.mm.mprotect(at + PAGE, PAGE, 0)
     world.mm.madvise(gone, PAGE, mman.MADV_DONTFORK)
@@ -302,7 +323,11 @@ def test_fork_copies_on_write_both_ways(world: Any, make_file: Any) -> None:
     child = world.mm.fork()
     theirs = type(world.memory)(child)
     assert world.frames.used - used <= 8, "tables only"
-    assert (child.anon_pages, child.file_pages) == (2, 1)
+    assert (child.anon_pages, child.file_pages) == (3, 1)
+    assert world.flushes[-1] == (0, world.mm.task_size), "the parent's pages became read-only"
+    world.memory.write(at + 2 * PAGE, b"later")
+    world.memory.write(wiped, b"BEFORE")
+    assert theirs.read(at + 2 * PAGE, 5) == b"early"
     theirs.write(at, b"child!")
     world.memory.write(at + 100, b"parent")
     assert world.memory.read(at, 6) == b"before"
@@ -316,8 +341,8 @@ def test_fork_copies_on_write_both_ways(world: Any, make_file: Any) -> None:
     with pytest.raises(SyscallError):
         theirs.read(gone, 1)
     child.destroy()
-    for address in (at, wiped, gone):
-        assert world.memory.read(address, 6) == b"before"
+    for address, data in ((at, b"before"), (wiped, b"BEFORE"), (gone, b"before")):
+        assert world.memory.read(address, 6) == data
     assert world.leaked() == 0
 
 

@@ -34,6 +34,7 @@ static void breakpoint(void) { __asm__ volatile("int3"); }
 static void single_step(void) { __asm__ volatile("pushf; orl $0x100, (%rsp); popf; nop; nop"); }
 static void icebp(void) { __asm__ volatile(".byte 0xf1"); }
 static void interrupt(void) { __asm__ volatile("int $0x42"); }
+static void int80(void) { __asm__ volatile("mov $20, %%eax; int $0x80" ::: "eax"); }
 static void page_fault_gate(void) { __asm__ volatile("int $14"); }
 static void overflow_gate(void) { __asm__ volatile("int $4"); }
 static void cli(void) { __asm__ volatile("cli"); }
@@ -134,7 +135,7 @@ static const struct {
 } cases[] = {
     CASE(null_read), CASE(null_write), CASE(null_call), CASE(read_only), CASE(write_code), CASE(no_execute),
     CASE(stack_execute), CASE(divide), CASE(divide_overflow), CASE(undefined), CASE(invalid), CASE(breakpoint),
-    CASE(single_step), CASE(icebp), CASE(interrupt), CASE(page_fault_gate), CASE(overflow_gate), CASE(cli), CASE(hlt),
+    CASE(single_step), CASE(icebp), CASE(interrupt), CASE(int80), CASE(page_fault_gate), CASE(overflow_gate), CASE(cli), CASE(hlt),
     CASE(in), CASE(out), CASE(rdmsr), CASE(wrmsr), CASE(read_cr0), CASE(write_cr3), CASE(swapgs), CASE(sysret),
     CASE(lgdt), CASE(invlpg), CASE(iret_to_ring_0), CASE(load_kernel_segment), CASE(load_bad_segment),
     CASE(non_canonical_read), CASE(non_canonical_write), CASE(non_canonical_jump), CASE(non_canonical_push),

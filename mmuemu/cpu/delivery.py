@@ -1,0 +1,302 @@
+"""Delivering exceptions and interrupts through the guest's own IDT, as hardware does.
+
+SDM volume 3, chapter 6: gates and their checks (6.12), long mode (6.14), double and triple faults (6.15,
+table 6-5), error codes (6.13). Nothing of the CPU's state changes before a whole delivery has succeeded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from mmuemu.cpu import window
+from mmuemu.cpu.linear import AccessFault, LinearMemory
+from mmuemu.cpu.window import StateWindow
+from mmuemu.mmu.state import PagingState
+from mmuemu.x86.descriptors import (
+    TYPE_INTERRUPT_GATE,
+    TYPE_TRAP_GATE,
+    Descriptor,
+    Gate,
+    descriptor,
+    gate,
+)
+from mmuemu.x86.exceptions import WITH_ERROR_CODE, Vector, vector_name
+from mmuemu.x86.paging import is_canonical
+from mmuemu.x86.registers import (
+    EFER_LMA,
+    RFLAGS_IF,
+    RFLAGS_NT,
+    RFLAGS_RF,
+    RFLAGS_TF,
+    RFLAGS_VM,
+)
+
+if TYPE_CHECKING:
+    from mmuemu.cpu.cpu import Cpu
+
+EXT: Final = 1
+IDT: Final = 2
+_MASK_64: Final = (1 << 64) - 1
+_CONTRIBUTORY: Final = frozenset({Vector.DE, Vector.TS, Vector.NP, Vector.SS, Vector.GP, Vector.CP})
+_PAGE_FAULTS: Final = frozenset({Vector.PF, Vector.VE})
+
+
+class TripleFault(Exception):
+    """An exception while delivering #DF: the processor shuts down."""
+
+    def __init__(self, chain: list[Event]) -> None:
+        super().__init__(" -> ".join(str(event) for event in chain))
+        self.chain = chain
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What is to be delivered.
+
+    ``rip`` is where the handler returns to; ``software`` says that an INT n, INT3 or INTO caused it (gate DPL is
+    checked); ``external`` that it came from outside the program; ``address`` is CR2 for #PF.
+    """
+
+    vector: int
+    error_code: int = 0
+    rip: int = 0
+    address: int = 0
+    software: bool = False
+    external: bool = False
+    fault: bool = False
+    """A fault: RF is set in the saved flags, so that an instruction breakpoint does not hit again."""
+
+    def __str__(self) -> str:
+        text = vector_name(self.vector)
+        if self.vector in WITH_ERROR_CODE:
+            text += f"({self.error_code:#x})"
+        return f"{text} at {self.address:#x}" if self.vector == Vector.PF else text
+
+    @property
+    def has_error_code(self) -> bool:
+        """Whether the handler finds an error code on its stack."""
+        return self.vector in WITH_ERROR_CODE and not self.software and not self.external
+
+
+class Delivery:
+    """Delivers events to the guest of one CPU."""
+
+    def __init__(self, cpu: Cpu) -> None:
+        self.cpu = cpu
+
+    def deliver(self, event: Event) -> list[Event]:
+        """Enter the guest's handler for ``event``; what was delivered in the end is the last of the list.
+
+        The list grows when delivery itself faults. Raises TripleFault when #DF cannot be delivered either.
+        """
+        chain = [event]
+        while True:
+            try:
+                _Attempt(self.cpu, chain[-1]).run()
+                return chain
+            except AccessFault as refused:
+                chain.append(_after(chain, refused))
+
+
+def _kind(vector: int) -> int:
+    """0 benign, 1 contributory, 2 page fault (SDM volume 3, table 6-4)."""
+    return 1 if vector in _CONTRIBUTORY else 2 if vector in _PAGE_FAULTS else 0
+
+
+def _after(chain: list[Event], refused: AccessFault) -> Event:
+    """What an exception during delivery becomes (SDM volume 3, table 6-5)."""
+    first = chain[-1]
+    if first.vector == Vector.DF:
+        raise TripleFault([*chain, Event(refused.vector, refused.error_code, address=refused.address)])
+    kinds = (0 if first.software or first.external else _kind(first.vector), _kind(refused.vector))
+    if kinds in ((1, 1), (2, 1), (2, 2)):
+        return Event(Vector.DF, 0, first.rip, fault=False)
+    return Event(refused.vector, refused.error_code, _restart(first), refused.address, fault=True)
+
+
+def _restart(first: Event) -> int:
+    """Where a nested fault's handler returns to: the instruction whose event could not be delivered."""
+    return first.rip
+
+
+class _Attempt:
+    """One try at one event, on a saved window."""
+
+    def __init__(self, cpu: Cpu, event: Event) -> None:
+        self.cpu = cpu
+        self.event = event
+        state = cpu.window
+        self.flags = cpu.rflags
+        state.save()
+        self.state: StateWindow = state
+        q = state.q
+        self.long = bool(q[window.Q_EFER] & EFER_LMA)
+        self.cpl = state.d[window.D_HFLAGS] & 3
+        paging = PagingState(q[window.Q_CR3], q[window.Q_CR0], q[window.Q_CR4], q[window.Q_EFER])
+        self.memory = LinearMemory(cpu.ram, paging)
+        # EXT: delivery of something external or of an exception, as opposed to INT n (SDM volume 3, 6.13).
+        self.ext = 0 if event.software else EXT
+
+    def run(self) -> None:
+        """Check everything, push the frame, then change the state."""
+        event = self.event
+        entry = self._gate()
+        code, ring = self._code_segment(entry)
+        if self.long:
+            self._enter_long(entry, code, ring)
+        else:
+            self._enter_protected(entry, code, ring)
+        if event.vector == Vector.PF:
+            self.state.q[window.Q_CR2] = event.address
+        self.state.d[window.D_OLD_EXCEPTION] = window.NO_EXCEPTION
+        self.state.restore()
+
+    # -- checks ----------------------------------------------------------------------------------------
+
+    def _gate(self) -> Gate:
+        event, state = self.event, self.state
+        size = 16 if self.long else 8
+        code = event.vector * 8 + IDT + self.ext
+        limit = state.d[window.IDT.limit]
+        if event.vector * size + size - 1 > limit:
+            raise AccessFault(Vector.GP, code)
+        raw = self.memory.read_int((state.q[window.IDT.base] + event.vector * size) & _MASK_64, size)
+        entry = gate(raw, long=self.long)
+        if not entry.is_system or entry.type not in (TYPE_INTERRUPT_GATE, TYPE_TRAP_GATE):
+            raise AccessFault(Vector.GP, code)
+        if event.software and entry.dpl < self.cpl:
+            raise AccessFault(Vector.GP, code)
+        if not entry.present:
+            raise AccessFault(Vector.NP, code)
+        return entry
+
+    def _read_descriptor(self, selector: int, vector: int) -> Descriptor:
+        """The descriptor a selector names, or ``vector`` with the selector as error code."""
+        state = self.state
+        table = window.LDT if selector & 4 else window.GDT
+        if selector & 0xFFF8 | 7 > state.d[table.limit]:
+            raise AccessFault(vector, (selector & 0xFFFC) | self.ext)
+        return descriptor(self.memory.read_int(state.q[table.base] + (selector & 0xFFF8), 8))
+
+    def _code_segment(self, entry: Gate) -> tuple[Descriptor, int]:
+        """The handler's code segment and the ring it runs in."""
+        selector = entry.selector
+        code = (selector & 0xFFFC) | self.ext
+        if not selector & 0xFFFC:
+            raise AccessFault(Vector.GP, self.ext)
+        found = self._read_descriptor(selector, Vector.GP)
+        if not found.is_code or found.dpl > self.cpl:
+            raise AccessFault(Vector.GP, code)
+        if self.long and (not found.long or found.big):
+            raise AccessFault(Vector.GP, code)
+        if not found.present:
+            raise AccessFault(Vector.NP, code)
+        ring = self.cpl if found.is_conforming else found.dpl
+        return found, ring
+
+    # -- long mode -------------------------------------------------------------------------------------
+
+    def _stack_pointer(self, entry: Gate, ring: int) -> int:
+        """RSP for the handler: the IST's, the TSS's for a more privileged ring, or the current one."""
+        if entry.ist:
+            return self._task_state(36 + 8 * (entry.ist - 1))
+        if ring < self.cpl:
+            return self._task_state(4 + 8 * ring)
+        return self.state.q[window.Q_RSP]
+
+    def _task_state(self, offset: int) -> int:
+        """A 64-bit field of the TSS; #TS with TR's selector when it does not reach that far."""
+        state = self.state
+        if offset + 7 > state.d[window.TR.limit]:
+            raise AccessFault(Vector.TS, (state.d[window.TR.selector] & 0xFFFC) | self.ext)
+        return self.memory.read_int(state.q[window.TR.base] + offset, 8)
+
+    def _enter_long(self, entry: Gate, code: Descriptor, ring: int) -> None:
+        event, state = self.event, self.state
+        q, d = state.q, state.d
+        if not is_canonical(entry.offset):
+            raise AccessFault(Vector.GP, self.ext)
+        stack = self._stack_pointer(entry, ring) & ~15 & _MASK_64
+        flags = self.flags | (RFLAGS_RF if event.fault else 0)
+        words = [event.rip, d[window.CS.selector], flags, q[window.Q_RSP], d[window.SS.selector]]
+        if event.has_error_code:
+            words.insert(0, event.error_code)
+        frame = b"".join(word.to_bytes(8, "little") for word in words)
+        self.memory.write((stack - len(frame)) & _MASK_64, frame, bad=Vector.SS)
+        q[window.Q_RSP] = (stack - len(frame)) & _MASK_64
+        if ring != self.cpl:
+            # A NULL selector with the new RPL (SDM volume 3, 6.14.2).
+            d[window.SS.selector] = ring
+            q[window.SS.base] = 0
+            d[window.SS.flags] = ring << 13
+        self._enter(entry, code, ring)
+
+    # -- protected mode ----------------------------------------------------------------------------------
+
+    def _enter_protected(self, entry: Gate, code: Descriptor, ring: int) -> None:
+        event, state = self.event, self.state
+        q, d = state.q, state.d
+        old = (d[window.SS.selector], q[window.Q_RSP] & 0xFFFF_FFFF)
+        words = [event.rip & 0xFFFF_FFFF, d[window.CS.selector], self.flags & 0xFFFF_FFFF]
+        if event.fault:
+            words[2] |= RFLAGS_RF
+        if event.has_error_code:
+            words.insert(0, event.error_code)
+        selector, stack = old
+        found: Descriptor | None = None
+        base = q[window.SS.base]
+        if ring < self.cpl:
+            selector, stack, found = self._inner_stack(ring)
+            base = found.base
+            words += [old[1], old[0]]
+        frame = b"".join(word.to_bytes(4, "little") for word in words)
+        stack = (stack - len(frame)) & 0xFFFF_FFFF
+        self.memory.write((base + stack) & 0xFFFF_FFFF, frame, bad=Vector.SS)
+        q[window.Q_RSP] = stack
+        if found is not None:
+            d[window.SS.selector] = selector
+            q[window.SS.base] = found.base
+            d[window.SS.limit] = found.limit
+            d[window.SS.flags] = found.flags
+        self._enter(entry, code, ring)
+
+    def _inner_stack(self, ring: int) -> tuple[int, int, Descriptor]:
+        """SS and ESP of ``ring`` from the 32-bit TSS, checked (SDM volume 3, 6.12.1)."""
+        state = self.state
+        offset = 4 + 8 * ring
+        if offset + 5 > state.d[window.TR.limit]:
+            raise AccessFault(Vector.TS, (state.d[window.TR.selector] & 0xFFFC) | self.ext)
+        stack = self.memory.read_int(state.q[window.TR.base] + offset, 4)
+        selector = self.memory.read_int(state.q[window.TR.base] + offset + 4, 2)
+        code = (selector & 0xFFFC) | self.ext
+        if not selector & 0xFFFC:
+            raise AccessFault(Vector.TS, self.ext)
+        found = self._read_descriptor(selector, Vector.TS)
+        if selector & 3 != ring or found.dpl != ring or not found.is_writable_data:
+            raise AccessFault(Vector.TS, code)
+        if not found.present:
+            raise AccessFault(Vector.SS, code)
+        return selector, stack, found
+
+    def _enter(self, entry: Gate, code: Descriptor, ring: int) -> None:
+        """CS:RIP, flags and the privilege level of the handler."""
+        state = self.state
+        q, d = state.q, state.d
+        d[window.CS.selector] = (entry.selector & 0xFFFC) | ring
+        q[window.CS.base] = 0 if self.long else code.base
+        d[window.CS.limit] = code.limit
+        d[window.CS.flags] = code.flags
+        q[window.Q_RIP] = entry.offset
+        cleared = RFLAGS_TF | RFLAGS_NT | RFLAGS_RF | RFLAGS_VM
+        if entry.type == TYPE_INTERRUPT_GATE:
+            cleared |= RFLAGS_IF
+        state.set_rflags(self.flags & ~cleared)
+        hidden = d[window.D_HFLAGS] & ~(window.HFLAG_CPL | window.HFLAG_CS32 | window.HFLAG_CS64 | window.HFLAG_SS32)
+        hidden |= ring
+        if code.long and self.long:
+            hidden |= window.HFLAG_CS64 | window.HFLAG_CS32 | window.HFLAG_SS32
+        else:
+            hidden |= window.HFLAG_CS32 if code.big else 0
+            hidden |= window.HFLAG_SS32 if d[window.SS.flags] >> 22 & 1 else 0
+        d[window.D_HFLAGS] = hidden

@@ -1,0 +1,314 @@
+"""Privileged instructions checked as hardware checks them.
+
+The engine executes MOV to control registers, WRMSR, LGDT and friends with any value. There is no hook for them,
+so every block of code is looked at once, when the engine has just translated it and not yet run it: where it may
+hold such an instruction, the run is stopped, a code hook is put on that address and the block is translated
+again. The hook refuses (an exception), emulates, or lets the engine go on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Callable
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+from unicorn import unicorn_const
+
+from mmuemu.cpu import library, window
+from mmuemu.cpu.traps import Trap
+from mmuemu.x86 import controls, msrs
+from mmuemu.x86.exceptions import Vector
+from mmuemu.x86.paging import is_canonical
+from mmuemu.x86.registers import CR0_PG, CR4_LA57, CR4_PCIDE, CR4_UMIP
+
+if TYPE_CHECKING:
+    from mmuemu.cpu.cpu import Cpu
+
+_CANDIDATE: Final = re.compile(rb"\x0f(?:[\x00\x01\x20-\x23\x30\x32])", re.DOTALL)
+"""Opcodes that may need a look: groups 6 and 7 (LLDT, LTR, LGDT, LIDT, SMSW, INVLPG...), MOV CR and DR, WRMSR, RDMSR."""
+_PREFIXES: Final = frozenset({0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3, *range(0x40, 0x50)})
+_LONGEST: Final = 15
+_FIRST_LOOK: Final = 512
+"""Bytes looked at where a stretch begins; a block is hardly ever longer, and too much does no harm."""
+
+
+class _Block(ctypes.Structure):
+    """``struct uc_tb``."""
+
+    _fields_ = (("pc", ctypes.c_uint64), ("icount", ctypes.c_uint16), ("size", ctypes.c_uint16))
+
+
+EDGE: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.POINTER(_Block), ctypes.c_void_p)
+CODE: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32)
+
+
+class Verdict(Enum):
+    """What becomes of an instruction that was looked at."""
+
+    EXECUTE = "execute"
+    """The engine executes it."""
+    DONE = "done"
+    """It has been emulated: go on after it."""
+    REFUSE = "refuse"
+    """#GP(0)."""
+
+
+class Instruction:
+    """An instruction at a code hook: its bytes taken apart as far as the checks need it."""
+
+    def __init__(self, raw: bytes, wide: bool) -> None:
+        self.raw = raw
+        position = 0
+        self.rex = 0
+        while position < len(raw) and raw[position] in _PREFIXES and (wide or not 0x40 <= raw[position] < 0x50):
+            self.rex = raw[position] if 0x40 <= raw[position] < 0x50 else 0
+            position += 1
+        self.opcode = raw[position + 1] if raw[position : position + 1] == b"\x0f" else -1
+        modrm = raw[position + 2] if position + 2 < len(raw) else 0
+        self.mod = modrm >> 6
+        self.reg = modrm >> 3 & 7
+        self.rm = modrm & 7
+        self.length = position + 3
+
+    @property
+    def control(self) -> int:
+        """The control or debug register of a MOV."""
+        return self.reg | (self.rex & 4) << 1
+
+    @property
+    def general(self) -> int:
+        """The general register of a MOV to or from one, as its index in the window."""
+        return self.rm | (self.rex & 1) << 3
+
+
+Observer = Callable[[str, int, int], None]
+"""Told of accepted writes: ("cr3", old, new), ("msr 0xc0000080", old, new), ("invlpg", address, 0)."""
+
+
+class Privileged:
+    """Watches one CPU's code for privileged instructions.
+
+    ``read_msr`` and ``write_msr`` answer registers the engine does not keep (None: it does); ``observers`` are told
+    of every change to control registers that was let through.
+    """
+
+    def __init__(self, cpu: Cpu, cr4_allowed: int = controls.CR4_ALL, maxphyaddr: int = 40) -> None:
+        self.cpu = cpu
+        self.cr4_allowed = cr4_allowed
+        self.maxphyaddr = maxphyaddr
+        self.observers: list[Observer] = []
+        self.read_msr: Callable[[int], int | None] = lambda _msr: None
+        self.write_msr: Callable[[int, int], bool | None] = lambda _msr, _value: None
+        self.extra_msrs: set[int] = set()
+        self._hooked: set[int] = set()
+        self.rescan = False
+        self._tables: dict[int, Callable[[Instruction], Verdict]] = {
+            0x00: self._group6,
+            0x01: self._group7,
+            0x20: lambda _i: Verdict.EXECUTE,
+            0x21: lambda _i: Verdict.EXECUTE,
+            0x22: self._mov_to_cr,
+            0x23: self._mov_to_dr,
+            0x30: self._wrmsr,
+            0x32: self._rdmsr,
+        }
+        cpu.hooks.add(unicorn_const.UC_HOOK_EDGE_GENERATED, EDGE, self._translated)
+
+    # -- finding ---------------------------------------------------------------------------------------
+
+    def _translated(self, _uc: int, block: ctypes._Pointer[_Block], _previous: int) -> None:
+        try:
+            made = block[0]
+            if self.cpu.engine.name == "native":
+                # A store through another address into this block would go unnoticed; a fresh TLB entry reports it.
+                self.cpu.engine.flush()
+            if self.look(made.pc, made.size):
+                self.rescan = True
+                library.emu_stop(self.cpu.handle)
+        except BaseException as error:
+            self.cpu.fail(error)
+
+    def look(self, address: int, size: int) -> bool:
+        """Hook what may be privileged in ``size`` bytes of code at linear ``address``; whether a hook is new.
+
+        New hooks count once the code there is translated again.
+        """
+        code = self.cpu.read_linear(address, size)
+        new = False
+        for found in _CANDIDATE.finditer(code):
+            start = found.start()
+            while True:
+                if address + start not in self._hooked:
+                    self._hooked.add(address + start)
+                    self.cpu.hooks.add_at(unicorn_const.UC_HOOK_CODE, CODE, self._reached, address + start)
+                    new = True
+                if not start or code[start - 1] not in _PREFIXES:
+                    break
+                start -= 1
+        return new
+
+    def prepare(self, rip: int) -> None:
+        """Before a stretch of emulation from ``rip``: its first block is reported to nobody, and what the last
+        stretch found must be translated again.
+        """
+        if self.look(rip, _FIRST_LOOK) or self.rescan:
+            self.rescan = False
+            page = rip & ~0xFFF
+            self.cpu.uc.ctl_remove_cache(page, page + 0x2000)
+
+    # -- judging ---------------------------------------------------------------------------------------
+
+    def _reached(self, _uc: int, address: int, _size: int) -> None:
+        try:
+            state = self.cpu.window
+            state.save()
+            wide = bool(state.d[window.D_HFLAGS] & window.HFLAG_CS64)
+            instruction = Instruction(self.cpu.read_linear(address, _LONGEST), wide)
+            judge = self._tables.get(instruction.opcode)
+            if judge is None:
+                return
+            state.save()
+            verdict = judge(instruction)
+            if verdict is Verdict.REFUSE:
+                cpl = state.d[window.D_HFLAGS] & 3
+                self.cpu.raise_trap(Trap(Vector.GP, 0, address, 0, cpl))
+            elif verdict is Verdict.DONE:
+                state.restore()
+                self.cpu.jump((address + instruction.length) & (1 << 64) - 1)
+        except BaseException as error:
+            self.cpu.fail(error)
+
+    def _state(self) -> controls.State:
+        q = self.cpu.window.q
+        wide = bool(self.cpu.window.d[window.D_HFLAGS] & window.HFLAG_CS64)
+        return controls.State(
+            q[window.Q_CR0], q[window.Q_CR3], q[window.Q_CR4], q[window.Q_EFER], wide, self.maxphyaddr, self.cr4_allowed
+        )
+
+    @property
+    def _cpl(self) -> int:
+        return self.cpu.window.d[window.D_HFLAGS] & 3
+
+    def _tell(self, what: str, old: int, new: int) -> None:
+        for observer in self.observers:
+            observer(what, old, new)
+
+    def _operand(self, instruction: Instruction) -> int:
+        value = self.cpu.window.q[instruction.general]
+        return value if self.cpu.window.d[window.D_HFLAGS] & window.HFLAG_CS64 else value & 0xFFFF_FFFF
+
+    def _mov_to_cr(self, instruction: Instruction) -> Verdict:
+        if self._cpl:
+            return Verdict.EXECUTE
+        value, state, number = self._operand(instruction), self._state(), instruction.control
+        if number == 0 and controls.refuses_cr0(value, state):
+            return Verdict.REFUSE
+        if number == 3:
+            return self._mov_to_cr3(value, state)
+        if number == 4 and controls.refuses_cr4(value, state):
+            return Verdict.REFUSE
+        if number == 8 and controls.refuses_cr8(value):
+            return Verdict.REFUSE
+        old = {0: state.cr0, 4: state.cr4}.get(number, 0)
+        self._tell(f"cr{number}", old, value)
+        if number == 4 and value != old:
+            self.cpu.engine.flush()
+        return Verdict.EXECUTE
+
+    def _mov_to_cr3(self, value: int, state: controls.State) -> Verdict:
+        if controls.refuses_cr3(value, state):
+            return Verdict.REFUSE
+        self._tell("cr3", state.cr3, value)
+        if not (state.cr4 & CR4_PCIDE and value & controls.CR3_NO_FLUSH):
+            return Verdict.EXECUTE
+        # The engine would keep bit 63 as part of the address.
+        self.cpu.window.q[window.Q_CR3] = value & ~controls.CR3_NO_FLUSH
+        self.cpu.engine.flush()
+        return Verdict.DONE
+
+    def _mov_to_dr(self, instruction: Instruction) -> Verdict:
+        if self._cpl:
+            return Verdict.EXECUTE
+        refused = controls.refuses_debug(instruction.control, self._operand(instruction))
+        return Verdict.REFUSE if refused else Verdict.EXECUTE
+
+    def _msr(self) -> tuple[int, int]:
+        q = self.cpu.window.q
+        value = (q[window.Q_RDX] & 0xFFFF_FFFF) << 32 | q[window.Q_RAX] & 0xFFFF_FFFF
+        return q[window.Q_RCX] & 0xFFFF_FFFF, value
+
+    def _wrmsr(self, instruction: Instruction) -> Verdict:
+        instruction.length -= 1
+        if self._cpl:
+            return Verdict.EXECUTE
+        number, value = self._msr()
+        q = self.cpu.window.q
+        bits = 57 if q[window.Q_CR4] & CR4_LA57 else 48
+        paging = bool(q[window.Q_CR0] & CR0_PG)
+        if number not in msrs.KNOWN and number not in self.extra_msrs:
+            return Verdict.REFUSE
+        if msrs.refuses(number, value, efer=q[window.Q_EFER], paging=paging, linear_bits=bits):
+            return Verdict.REFUSE
+        answered = self.write_msr(number, value)
+        if answered is not None:
+            return Verdict.DONE if answered else Verdict.REFUSE
+        self._tell(f"msr {number:#x}", q[window.Q_EFER] if number == msrs.MSR_EFER else 0, value)
+        if number == msrs.MSR_EFER:
+            self.cpu.engine.flush()
+        return Verdict.EXECUTE
+
+    def _rdmsr(self, instruction: Instruction) -> Verdict:
+        instruction.length -= 1
+        if self._cpl:
+            return Verdict.EXECUTE
+        number, _ = self._msr()
+        if number not in msrs.KNOWN and number not in self.extra_msrs:
+            return Verdict.REFUSE
+        value = self.read_msr(number)
+        if value is None:
+            return Verdict.EXECUTE
+        q = self.cpu.window.q
+        q[window.Q_RAX], q[window.Q_RDX] = value & 0xFFFF_FFFF, value >> 32
+        return Verdict.DONE
+
+    def _umip(self) -> Verdict:
+        """SGDT, SIDT, SLDT, STR and SMSW outside ring 0 under CR4.UMIP."""
+        refused = self._cpl and self.cpu.window.q[window.Q_CR4] & CR4_UMIP
+        return Verdict.REFUSE if refused else Verdict.EXECUTE
+
+    def _group6(self, instruction: Instruction) -> Verdict:
+        return self._umip() if instruction.reg in (0, 1) else Verdict.EXECUTE
+
+    def _group7(self, instruction: Instruction) -> Verdict:
+        memory = instruction.mod != 3
+        if instruction.reg == 4 or (memory and instruction.reg in (0, 1)):
+            return self._umip()
+        if self._cpl or not memory:
+            return Verdict.EXECUTE
+        if instruction.reg in (2, 3):
+            return self._load_table(instruction)
+        if instruction.reg == 7:
+            address = self._effective_address(instruction)
+            if address is not None:
+                self._tell("invlpg", address, 0)
+        return Verdict.EXECUTE
+
+    def _load_table(self, instruction: Instruction) -> Verdict:
+        """LGDT and LIDT: a base that is not canonical is #GP(0)."""
+        if not self.cpu.window.d[window.D_HFLAGS] & window.HFLAG_CS64:
+            return Verdict.EXECUTE
+        address = self._effective_address(instruction)
+        if address is None:
+            return Verdict.EXECUTE
+        raw = self.cpu.read_linear(address, 10)
+        if len(raw) == 10 and not is_canonical(int.from_bytes(raw[2:], "little")):
+            return Verdict.REFUSE
+        return Verdict.EXECUTE
+
+    def _effective_address(self, instruction: Instruction) -> int | None:
+        from mmuemu.cpu.decode import memory_operand
+
+        self.cpu.window.save()
+        return memory_operand(instruction.raw, self.cpu.window)
