@@ -129,6 +129,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MmuemuError as error:
         print(f"mmuemu: {error}", file=sys.stderr)
         return error.exit_code
+    except MemoryError:
+        print("mmuemu: the host gives no more memory", file=sys.stderr)
+        return Exit.OURS
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:

@@ -9,8 +9,10 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from mmuemu.errors import BadImage
 from mmuemu.x86.paging import PAGE_SIZE
@@ -22,6 +24,13 @@ _MARKER: Final = bytes.fromhex("6d6d75656d75 0f0b cc 5ec710a5 0f0b 737461727473"
 _SECTION: Final = re.compile(r"^\s*(?:\.section\s+)?\.(text|data|bss|rodata)\b.*$")
 _SYNTAX: Final = re.compile(r"^\s*\.(intel_syntax|att_syntax|globl|global|type|size|section|file|ident)\b.*$")
 _COMMENT: Final = re.compile(r"(?<!')[#;](?!')(?=(?:[^\"]*\"[^\"]*\")*[^\"]*$).*$")
+_FILLER: Final = re.compile(
+    r"^\s*(?:\w+\s*:\s*)?\.(?:fill|space|skip|zero|org|align|balign|p2align)\s+(0[xX][0-9a-fA-F]+|[1-9]\d*)\b"
+)
+MOST_FILLED: Final = 64 << 20
+"""The most bytes that one directive of an assembly source may fill."""
+PATIENCE: Final = 5
+"""Seconds that Keystone gets for a source."""
 _C_FLAGS: Final = ("-static", "-O1", "-g")
 
 
@@ -60,14 +69,41 @@ def assemble(source: str, name: str) -> bytes:
         text.insert(0, "jmp _start")
     marker = ".byte " + ", ".join(map(str, _MARKER))
     lines = [*text, marker, f".balign {PAGE_SIZE}", *data] if data else text
-    try:
-        encoded, _ = engine.asm("\n".join(lines), _TEXT, as_bytes=True)
-    except keystone.KsError as error:
-        raise BadImage(name, _complaint(engine, keystone, lines, str(error))) from None
+    _refuse_giants(name, lines)
+    encoded, complaint = _in_time(lambda: _encode(engine, keystone, lines), name)
+    if complaint:
+        raise BadImage(name, complaint)
     if not encoded:
         raise BadImage(name, "holds no instructions")
     code, content = _split(encoded) if data else (encoded, b"")
     return _elf(code, content)
+
+
+def _encode(engine: Any, keystone: Any, lines: list[str]) -> tuple[bytes, str]:
+    """The machine code, and what is wrong with the source if anything is."""
+    try:
+        return engine.asm("\n".join(lines), _TEXT, as_bytes=True)[0] or b"", ""
+    except keystone.KsError as error:
+        return b"", _complaint(engine, keystone, lines, str(error))
+
+
+def _refuse_giants(name: str, lines: list[str]) -> None:
+    """Refuse directives that would make Keystone fill the host's memory."""
+    for line in lines:
+        found = _FILLER.match(line)
+        if found and int(found[1], 0) > MOST_FILLED:
+            raise BadImage(name, f"cannot be assembled: {line.strip()!r} asks for more than {MOST_FILLED >> 20} MiB")
+
+
+def _in_time(work: Callable[[], tuple[bytes, str]], name: str) -> tuple[bytes, str]:
+    """What ``work`` returns; BadImage when it takes too long (Keystone needs for ever for some sources)."""
+    results: list[tuple[bytes, str]] = []
+    thread = threading.Thread(target=lambda: results.append(work()), name="mmuemu assembler", daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    if not results:
+        raise BadImage(name, f"cannot be assembled within {PATIENCE} seconds")
+    return results[0]
 
 
 def _complaint(engine: object, keystone: object, lines: list[str], message: str) -> str:
@@ -156,7 +192,11 @@ def _compile(path: str) -> bytes:
     with tempfile.TemporaryDirectory(prefix="mmuemu-") as folder:
         out = os.path.join(folder, "program")
         done = subprocess.run(
-            [*command, *_C_FLAGS, "-o", out, path, "-lm"], capture_output=True, text=True, errors="replace", check=False
+            [*command, *_C_FLAGS, "-o", out, path, "-lm"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
         )
         if done.returncode:
             sys.stderr.write(done.stderr)

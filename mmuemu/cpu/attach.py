@@ -37,8 +37,8 @@ class _Handler(NoHandler):
 
     on_fault: FaultCallback | None = None
 
-    def page_fault(self, page: int, error_code: int) -> bool:
-        return self.on_fault is not None and self.on_fault(page, error_code)
+    def page_fault(self, page: int, error_code: int) -> int:
+        return int(self.on_fault is not None and self.on_fault(page, error_code))
 
 
 class Attachment:

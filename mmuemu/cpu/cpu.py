@@ -198,6 +198,9 @@ class Cpu:
     def stop(self) -> None:
         """End the run after the current instruction (from a hook or a trap handler)."""
         self._stop = Stop.REQUESTED
+        if self._trap_counter is None:
+            # The engine counts one more instruction before it notices.
+            self._trap_counter = self.internals.counter
         library.emu_stop(self.handle)
 
     def interrupt(self) -> None:
@@ -218,6 +221,7 @@ class Cpu:
         """
         self._stop = None
         self._interrupted = False
+        self._trap_counter = None
         # An `until` given to emu_start is walked after every stop, and may fault: use the list of exits instead.
         if not self.owns_uc:
             self.uc.ctl_exits_enabled(True)
@@ -392,6 +396,14 @@ class Cpu:
     def set_gdt(self, base: int, limit: int) -> None:
         """What ``lgdt`` does."""
         self.uc.reg_write(x86.UC_X86_REG_GDTR, (0, base, limit, 0))
+
+    def set_idt(self, base: int, limit: int) -> None:
+        """What ``lidt`` does."""
+        self.uc.reg_write(x86.UC_X86_REG_IDTR, (0, base, limit, 0))
+
+    def set_tr(self, selector: int, base: int, limit: int) -> None:
+        """What ``ltr`` loads: the task state segment (a busy 64-bit TSS)."""
+        self.uc.reg_write(x86.UC_X86_REG_TR, (selector, base, limit, 0x8B00))
 
     def flush_tlb(self) -> None:
         """Drop every cached translation: after any table change that removes or weakens a present entry."""

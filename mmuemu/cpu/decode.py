@@ -19,6 +19,14 @@ def disassemble(code: bytes, address: int) -> str | None:
     return None
 
 
+def instruction_length(code: bytes, address: int) -> int:
+    """Bytes of the first instruction of ``code``, 0 when it decodes to nothing."""
+    import capstone
+
+    engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+    return next((size for _, size, _, _ in engine.disasm_lite(code, address, 1)), 0)
+
+
 def memory_operand(code: bytes, state: StateWindow) -> int | None:
     """The linear address of the memory operand of the first instruction, by a saved window; None without one."""
     import capstone
@@ -33,7 +41,7 @@ def memory_operand(code: bytes, state: StateWindow) -> int | None:
             if operand.type != x86.X86_OP_MEM:
                 continue
             memory = operand.mem
-            address = memory.disp
+            address = int(memory.disp)
             for register, scale in ((memory.base, 1), (memory.index, memory.scale)):
                 if register == x86.X86_REG_RIP:
                     address += rip + instruction.size

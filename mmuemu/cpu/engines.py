@@ -15,9 +15,10 @@ from unicorn import unicorn_const
 from mmuemu.cpu import library, window
 from mmuemu.cpu.traps import Trap
 from mmuemu.mmu.state import Access, PagingState
-from mmuemu.mmu.walk import NON_CANONICAL, WRITABLE, PageWalker, page_walker
+from mmuemu.mmu.walk import EXECUTABLE, NON_CANONICAL, WRITABLE, PageWalker, page_walker
 from mmuemu.x86.exceptions import Vector
-from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
+from mmuemu.x86.paging import ADDRESS_MASK, NX, PAGE_MASK, PAGE_SIZE
+from mmuemu.x86.paging import D as DIRTY
 from mmuemu.x86.registers import RFLAGS_AC
 
 if TYPE_CHECKING:
@@ -158,12 +159,15 @@ class PythonEngine(_Engine):
                 self._commit(updates)
             if self._probing:
                 found = (page - PROBE) | 5
-            elif found != NON_CANONICAL and cpu.handler.page_fault(page, -1 - found):
-                found = walk(root, page, access, user, ac, updates, None)
-            else:
+                break
+            entry = 0 if found == NON_CANONICAL else cpu.handler.page_fault(page, -1 - found)
+            if entry == 0:
                 if self.refused is None:
                     self.refused = (page, found, access)
                 return False
+            found = _permitted(entry, access) if entry > 1 and user else -1
+            if found < 0:
+                found = walk(root, page, access, user, ac, updates, None)
         if updates:
             self._commit(updates)
         if access == Access.FETCH or found & WRITABLE:
@@ -228,6 +232,14 @@ class PythonEngine(_Engine):
         state.q[window.Q_CR2] = address
         state.restore()
         return Trap(Vector.PF, -1 - found, rip, address, cpl)
+
+
+def _permitted(entry: int, access: int) -> int:
+    """Page and permissions of a user page's entry, or -1 when the access needs a walk after all."""
+    permissions = 5 | (entry & WRITABLE if entry & DIRTY else 0)
+    if entry & NX:
+        permissions &= ~EXECUTABLE
+    return entry & ADDRESS_MASK | permissions if permissions >> access & 1 else -1
 
 
 class NativeEngine(_Engine):

@@ -21,7 +21,7 @@ from mmuemu.cpu.traps import Trap
 from mmuemu.x86 import controls, msrs
 from mmuemu.x86.exceptions import Vector
 from mmuemu.x86.paging import is_canonical
-from mmuemu.x86.registers import CR0_PG, CR4_LA57, CR4_PCIDE, CR4_UMIP
+from mmuemu.x86.registers import CR0_PG, CR4_LA57, CR4_PCIDE, CR4_UMIP, MSR_EFER
 
 if TYPE_CHECKING:
     from mmuemu.cpu.cpu import Cpu
@@ -254,8 +254,8 @@ class Privileged:
         answered = self.write_msr(number, value)
         if answered is not None:
             return Verdict.DONE if answered else Verdict.REFUSE
-        self._tell(f"msr {number:#x}", q[window.Q_EFER] if number == msrs.MSR_EFER else 0, value)
-        if number == msrs.MSR_EFER:
+        self._tell(f"msr {number:#x}", q[window.Q_EFER] if number == MSR_EFER else 0, value)
+        if number == MSR_EFER:
             self.cpu.engine.flush()
         return Verdict.EXECUTE
 

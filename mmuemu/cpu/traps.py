@@ -54,8 +54,12 @@ class TrapHandler(Protocol):
     ``trap`` runs between two stretches of it and may change any state.
     """
 
-    def page_fault(self, page: int, error_code: int) -> bool:
-        """Resolve a #PF in place: ``page`` is the linear address of the 4 KiB page; True means walk again."""
+    def page_fault(self, page: int, error_code: int) -> int:
+        """Resolve a #PF in place: ``page`` is the linear address of the 4 KiB page.
+
+        0: it cannot be resolved; 1: walk again; else the entry the page has now, accessed and dirty bits set as the
+        access sets them, under upper entries that allow user code everything: no walk is needed.
+        """
 
     def trap(self, trap: Trap) -> None:
         """Take an exception that nothing resolved: change the state, or call ``Cpu.stop``."""
@@ -76,8 +80,8 @@ class NoHandler:
     def __init__(self) -> None:
         self.last: Trap | None = None
 
-    def page_fault(self, page: int, error_code: int) -> bool:
-        return False
+    def page_fault(self, page: int, error_code: int) -> int:
+        return 0
 
     def trap(self, trap: Trap) -> None:
         self.last = trap

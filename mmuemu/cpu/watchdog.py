@@ -77,7 +77,9 @@ class Watchdog:
                 signal.pthread_kill(ident, signal.SIGALRM)
             self._deadline = time.monotonic() + _REPEAT
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._leaving = True
         if self._armed:
             signal.set_wakeup_fd(self._old_wakeup)

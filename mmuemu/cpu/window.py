@@ -48,6 +48,7 @@ D_OLD_EXCEPTION: Final = 1374
 Q_PKRU: Final = 663
 
 HFLAG_CPL: Final = 3
+HFLAG_INHIBIT_IRQ: Final = 1 << 3
 HFLAG_CS32: Final = 1 << 4
 HFLAG_SS32: Final = 1 << 5
 HFLAG_LMA: Final = 1 << 14

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from mmap import ACCESS_READ, mmap
 from random import Random
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +24,7 @@ from mmuemu.kernel.address_space import (
     PROT_WRITE,
     AddressSpace,
 )
+from mmuemu.kernel.files.hostfs import HostFile
 from mmuemu.kernel.files.opening import open_file
 from mmuemu.kernel.files.paths import path_of, resolve
 from mmuemu.kernel.half import KernelStack
@@ -48,6 +50,10 @@ HWCAP: Final = 0x0FCB_FBFF
 HWCAP2: Final = 2
 """HWCAP2_FSGSBASE: CR4.FSGSBASE is set."""
 FIRST_PID: Final = 1000
+LARGEST_FILE: Final = 4 << 30
+"""The most bytes a program file may have."""
+MAPPED_FROM: Final = 64 << 20
+"""Host files with more bytes are mapped, not read."""
 PROT_READ_EXEC: Final = 5
 
 
@@ -90,9 +96,25 @@ def _words(error: SyscallError) -> str:
     return os.strerror(error.errno) if os.name == "posix" else error.errno.name
 
 
+def _content(file: OpenFile, name: str) -> bytes | mmap:
+    """The bytes of a program file; a large one on the host is mapped, so that only what is looked at takes memory."""
+    size = file.inode.size
+    if size > LARGEST_FILE:
+        raise BadImage(
+            name,
+            f"is {size >> 30} GiB large; program files of more than {LARGEST_FILE >> 30} GiB are not loaded",
+        )
+    if size > MAPPED_FROM and isinstance(file.inode, HostFile) and file.inode.content is None:
+        try:
+            return mmap(file.inode.reader.get(), size, access=ACCESS_READ)
+        except (OSError, ValueError):
+            pass
+    return file.inode.read_at(0, size)
+
+
 def _image(file: OpenFile, name: str) -> ElfImage:
     try:
-        return read_image(file.inode.read_at(0, file.inode.size), name)
+        return read_image(_content(file, name), name)
     except SyscallError as error:
         raise BadImage(name, f"cannot be read: {_words(error)}") from None
 
@@ -142,9 +164,7 @@ class Loader:
         interpreter = self._interpreter(caller, image)
         bases = choose_bases(self.layout, image, kernel.aslr, interpreter=interpreter[0] if interpreter else None)
         planned = plan(image, bases)
-        space = AddressSpace(
-            kernel.frames, kernel.memory.half, mmap_base=bases.mmap_base, start_brk=planned.brk_start
-        )
+        space = AddressSpace(kernel.frames, kernel.memory.half, mmap_base=bases.mmap_base, start_brk=planned.brk_start)
         kernel.adopt(space)
         task = Task(
             kernel, pid, space, UserMemory(space), files, fs,
@@ -211,7 +231,13 @@ class Loader:
         )
         rng: Random | None = kernel.aslr
         built = build_stack(
-            bases.stack_top, task.arguments, task.environment, auxv, kernel.random.randbytes(16), execfn, rng=rng
+            bases.stack_top,
+            task.arguments,
+            task.environment,
+            auxv,
+            kernel.random.randbytes(16),
+            execfn,
+            rng=rng,
         )
         strings = bases.stack_top - (built.arg_start & ~(PAGE_SIZE - 1))
         pointers = bases.stack_top - (built.sp & ~(PAGE_SIZE - 1))

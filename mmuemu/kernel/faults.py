@@ -91,6 +91,8 @@ class PagedSpace:
         """Called with (start, end) when translations of that range may have become wrong; set by the CPU."""
         self.stack_limit = DEFAULT_STACK_LIMIT
         """How large an area that grows down may get, in bytes (RLIMIT_STACK)."""
+        self.installed = 0
+        """The last entry that :meth:`fault` put into an empty slot of an existing table; its reader sets it to 0."""
         self.anon_pages = 0
         self.file_pages = 0
         self.minor_faults = 0
@@ -146,7 +148,7 @@ class PagedSpace:
                 entry = self._zero | vma.entry_flags | A
                 self.frames.share(self._zero)
             if address >= 0:
-                self._q[address >> 3] = entry
+                self._q[address >> 3] = self.installed = entry
             else:
                 self._map_new(la, entry)
         except OutOfFrames:

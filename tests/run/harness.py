@@ -144,7 +144,13 @@ def workplaces(top: Path) -> tuple[Path, Path]:
 
 
 def compare(
-    program: Path, arguments: Sequence[str], engine: str, top: Path, *, options: Sequence[str] = (), stdin: bytes = b""
+    program: Path,
+    arguments: Sequence[str],
+    engine: str,
+    top: Path,
+    *,
+    options: Sequence[str] = (),
+    stdin: bytes = b"",
 ) -> Result:
     """Run a program on both sides in fresh directories and demand equal output, errors and exit code."""
     here, there = workplaces(top)

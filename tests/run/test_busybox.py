@@ -24,7 +24,11 @@ COMMANDS: dict[str, list[str]] = {
     "sha256sum": ["sha256sum", "text", "short"],
     "md5sum": ["md5sum", "text"],
     "cksum": ["cksum", "text"],
-    "awk": ["awk", "{ s += $1; t[$2]++ } END { printf \"%d %.10f %g\\n\", s, s / 7, exp(1); print length(t), 2^53 + 1 }", "text"],
+    "awk": [
+        "awk",
+        '{ s += $1; t[$2]++ } END { printf "%d %.10f %g\\n", s, s / 7, exp(1); print length(t), 2^53 + 1 }',
+        "text",
+    ],
     "sed": ["sed", "-n", "-e", r"s/line \([0-9]*\)/<\1>/p", "text"],
     "grep": ["grep", "-nE", "^000(1|2). [ab]+", "text"],
     "grep-none": ["grep", "nothing like that", "text"],

@@ -65,9 +65,7 @@ def _run(program: Path, case: str, engine: str, cwd: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("case", CASES)
-def test_death(
-    case: str, engine: str, programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_death(case: str, engine: str, programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = programs("faults", "glibc-static" if CASES.index(case) % 2 else "musl-static")
     code, out, why = _run(program, case, engine, tmp_path, monkeypatch)
     if case in ENGINE_DIFFERENCES:
@@ -98,9 +96,7 @@ def test_the_command_line_says_it_in_one_line(engine: str, programs: Programs, t
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_memory_that_runs_out_kills_the_guest_and_not_the_host(
-    engine: str, programs: Programs, tmp_path: Path
-) -> None:
+def test_memory_that_runs_out_kills_the_guest_and_not_the_host(engine: str, programs: Programs, tmp_path: Path) -> None:
     found = mmuemu("--mmu", engine, "--memory", "8M", programs("sparse", "musl-static"), cwd=tmp_path)
     assert found.code == 137
     assert "out of memory: all 8 MiB of guest memory are in use (--memory)" in found.ours[0]

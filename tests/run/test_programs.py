@@ -67,9 +67,7 @@ def _shape(lines: list[str]) -> list[tuple[int, str, str]]:
 
 
 @pytest.mark.parametrize("flavour", ["glibc-static", "glibc-static-pie", "musl-static", "musl-static-pie"])
-def test_maps_without_randomization_are_linux_byte_for_byte(
-    flavour: str, programs: Programs, tmp_path: Path
-) -> None:
+def test_maps_without_randomization_are_linux_byte_for_byte(flavour: str, programs: Programs, tmp_path: Path) -> None:
     if shutil.which("setarch") is None:
         pytest.skip("no setarch")
     program = programs("selfmaps", flavour)

@@ -1,0 +1,115 @@
+"""A CPU without a kernel of ours: exceptions, interrupts and system calls go to the guest's own handlers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from mmuemu.cpu import window
+from mmuemu.cpu.cpu import enter_kernel
+from mmuemu.cpu.delivery import Delivery, Event, TripleFault
+from mmuemu.cpu.emulated import emulate
+from mmuemu.cpu.privileged import Privileged
+from mmuemu.cpu.traps import Trap
+from mmuemu.x86.exceptions import Vector
+from mmuemu.x86.registers import EFER_SCE, RFLAGS_IF
+
+if TYPE_CHECKING:
+    from mmuemu.cpu.cpu import Cpu
+
+
+class Ports(Protocol):
+    """Where ``in`` and ``out`` go."""
+
+    def read(self, port: int, size: int) -> int:
+        """``size`` bytes from ``port``."""
+
+    def write(self, port: int, size: int, value: int) -> None:
+        """``size`` bytes to ``port``."""
+
+
+class _NoPorts:
+    def read(self, port: int, size: int) -> int:
+        return (1 << 8 * size) - 1
+
+    def write(self, port: int, size: int, value: int) -> None:
+        return None
+
+
+class BareMetal:
+    """The trap handler of a bare machine: delivers through the IDT.
+
+    ``on_event`` is called with every chain of events delivered (tracing); a triple fault stops the run and is kept in
+    ``shutdown``.
+    """
+
+    def __init__(self, cpu: Cpu, ports: Ports | None = None) -> None:
+        self.cpu = cpu
+        self.ports: Ports = ports or _NoPorts()
+        self.delivery = Delivery(cpu)
+        self.on_event: Callable[[list[Event]], None] | None = None
+        self.shutdown: TripleFault | None = None
+        self.nmi_blocked = False
+        cpu.handler = self
+        cpu.privileged = Privileged(cpu)
+
+    def page_fault(self, page: int, error_code: int) -> int:
+        """Page faults are the guest's own business."""
+        return 0
+
+    def trap(self, trap: Trap) -> None:
+        """Deliver an exception or a software interrupt to the guest."""
+        if trap.vector == Vector.UD and not trap.software:
+            left = emulate(self.cpu, trap)
+            if left is None:
+                return
+            trap = left
+        self.deliver(
+            Event(
+                trap.vector,
+                trap.error_code,
+                trap.rip,
+                trap.address,
+                software=trap.software,
+                fault=trap.is_fault,
+            )
+        )
+
+    def interrupt(self, vector: int, *, nmi: bool = False) -> None:
+        """Deliver an external interrupt (the caller has checked :attr:`interruptible`)."""
+        if nmi:
+            self.nmi_blocked = True
+        self.deliver(Event(vector, 0, self.cpu.rip, external=True))
+
+    @property
+    def interruptible(self) -> bool:
+        """Whether a maskable interrupt may be delivered now: IF is set and no STI or MOV SS shadow is on."""
+        state = self.cpu.window
+        state.save()
+        return bool(state.q[window.Q_RFLAGS] & RFLAGS_IF) and not state.d[window.D_HFLAGS] & window.HFLAG_INHIBIT_IRQ
+
+    def deliver(self, event: Event) -> None:
+        """Enter the guest's handler; a triple fault stops the run."""
+        try:
+            chain = self.delivery.deliver(event)
+        except TripleFault as fault:
+            self.shutdown = fault
+            chain = fault.chain
+            self.cpu.stop()
+        if self.on_event is not None:
+            self.on_event(chain)
+
+    def syscall(self) -> None:
+        """``syscall``: into ring 0 at LSTAR when EFER.SCE is set, else #UD."""
+        state = self.cpu.window
+        state.save()
+        if state.q[window.Q_EFER] & EFER_SCE:
+            enter_kernel(self.cpu)
+        else:
+            self.cpu.raise_trap(Trap(Vector.UD, 0, state.q[window.Q_RIP], 0, state.d[window.D_HFLAGS] & 3), state.snapshot())
+
+    def port_in(self, port: int, size: int) -> int:
+        return self.ports.read(port, size)
+
+    def port_out(self, port: int, size: int, value: int) -> None:
+        self.ports.write(port, size, value)

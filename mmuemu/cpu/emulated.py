@@ -1,0 +1,76 @@
+"""Instructions that the engine does not know and the CPU models show: RDPID and INVPCID (SDM volume 2)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mmuemu.cpu import window
+from mmuemu.cpu.linear import AccessFault, LinearMemory
+from mmuemu.cpu.traps import Trap
+from mmuemu.x86.exceptions import Vector
+from mmuemu.x86.paging import is_canonical
+from mmuemu.x86.registers import CR4_PCIDE, MSR_TSC_AUX
+
+if TYPE_CHECKING:
+    from mmuemu.cpu.cpu import Cpu
+
+_RDPID = 0xC7
+_INVPCID = (0x38, 0x82)
+
+
+def emulate(cpu: Cpu, trap: Trap) -> Trap | None:
+    """Execute the instruction that raised #UD if it is one of these: None, or the exception it raises itself.
+
+    ``trap`` comes back for any other instruction.
+    """
+    raw = cpu.read_linear(trap.rip, 15)
+    prefixes = 0
+    while prefixes < len(raw) and (raw[prefixes] in (0x66, 0xF3) or 0x40 <= raw[prefixes] < 0x50):
+        prefixes += 1
+    before, code = raw[:prefixes], raw[prefixes:]
+    rex = before[-1] if before and 0x40 <= before[-1] < 0x50 else 0
+    if code[:2] == bytes((0x0F, _RDPID)) and 0xF3 in before and code[2:3] and code[2] & 0xF8 == 0xF8:
+        return _rdpid(cpu, trap, code[2] & 7 | (rex & 1) << 3, prefixes + 3)
+    if code[:3] == bytes((0x0F, *_INVPCID)) and 0x66 in before and code[3:4] and code[3] >> 6 != 3:
+        return _invpcid(cpu, trap, raw, code[3] >> 3 & 7 | (rex & 4) << 1)
+    return trap
+
+
+def _rdpid(cpu: Cpu, trap: Trap, register: int, length: int) -> None:
+    value = cpu.uc.msr_read(MSR_TSC_AUX)
+    state = cpu.window
+    state.save()
+    state.q[register] = value
+    state.q[window.Q_RIP] = trap.rip + length
+    state.restore()
+
+
+def _invpcid(cpu: Cpu, trap: Trap, raw: bytes, register: int) -> Trap | None:
+    """Flush; what other PCIDs have cached is the TLB model's business, told through the observers."""
+    from mmuemu.cpu.decode import instruction_length, memory_operand
+
+    if trap.cpl:
+        return replace(trap, vector=Vector.GP)
+    state = cpu.window
+    state.save()
+    address = memory_operand(raw, state)
+    kind = state.q[register]
+    pcide = state.q[window.Q_CR4] & CR4_PCIDE
+    try:
+        descriptor = LinearMemory(cpu.ram, cpu.paging).read(address or 0, 16)
+    except AccessFault as refused:
+        return replace(trap, vector=refused.vector, error_code=refused.error_code, address=refused.address)
+    pcid = int.from_bytes(descriptor[:8], "little")
+    linear = int.from_bytes(descriptor[8:], "little")
+    bad = kind > 3 or (kind < 2 and pcid >> 12) or (kind == 0 and not is_canonical(linear))
+    if bad or (kind < 2 and pcid and not pcide):
+        return replace(trap, vector=Vector.GP)
+    state.save()
+    state.q[window.Q_RIP] = trap.rip + instruction_length(raw, trap.rip)
+    state.restore()
+    if cpu.privileged is not None:
+        for observer in cpu.privileged.observers:
+            observer("invpcid", int(kind) << 12 | pcid, linear)
+    cpu.engine.flush()
+    return None
