@@ -71,9 +71,15 @@ class BareMetal:
                 trap.rip,
                 trap.address,
                 software=trap.software,
+                start=self._start(trap) if trap.software else None,
                 fault=trap.is_fault,
             )
         )
+
+    def _start(self, trap: Trap) -> int:
+        """Where the INT3, INTO or INT n before ``trap.rip`` begins."""
+        last = self.cpu.read_linear(trap.rip - 1, 1)
+        return trap.rip - (1 if last in (b"\xcc", b"\xce") and trap.vector in (Vector.BP, Vector.OF) else 2)
 
     def interrupt(self, vector: int, *, nmi: bool = False) -> None:
         """Deliver an external interrupt (the caller has checked :attr:`interruptible`)."""

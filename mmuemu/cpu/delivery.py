@@ -64,6 +64,8 @@ class Event:
     address: int = 0
     software: bool = False
     external: bool = False
+    start: int | None = None
+    """The instruction that raised it, where ``rip`` is the next one: a fault during delivery returns here."""
     fault: bool = False
     """A fault: RF is set in the saved flags, so that an instruction breakpoint does not hit again."""
 
@@ -117,7 +119,7 @@ def _after(chain: list[Event], refused: AccessFault) -> Event:
 
 def _restart(first: Event) -> int:
     """Where a nested fault's handler returns to: the instruction whose event could not be delivered."""
-    return first.rip
+    return first.rip if first.start is None else first.start
 
 
 class _Attempt:

@@ -36,7 +36,8 @@ class Rig:
         self.poke(TABLES + 0x1000 + vector * 16, raw.to_bytes(16, "little"))
 
     def poke(self, linear, data):
-        self.mmu.ram.write(self.mmu.page_table.lookup(linear).physical, data)
+        page = self.mmu.page_table.lookup(linear)
+        self.mmu.ram.write(page.physical + (linear & 0xFFF), data)
 
     def words(self, linear, count):
         data = self.mmu.cpu.read_linear(linear, 8 * count)
