@@ -26,7 +26,7 @@ def _runs() -> Iterator[tuple[str, str, str]]:
             yield name, builds[(position + turn) % 4], ("python", "native")[turn % 2]
 
 
-@pytest.mark.parametrize(("name", "flavour", "engine"), _runs())
+@pytest.mark.parametrize(("name", "flavour", "engine"), list(_runs()))
 def test_program(name: str, flavour: str, engine: str, programs: Programs, tmp_path: Path) -> None:
     compare(programs(name, flavour), ARGUMENTS.get(name, []), engine, tmp_path)
 
