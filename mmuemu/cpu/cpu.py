@@ -78,6 +78,8 @@ class Cpu:
         self.internals = Internals(self.handle)
         self.hooks = library.Hooks(self.uc)
         self.instructions = 0
+        self.pkrs = 0
+        """IA32_PKRS, which the engine has no room for (the ``python`` engine obeys it; flush after a change)."""
         self.tsc: Callable[[], int] | None = None
         self._error: BaseException | None = None
         self._trap: Trap | None = None
@@ -348,7 +350,14 @@ class Cpu:
         """The paging state in force."""
         self.window.save()
         q = self.window.q
-        return PagingState(q[window.Q_CR3], q[window.Q_CR0], q[window.Q_CR4], q[window.Q_EFER])
+        return PagingState(
+            q[window.Q_CR3],
+            q[window.Q_CR0],
+            q[window.Q_CR4],
+            q[window.Q_EFER],
+            pkru=q[window.Q_PKRU] & 0xFFFF_FFFF,
+            pkrs=self.pkrs,
+        )
 
     def set_paging(self, state: PagingState) -> None:
         """Load EFER, CR4, CR3 and CR0, in the order that turns paging on, and drop cached translations."""

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 PROBE: Final = 0x1000_0000_0000_0000
 """A non-canonical window onto physical memory, through which translated code is forgotten by frame."""
-_ROOT_MASK: Final = (1 << 52) - 1 - PAGE_MASK
+_MOST_WALKERS: Final = 1024
+"""Walks kept by an engine; a guest can make as many as PKRU has values."""
 _FIRST_TLB_SIZE: Final = 256
 _LARGEST_TLB_SIZE: Final = 1 << 20
 
@@ -115,16 +116,16 @@ class PythonEngine(_Engine):
 
     def __init__(self, cpu: Cpu) -> None:
         super().__init__(cpu)
-        self.walkers: dict[tuple[int, int, int], PageWalker] = {}
+        self.walkers: dict[tuple[int, ...], PageWalker] = {}
         self.refused: tuple[int, int, int] | None = None
 
-    def walker(self, cr0: int, cr4: int, efer: int) -> PageWalker:
-        """The walk for these control registers, made on first use."""
-        key = (cr0, cr4, efer)
-        found = self.walkers.get(key)
-        if found is None:
-            found = page_walker(self.cpu.ram.qwords, PagingState(0, *key))
-            self.walkers[key] = found
+    def walker(self, key: tuple[int, int, int, int, int]) -> PageWalker:
+        """The walk for (CR0, CR4, EFER, PKRU, IA32_PKRS), made on first use and kept."""
+        cr0, cr4, efer, pkru, pkrs = key
+        if len(self.walkers) >= _MOST_WALKERS:
+            self.walkers.clear()
+        found = page_walker(self.cpu.ram.qwords, PagingState(0, cr0, cr4, efer, pkru=pkru, pkrs=pkrs))
+        self.walkers[key] = found
         return found
 
     def install(self) -> None:
@@ -145,16 +146,18 @@ class PythonEngine(_Engine):
         q = state.q
         user = state.d[window.D_HFLAGS] & 3 == 3
         ac = not user and q[window.Q_RFLAGS] & RFLAGS_AC != 0
-        walk = self.walkers.get((q[53], q[57], q[74])) or self.walker(q[53], q[57], q[74])
-        root = q[window.Q_CR3] & _ROOT_MASK
+        if self._probing:
+            self._answer(result, page - PROBE, 5)
+            return True
+        key = (q[53], q[57], q[74], q[663] & 0xFFFF_FFFF, cpu.pkrs)
+        walk = self.walkers.get(key) or self.walker(key)
+        root = q[window.Q_CR3]
         updates: list[tuple[int, int]] = []
         found = walk(root, page, access, user, ac, updates, None)
         while found < 0:
             if updates:
                 self._commit(updates)
-            if self._probing:
-                found = (page - PROBE) | 5
-            elif found != NON_CANONICAL and cpu.handler.page_fault(page, -1 - found):
+            if found != NON_CANONICAL and cpu.handler.page_fault(page, -1 - found):
                 found = walk(root, page, access, user, ac, updates, None)
             else:
                 if self.refused is None:
