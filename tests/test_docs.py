@@ -87,7 +87,9 @@ def test_a_console_block_is_true(where, block, environment):
     )
     outputs = done.stdout.split(f"{marker}\n")
     for (command, expected), output in zip(steps(block), outputs, strict=False):
-        assert matches(expected, output.splitlines()), f"{where}: $ {command}\n{output}\n-- shown:\n{chr(10).join(expected)}"
+        assert matches(expected, output.splitlines()), (
+            f"{where}: $ {command}\n{output}\n-- shown:\n{chr(10).join(expected)}"
+        )
     assert len(outputs) == len(steps(block)) + 1
 
 
@@ -96,7 +98,9 @@ def test_the_python_of_a_page_runs(page, environment):
     code = "\n".join(found[2] for found in BLOCK.finditer(page.read_text()) if found[1] == "python")
     if not code:
         pytest.skip("no Python on this page")
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
 
 

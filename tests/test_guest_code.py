@@ -22,4 +22,6 @@ def test_guest_code_is_position_independent_or_absolute_on_purpose(name):
     for instruction in engine.disasm(load(name), 0):
         for operand in instruction.operands:
             if operand.type == x86.X86_OP_MEM and operand.mem.base == x86.X86_REG_RIP:
-                pytest.fail(f"{name}: {instruction.mnemonic} {instruction.op_str} (Keystone's silent RIP-relative form)")
+                pytest.fail(
+                    f"{name}: {instruction.mnemonic} {instruction.op_str} (Keystone's silent RIP-relative form)"
+                )

@@ -93,9 +93,7 @@ class Attachment:
         self.page_table.unmap_range(linear, linear + size, release)
         self.cpu.flush_tlb()
 
-    def translate(
-        self, linear: int, access: Access = Access.READ, *, user: bool = True
-    ) -> Translation | PageFault:
+    def translate(self, linear: int, access: Access = Access.READ, *, user: bool = True) -> Translation | PageFault:
         """What the walk says of one access, by the paging state in force; nothing changes."""
         return walk(self.ram, self.cpu.paging, linear, access, user=user)
 

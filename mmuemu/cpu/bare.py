@@ -112,7 +112,9 @@ class BareMetal:
         if state.q[window.Q_EFER] & EFER_SCE:
             enter_kernel(self.cpu)
         else:
-            self.cpu.raise_trap(Trap(Vector.UD, 0, state.q[window.Q_RIP], 0, state.d[window.D_HFLAGS] & 3), state.snapshot())
+            self.cpu.raise_trap(
+                Trap(Vector.UD, 0, state.q[window.Q_RIP], 0, state.d[window.D_HFLAGS] & 3), state.snapshot()
+            )
 
     def port_in(self, port: int, size: int) -> int:
         return self.ports.read(port, size)

@@ -79,6 +79,8 @@ class Cpu:
         self.internals = Internals(self.handle)
         self.hooks = library.Hooks(self.uc)
         self.instructions = 0
+        self.pkrs = 0
+        """IA32_PKRS, which the engine has no room for (the ``python`` engine obeys it; flush after a change)."""
         self.tsc: Callable[[], int] | None = None
         self.privileged: Privileged | None = None
         """Set to have privileged instructions checked (a kernel of the guest's own runs in ring 0)."""
@@ -377,7 +379,14 @@ class Cpu:
         """The paging state in force."""
         self.window.save()
         q = self.window.q
-        return PagingState(q[window.Q_CR3], q[window.Q_CR0], q[window.Q_CR4], q[window.Q_EFER])
+        return PagingState(
+            q[window.Q_CR3],
+            q[window.Q_CR0],
+            q[window.Q_CR4],
+            q[window.Q_EFER],
+            pkru=q[window.Q_PKRU] & 0xFFFF_FFFF,
+            pkrs=self.pkrs,
+        )
 
     def set_paging(self, state: PagingState) -> None:
         """Load EFER, CR4, CR3 and CR0, in the order that turns paging on, and drop cached translations."""
@@ -447,8 +456,13 @@ def put_ring(state: StateWindow, ring: int, code: int, stack: int) -> None:
         d[segment.limit] = 0xFFFF_FFFF
         d[segment.flags] = flags
     d[window.D_HFLAGS] = (
-        d[window.D_HFLAGS] & ~window.HFLAG_CPL
-    ) | ring | window.HFLAG_CS32 | window.HFLAG_SS32 | window.HFLAG_CS64 | window.HFLAG_LMA
+        (d[window.D_HFLAGS] & ~window.HFLAG_CPL)
+        | ring
+        | window.HFLAG_CS32
+        | window.HFLAG_SS32
+        | window.HFLAG_CS64
+        | window.HFLAG_LMA
+    )
 
 
 def enter_kernel(cpu: Cpu) -> None:

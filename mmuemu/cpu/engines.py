@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from unicorn import unicorn_const
 
-from mmuemu.cpu import library, window
+from mmuemu.cpu import library
 from mmuemu.cpu.traps import Trap
+from mmuemu.cpu.window import D_HFLAGS, Q_CR0, Q_CR2, Q_CR3, Q_CR4, Q_EFER, Q_PKRU, Q_RFLAGS, Q_RIP
 from mmuemu.mmu.state import Access, PagingState
 from mmuemu.mmu.walk import EXECUTABLE, NON_CANONICAL, WRITABLE, PageWalker, page_walker
 from mmuemu.x86.exceptions import Vector
@@ -26,9 +27,13 @@ if TYPE_CHECKING:
 
 PROBE: Final = 0x1000_0000_0000_0000
 """A non-canonical window onto physical memory, through which translated code is forgotten by frame."""
-_ROOT_MASK: Final = (1 << 52) - 1 - PAGE_MASK
+_MOST_WALKERS: Final = 1024
+"""Walks kept by an engine; a guest can make as many as PKRU has values."""
 _FIRST_TLB_SIZE: Final = 256
 _LARGEST_TLB_SIZE: Final = 1 << 20
+_MOST_RESULTS: Final = 64
+MEM_READ: Final = unicorn_const.UC_MEM_READ
+FETCH: Final = int(Access.FETCH)
 _SEVERAL: Final = -1
 """In place of the one linear address a frame is executed or stored to through."""
 
@@ -69,7 +74,11 @@ class _Engine:
         self.flushes = 0
         self.growths = 0
         self._tlb_size = _FIRST_TLB_SIZE
-        self._fills_at_flush = 0
+        self._grow_at = _FIRST_TLB_SIZE
+        state = cpu.window
+        self._q, self._d = state.q, state.d
+        self._save = library.context_save
+        self._handle, self._context = cpu.handle, state.context
         self._results: dict[int, ctypes.Array[ctypes.c_uint64]] = {}
         self._probing = False
         self._flush_code = ctypes.c_int(library.CTL_TLB_FLUSH - (1 << 32 if library.CTL_TLB_FLUSH >> 31 else 0))
@@ -77,7 +86,7 @@ class _Engine:
     def flush(self) -> None:
         """Drop every cached translation (about 1 us, and the misses that follow)."""
         self.flushes += 1
-        self._fills_at_flush = self.fills
+        self._grow_at = self.fills + self._tlb_size
         library.ctl(self.cpu.handle, self._flush_code)
 
     def _grow(self) -> None:
@@ -87,11 +96,16 @@ class _Engine:
             self.growths += 1
             self.flush()
 
+    def _result(self, result: int) -> ctypes.Array[ctypes.c_uint64]:
+        """The ``uc_tlb_entry`` at host address ``result``, a place on the stack that hardly ever changes."""
+        if len(self._results) > _MOST_RESULTS:
+            self._results.clear()
+        entry = self._results[result] = (ctypes.c_uint64 * 2).from_address(result)
+        return entry
+
     def _answer(self, result: int, page: int, permissions: int) -> None:
         """Write a ``uc_tlb_entry`` at host address ``result``."""
-        entry = self._results.get(result)
-        if entry is None:
-            entry = self._results[result] = (ctypes.c_uint64 * 2).from_address(result)
+        entry = self._results.get(result) or self._result(result)
         entry[0] = page
         entry[1] = permissions
 
@@ -120,16 +134,16 @@ class PythonEngine(_Engine):
         super().__init__(cpu)
         self._executed: dict[int, int] = {}
         self._stored: dict[int, int] = {}
-        self.walkers: dict[tuple[int, int, int], PageWalker] = {}
+        self.walkers: dict[tuple[int, ...], PageWalker] = {}
         self.refused: tuple[int, int, int] | None = None
 
-    def walker(self, cr0: int, cr4: int, efer: int) -> PageWalker:
-        """The walk for these control registers, made on first use."""
-        key = (cr0, cr4, efer)
-        found = self.walkers.get(key)
-        if found is None:
-            found = page_walker(self.cpu.ram.qwords, PagingState(0, *key))
-            self.walkers[key] = found
+    def walker(self, key: tuple[int, int, int, int, int]) -> PageWalker:
+        """The walk for (CR0, CR4, EFER, PKRU, IA32_PKRS), made on first use and kept."""
+        cr0, cr4, efer, pkru, pkrs = key
+        if len(self.walkers) >= _MOST_WALKERS:
+            self.walkers.clear()
+        found = page_walker(self.cpu.ram.qwords, PagingState(0, cr0, cr4, efer, pkru=pkru, pkrs=pkrs))
+        self.walkers[key] = found
         return found
 
     def install(self) -> None:
@@ -137,46 +151,65 @@ class PythonEngine(_Engine):
         self.cpu.hooks.add(unicorn_const.UC_HOOK_TLB_FILL, library.FILL, self._fill)
 
     def _fill(self, _uc: int, page: int, kind: int, result: int) -> bool:
+        """Serve one miss. Every name here is on the hottest path there is."""
         try:
-            return self._translate(page, kind - unicorn_const.UC_MEM_READ, result)
+            if self._probing:
+                self._answer(result, page - PROBE, 5)
+                return True
+            cpu = self.cpu
+            access = kind - MEM_READ
+            self._save(self._handle, self._context)
+            q, d = self._q, self._d
+            user = d[D_HFLAGS] & 3 == 3
+            ac = not user and q[Q_RFLAGS] & RFLAGS_AC != 0
+            key = (q[Q_CR0], q[Q_CR4], q[Q_EFER], q[Q_PKRU] & 0xFFFF_FFFF, cpu.pkrs)
+            walk = self.walkers.get(key) or self.walker(key)
+            updates: list[tuple[int, int]] = []
+            found = walk(q[Q_CR3], page, access, user, ac, updates, None)
+            if found < 0:
+                found = self._missing(found, walk, q[Q_CR3], page, access, user, ac, updates)
+                if found < 0:
+                    return False
+            if updates:
+                self._commit(updates)
+            if access == FETCH or found & WRITABLE:
+                found = self._exclusive(page, found, access)
+            entry = self._results.get(result) or self._result(result)
+            entry[0] = found & ~PAGE_MASK
+            entry[1] = found & 7
+            self.fills = fills = self.fills + 1
+            if fills > self._grow_at:
+                self._grow()
+            return True
         except BaseException as error:
             self.cpu.fail(error)
             return False
 
-    def _translate(self, page: int, access: int, result: int) -> bool:
-        cpu = self.cpu
-        state = cpu.window
-        state.save()
-        q = state.q
-        user = state.d[window.D_HFLAGS] & 3 == 3
-        ac = not user and q[window.Q_RFLAGS] & RFLAGS_AC != 0
-        walk = self.walkers.get((q[53], q[57], q[74])) or self.walker(q[53], q[57], q[74])
-        root = q[window.Q_CR3] & _ROOT_MASK
-        updates: list[tuple[int, int]] = []
-        found = walk(root, page, access, user, ac, updates, None)
+    def _missing(
+        self,
+        found: int,
+        walk: PageWalker,
+        root: int,
+        page: int,
+        access: int,
+        user: bool,
+        ac: bool,
+        updates: list[tuple[int, int]],
+    ) -> int:
+        """The handler is asked to map the page; the walk's result then, or -1 when the access stays refused."""
+        handler = self.cpu.handler
         while found < 0:
             if updates:
                 self._commit(updates)
-            if self._probing:
-                found = (page - PROBE) | 5
-                break
-            entry = 0 if found == NON_CANONICAL else cpu.handler.page_fault(page, -1 - found)
+            entry = 0 if found == NON_CANONICAL else handler.page_fault(page, -1 - found)
             if entry == 0:
                 if self.refused is None:
                     self.refused = (page, found, access)
-                return False
+                return -1
             found = _permitted(entry, access) if entry > 1 and user else -1
             if found < 0:
                 found = walk(root, page, access, user, ac, updates, None)
-        if updates:
-            self._commit(updates)
-        if access == Access.FETCH or found & WRITABLE:
-            found = self._exclusive(page, found, access)
-        self._answer(result, found & ~PAGE_MASK, found & 7)
-        self.fills += 1
-        if self.fills - self._fills_at_flush > self._tlb_size:
-            self._grow()
-        return True
+        return found
 
     def _exclusive(self, page: int, found: int, access: int) -> int:
         """Keep stores through one linear address from changing code that runs at another.
@@ -221,15 +254,15 @@ class PythonEngine(_Engine):
         cpu = self.cpu
         state = cpu.window
         state.save()
-        cpl = state.d[window.D_HFLAGS] & 3
-        rip = state.q[window.Q_RIP]
+        cpl = state.d[D_HFLAGS] & 3
+        rip = state.q[Q_RIP]
         if access == Access.FETCH and not rip & ~PAGE_MASK <= page <= rip + 15:
             return None  # the engine looked at the `until` of an emu_start that was not ours
         if found == NON_CANONICAL:
             return Trap(Vector.GP, 0, rip, 0, cpl)
         exact = cpu.internals.fault_address(page)
         address = page if exact is None else exact
-        state.q[window.Q_CR2] = address
+        state.q[Q_CR2] = address
         state.restore()
         return Trap(Vector.PF, -1 - found, rip, address, cpl)
 
@@ -259,7 +292,7 @@ class NativeEngine(_Engine):
 
     def count_fault(self) -> None:
         self.fills += 1
-        if self.fills - self._fills_at_flush > self._tlb_size:
+        if self.fills > self._grow_at:
             self._grow()
 
     def take_fault(self) -> Trap | None:

@@ -8,7 +8,6 @@ from typing import Final, Protocol
 from mmuemu.x86.exceptions import Vector, vector_name
 from mmuemu.x86.paging import FaultBits
 
-
 _TRAPS: Final = frozenset({Vector.DB, Vector.BP, Vector.OF})
 """Exceptions reported after the instruction (SDM volume 3, table 6-1)."""
 _LONGEST_INSTRUCTION: Final = 15

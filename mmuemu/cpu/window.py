@@ -61,7 +61,25 @@ NO_EXCEPTION: Final = 0xFFFF_FFFF
 REGISTERS: Final[dict[str, int]] = {
     name: index
     for index, name in enumerate(
-        ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rip"]
+        [
+            "rax",
+            "rcx",
+            "rdx",
+            "rbx",
+            "rsp",
+            "rbp",
+            "rsi",
+            "rdi",
+            "r8",
+            "r9",
+            "r10",
+            "r11",
+            "r12",
+            "r13",
+            "r14",
+            "r15",
+            "rip",
+        ]
     )
 }
 
@@ -93,23 +111,23 @@ class StateWindow:
 
     def __init__(self, uc: Uc) -> None:
         self._uc = library.handle(uc)
-        self._context = ctypes.c_void_p()
-        library.check(uclib.uc_context_alloc(self._uc, ctypes.byref(self._context)))
+        self.context = ctypes.c_void_p()
+        library.check(uclib.uc_context_alloc(self._uc, ctypes.byref(self.context)))
         size = uclib.uc_context_size(self._uc)
-        if size < _HEADER + _STATE_BYTES or not self._context.value:
+        if size < _HEADER + _STATE_BYTES or not self.context.value:
             raise MmuemuError(f"this Unicorn's CPU state is {size} bytes; mmuemu knows that of Unicorn 2.1.4")
-        self.raw = memoryview((ctypes.c_char * size).from_address(self._context.value)).cast("B")
+        self.raw = memoryview((ctypes.c_char * size).from_address(self.context.value)).cast("B")
         state = self.raw[_HEADER : _HEADER + _STATE_BYTES]
         self.q = state.cast("Q")
         self.d = state.cast("I")
 
     def save(self) -> None:
         """Copy the engine's state into the window."""
-        library.context_save(self._uc, self._context)
+        library.context_save(self._uc, self.context)
 
     def restore(self) -> None:
         """Make the window the engine's state; inside a hook this takes effect at once."""
-        library.context_restore(self._uc, self._context)
+        library.context_restore(self._uc, self.context)
 
     def set_rflags(self, value: int) -> None:
         """Put a whole RFLAGS value into the window (the engine keeps its arithmetic part and DF elsewhere)."""
@@ -128,11 +146,11 @@ class StateWindow:
 
     def close(self) -> None:
         """Give the context back; the views must not be used afterwards."""
-        if self._context.value:
+        if self.context.value:
             self.q.release()
             self.d.release()
-            uclib.uc_context_free(self._context)
-            self._context = ctypes.c_void_p()
+            uclib.uc_context_free(self.context)
+            self.context = ctypes.c_void_p()
 
 
 _checked = False
@@ -148,8 +166,7 @@ def check_layout() -> None:
     if wrong:
         version = ".".join(str(part) for part in _version())
         raise MmuemuError(
-            f"Unicorn {version} keeps {', '.join(wrong)} elsewhere than Unicorn 2.1.4 does: "
-            "install unicorn>=2.1.4,<2.2"
+            f"Unicorn {version} keeps {', '.join(wrong)} elsewhere than Unicorn 2.1.4 does: install unicorn>=2.1.4,<2.2"
         )
     _checked = True
 
@@ -174,7 +191,11 @@ def _misplaced(uc: Uc) -> list[str]:
         "CR3": (x86.UC_X86_REG_CR3, Q_CR3),
         "DR0": (x86.UC_X86_REG_DR0, Q_DR0),
     }
-    msrs = {"STAR": (0xC0000081, Q_STAR), "LSTAR": (0xC0000082, Q_LSTAR), "KERNEL_GS_BASE": (0xC0000102, Q_KERNEL_GS_BASE)}
+    msrs = {
+        "STAR": (0xC0000081, Q_STAR),
+        "LSTAR": (0xC0000082, Q_LSTAR),
+        "KERNEL_GS_BASE": (0xC0000102, Q_KERNEL_GS_BASE),
+    }
     for number, (register, index) in enumerate(words.values()):
         uc.reg_write(register, sentinel + (index << 4) + number)
     for number, (msr, index) in enumerate(msrs.values()):

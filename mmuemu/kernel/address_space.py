@@ -368,9 +368,7 @@ class AddressSpace(AreaSpace):
         """Pass the stores made through a shared area on to its file."""
         mapping = vma.mapping
         assert mapping is not None
-        found = [
-            (la, entry) for la, entry, _ in self.page_table.iterate(start, end, absent=True) if entry & D
-        ]
+        found = [(la, entry) for la, entry, _ in self.page_table.iterate(start, end, absent=True) if entry & D]
         for la, _ in found:
             mapping.dirty.add(vma.page_index(la))
             self.frames.ram.qwords[self.page_table.entry_address(la) >> 3] &= ~D
@@ -425,9 +423,7 @@ class AddressSpace(AreaSpace):
                 return entry, entry & ~D
             return entry & ~RW, entry & ~RW
 
-        table = self.page_table.clone(
-            leaf, lambda entry, _la, _size: self.frames.release(entry & ADDRESS_MASK)
-        )
+        table = self.page_table.clone(leaf, lambda entry, _la, _size: self.frames.release(entry & ADDRESS_MASK))
         self.on_flush(0, self.task_size)
         child = AddressSpace(self.frames, page_table=table)
         for name in _INHERITED:

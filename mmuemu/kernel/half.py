@@ -87,7 +87,9 @@ class KernelMemory:
         """All of physical memory, writable and never executable, by the largest pages that fit."""
         physical, size = 0, self.frames.ram.size
         while physical < size:
-            step = next(page for page in (SIZE_1G, SIZE_2M, PAGE_SIZE) if not physical % page and physical + page <= size)
+            step = next(
+                page for page in (SIZE_1G, SIZE_2M, PAGE_SIZE) if not physical % page and physical + page <= size
+            )
             self.half.table.map(self.layout.direct_map + physical, physical, P | RW | NX | G, step)
             physical += step
 

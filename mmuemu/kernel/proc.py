@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mmuemu.kernel.kernel import Kernel
     from mmuemu.kernel.task import Task
 
+
 class TaskFacts(ProcessFacts):
     """The facts of one task, worked out when they are read: most files under /proc need few of them."""
 

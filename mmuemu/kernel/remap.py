@@ -98,9 +98,7 @@ def _grow(mm: AddressSpace, vma: Vma, addr: int, old_length: int, new_length: in
     return _move(mm, vma, addr, old_length, new_length, mm.unmapped_area(0, new_length), keep=False)
 
 
-def _move(
-    mm: AddressSpace, vma: Vma, addr: int, old_length: int, new_length: int, new_addr: int, *, keep: bool
-) -> int:
+def _move(mm: AddressSpace, vma: Vma, addr: int, old_length: int, new_length: int, new_addr: int, *, keep: bool) -> int:
     """Move area and pages (``move_vma``); with ``keep`` the old area stays, empty."""
     if len(mm.vmas) >= mm.max_map_count - 3:
         raise SyscallError(Errno.ENOMEM)

@@ -262,9 +262,7 @@ class VmaList:
         right = self._vmas[index + 1] if index + 1 < len(self._vmas) and not left_only else None
         if left is not None and not mergeable(left, vma):
             left = None
-        if right is not None and (
-            not mergeable(vma, right) or (left is not None and not _same_owner(left, right))
-        ):
+        if right is not None and (not mergeable(vma, right) or (left is not None and not _same_owner(left, right))):
             right = None
         if right is not None:
             self._absorb(vma, right, index + 1)

@@ -203,17 +203,15 @@ class _Reader:
         self._magic(bytes(data[:64]))
         if len(data) < EHDR_SIZE:
             self.bad(f"is cut off: {len(data)} bytes, and an ELF header takes {EHDR_SIZE}")
-        ident, kind, machine, _, entry, phoff, shoff, _, _, phentsize, phnum, shentsize, shnum, _ = (
-            _HEADER.unpack_from(data)
+        ident, kind, machine, _, entry, phoff, shoff, _, _, phentsize, phnum, shentsize, shnum, _ = _HEADER.unpack_from(
+            data
         )
         if ident[5] == 2:
             self.bad("is a big-endian ELF file, not a little-endian x86-64 one")
         if machine != _EM_X86_64:
             self.bad(f"is for {_MACHINES.get(machine, f'machine {machine}')}, not x86-64")
         if ident[4] != 2:
-            self.bad(
-                "is a 32-bit (x32) ELF file" if ident[4] == 1 else f"has ELF class {ident[4]}, not 64-bit"
-            )
+            self.bad("is a 32-bit (x32) ELF file" if ident[4] == 1 else f"has ELF class {ident[4]}, not 64-bit")
         if ident[5] != 1:
             self.bad(f"has ELF data encoding {ident[5]}, not little-endian")
         if kind not in (ElfType.EXEC, ElfType.DYN):
@@ -292,9 +290,7 @@ class _Reader:
         if ph is None:
             return None
         if not 2 <= ph.filesz <= _PATH_MAX:
-            self.bad(
-                f"has an interpreter path (PT_INTERP) of {ph.filesz} bytes; 2 to {_PATH_MAX} are possible"
-            )
+            self.bad(f"has an interpreter path (PT_INTERP) of {ph.filesz} bytes; 2 to {_PATH_MAX} are possible")
         self.in_file("PT_INTERP", ph)
         path = bytes(self.data[ph.offset : ph.offset + ph.filesz])
         if path[-1]:

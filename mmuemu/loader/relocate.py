@@ -169,9 +169,7 @@ class _Relocator:
                 where += _RELR_BITS * 8
 
     def rela(self, table: Table) -> None:
-        for offset, info, addend in _RELA.iter_unpack(
-            self.image.data[table.offset : table.offset + table.size]
-        ):
+        for offset, info, addend in _RELA.iter_unpack(self.image.data[table.offset : table.offset + table.size]):
             kind, index = info & 0xFFFF_FFFF, info >> 32
             if kind == R_RELATIVE:
                 where = self.target(offset, "R_X86_64_RELATIVE")

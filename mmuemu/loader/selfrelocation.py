@@ -18,9 +18,7 @@ from mmuemu.loader.tables import RelocationTables, relocation_tables
 if TYPE_CHECKING:
     from mmuemu.loader.elf import ElfImage
 
-_MARKERS: Final = re.compile(
-    rb"\0(_dl_relocate_static_pie|__rela_iplt_start|apply_irel|_dlstart_c|_dl_start)(?=\0)"
-)
+_MARKERS: Final = re.compile(rb"\0(_dl_relocate_static_pie|__rela_iplt_start|apply_irel|_dlstart_c|_dl_start)(?=\0)")
 """Names in the symbol table of start-up code: glibc's csu/static-reloc.c, csu/libc-start.c and
 elf/dl-reloc-static-pie.c, elf/rtld.c; musl's ldso/dlstart.c; the linker's __rela_iplt_start."""
 

@@ -143,9 +143,7 @@ def _check(argv: Sequence[bytes], envp: Sequence[bytes], execfn: bytes, stack_li
     limit = max(min(_STACK_LIMIT_DEFAULT // 4 * 3, stack_limit // 4), _ARG_MAX)
     pointers = (max(len(argv), 1) + len(envp)) * 8
     if total > limit - pointers:
-        raise ArgumentsTooLong(
-            f"arguments and environment take {total + pointers} bytes; the stack allows {limit}"
-        )
+        raise ArgumentsTooLong(f"arguments and environment take {total + pointers} bytes; the stack allows {limit}")
 
 
 class _Downward:

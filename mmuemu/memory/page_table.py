@@ -141,12 +141,7 @@ class PageTable:
         mapped there already; OutOfFrames.
         """
         level = _LEVEL.get(size, 0)
-        if (
-            not level
-            or (la | pa) & (size - 1)
-            or pa & ~ADDRESS_MASK
-            or flags & (ADDRESS_MASK ^ x86.PAT_LARGE)
-        ):
+        if not level or (la | pa) & (size - 1) or pa & ~ADDRESS_MASK or flags & (ADDRESS_MASK ^ x86.PAT_LARGE):
             raise ValueError(f"cannot map {la:#x} to {pa:#x} as a page of {size:#x} bytes, flags {flags:#x}")
         if not flags & P or (level == 1 and flags & x86.PAT_LARGE):
             raise ValueError(f"no flags of a present page of {size:#x} bytes: {flags:#x}")
@@ -378,9 +373,7 @@ class PageTable:
             changed |= self._protect(self.root, self.levels, 0, (low, high), set, clear)
         return changed
 
-    def _protect(
-        self, table: int, depth: int, base: int, span: tuple[int, int], set: int, clear: int
-    ) -> bool:
+    def _protect(self, table: int, depth: int, base: int, span: tuple[int, int], set: int, clear: int) -> bool:
         changed = False
         size = 1 << _SHIFT[depth]
         for slot, entry, la in self._entries(table, depth, base, *span):
@@ -400,9 +393,7 @@ class PageTable:
                 changed |= self._protect(entry & ADDRESS_MASK, depth - 1, la, span, set, clear)
         return changed
 
-    def iterate(
-        self, start: int = 0, end: int = 1 << 64, *, absent: bool = False
-    ) -> Iterator[tuple[int, int, int]]:
+    def iterate(self, start: int = 0, end: int = 1 << 64, *, absent: bool = False) -> Iterator[tuple[int, int, int]]:
         """(linear address, entry, page size) of the present pages that touch ``[start, end)``, in address
         order.
 
@@ -428,9 +419,7 @@ class PageTable:
 
     # Whole address spaces
 
-    def clone(
-        self, leaf: Leaf | None = None, undo: Release = _nothing, *, share_upper: bool = True
-    ) -> PageTable:
+    def clone(self, leaf: Leaf | None = None, undo: Release = _nothing, *, share_upper: bool = True) -> PageTable:
         """New tables with the same user half, and the same shared upper half unless ``share_upper`` is false.
 
         ``leaf`` is asked for every non-zero leaf entry and may take references and write-protect: it returns
@@ -446,9 +435,7 @@ class PageTable:
             raise
         return twin
 
-    def _copy(
-        self, twin: PageTable, source: int, target: int, depth: int, base: int, leaf: Leaf | None
-    ) -> None:
+    def _copy(self, twin: PageTable, source: int, target: int, depth: int, base: int, leaf: Leaf | None) -> None:
         q = self._q
         half = 1 << (self._bits - 1)
         size = 1 << _SHIFT[depth]

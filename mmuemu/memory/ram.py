@@ -81,9 +81,7 @@ class GuestRam:
 
     def _check(self, pa: int, size: int) -> None:
         if pa < 0 or size < 0 or pa + size > self.size:
-            raise ValueError(
-                f"physical {pa:#x}+{size:#x} is outside the {self.size:#x} bytes of guest memory"
-            )
+            raise ValueError(f"physical {pa:#x}+{size:#x} is outside the {self.size:#x} bytes of guest memory")
 
     def read(self, pa: int, size: int) -> bytes:
         """The ``size`` bytes at physical ``pa``. Raises ValueError outside of memory."""

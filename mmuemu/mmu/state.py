@@ -7,14 +7,19 @@ from enum import IntEnum
 from typing import Final
 
 from mmuemu.errors import UsageError
-from mmuemu.mmu.modes import FOUR_LEVEL, PagingMode
+from mmuemu.mmu.modes import FIVE_LEVEL, FOUR_LEVEL, NO_PAGING, PAE, THIRTY_TWO_BIT, PagingMode
 from mmuemu.x86.exceptions import Vector
+from mmuemu.x86.paging import pat_index
 from mmuemu.x86.registers import (
     CR0_PE,
     CR0_PG,
     CR0_WP,
     CR4_LA57,
+    CR4_LASS,
     CR4_PAE,
+    CR4_PKE,
+    CR4_PKS,
+    CR4_PSE,
     CR4_SMAP,
     CR4_SMEP,
     EFER_LMA,
@@ -39,7 +44,8 @@ class PagingState:
     """The registers that decide how a linear address is translated (SDM volume 3, section 4.1).
 
     ``cr3`` locates the root; everything else chooses the mode and the rules. ``maxphyaddr`` is the width of
-    physical addresses (bits above it are reserved in entries); ``page_1g`` is CPUID.80000001H:EDX[26].
+    physical addresses (bits above it are reserved in entries), 32 to 52; ``page_1g`` is CPUID.80000001H:EDX[26],
+    ``pse36`` CPUID.01H:EDX[17]. ``pkru`` and ``pkrs`` (IA32_PKRS) hold the rights of the protection keys.
     """
 
     cr3: int
@@ -48,15 +54,25 @@ class PagingState:
     efer: int = EFER_LME | EFER_LMA | EFER_NXE
     maxphyaddr: int = DEFAULT_MAXPHYADDR
     page_1g: bool = True
+    pkru: int = 0
+    pkrs: int = 0
+    pse36: bool = True
 
     @property
     def mode(self) -> PagingMode:
-        """The paging mode in force; raises :class:`UsageError` for one that this version does not walk."""
+        """The paging mode in force (SDM volume 3, section 4.1.1).
+
+        Raises UsageError for registers that no processor can hold: paging without protection, long mode without PAE.
+        """
         if not self.cr0 & CR0_PG:
-            raise UsageError("paging is off (CR0.PG = 0): there is nothing to walk")
-        if not (self.efer & EFER_LMA and self.cr4 & CR4_PAE) or self.cr4 & CR4_LA57:
-            raise UsageError("only 4-level paging (CR4.PAE = 1, EFER.LMA = 1, CR4.LA57 = 0) can be walked")
-        return FOUR_LEVEL
+            return NO_PAGING
+        if not self.cr0 & CR0_PE:
+            raise UsageError("CR0.PG = 1 with CR0.PE = 0: paging needs protected mode")
+        if self.efer & EFER_LMA:
+            if not self.cr4 & CR4_PAE:
+                raise UsageError("EFER.LMA = 1 with CR4.PAE = 0: long mode needs PAE")
+            return FIVE_LEVEL if self.cr4 & CR4_LA57 else FOUR_LEVEL
+        return PAE if self.cr4 & CR4_PAE else THIRTY_TWO_BIT
 
     @property
     def write_protect(self) -> bool:
@@ -64,7 +80,8 @@ class PagingState:
 
     @property
     def no_execute(self) -> bool:
-        return bool(self.efer & EFER_NXE)
+        """Whether XD counts: EFER.NXE, in a mode whose entries have the bit."""
+        return bool(self.efer & EFER_NXE) and self.mode.entry_bytes == 8
 
     @property
     def smep(self) -> bool:
@@ -75,9 +92,29 @@ class PagingState:
         return bool(self.cr4 & CR4_SMAP)
 
     @property
+    def page_size_extensions(self) -> bool:
+        """Whether 32-bit paging has 4 MiB pages."""
+        return bool(self.cr4 & CR4_PSE)
+
+    @property
+    def user_keys(self) -> bool:
+        """Whether PKRU restricts accesses to user pages."""
+        return bool(self.cr4 & CR4_PKE) and self.mode.has_keys
+
+    @property
+    def supervisor_keys(self) -> bool:
+        """Whether IA32_PKRS restricts accesses to supervisor pages."""
+        return bool(self.cr4 & CR4_PKS) and self.mode.has_keys
+
+    @property
+    def address_space_separation(self) -> bool:
+        """Whether LASS checks bit 63 of linear addresses (64-bit modes only)."""
+        return bool(self.cr4 & CR4_LASS) and self.mode.canonical
+
+    @property
     def root(self) -> int:
-        """Physical address of the root table: CR3 without its flag bits (SDM volume 3, table 4-12)."""
-        return self.cr3 & ((1 << self.maxphyaddr) - 1) & ~0xFFF
+        """Physical address of the root table: CR3 without its other bits (SDM volume 3, tables 4-3, 4-7, 4-12)."""
+        return self.cr3 & ((1 << self.maxphyaddr) - 1) & self.mode.root_mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +145,18 @@ class Translation:
     steps: tuple[Step, ...]
     updates: tuple[tuple[int, int], ...]
 
+    @property
+    def pat_index(self) -> int:
+        """Which field of IA32_PAT gives the page's memory type (0 without paging)."""
+        return pat_index(self.steps[-1].entry, self.size) if self.steps else 0
+
 
 @dataclass(frozen=True, slots=True)
 class PageFault:
-    """A refused access: #PF with its error code, or #GP/#SS with error code 0 for a non-canonical address.
+    """A refused access: #PF with its error code, or #GP/#SS with error code 0 before any walk.
 
-    ``updates`` are the accessed bits of the upper entries that were used before the access was refused.
+    The latter is for an address that is not canonical, or on the wrong side of LASS. ``updates`` are the accessed
+    bits of the upper entries that were used before the access was refused.
     """
 
     linear: int

@@ -32,7 +32,25 @@ _MAP: Final = (
 _MAP_TYPE: Final = {1: "MAP_SHARED", 2: "MAP_PRIVATE", 3: "MAP_SHARED_VALIDATE"}
 _OPEN: Final = tuple(
     (getattr(fcntl, name), name)
-    for name in ["O_CREAT", "O_EXCL", "O_NOCTTY", "O_TRUNC", "O_APPEND", "O_NONBLOCK", "O_SYNC", "O_DSYNC", "O_ASYNC", "O_DIRECT", "O_LARGEFILE", "O_TMPFILE", "O_DIRECTORY", "O_NOFOLLOW", "O_NOATIME", "O_CLOEXEC", "O_PATH"]
+    for name in [
+        "O_CREAT",
+        "O_EXCL",
+        "O_NOCTTY",
+        "O_TRUNC",
+        "O_APPEND",
+        "O_NONBLOCK",
+        "O_SYNC",
+        "O_DSYNC",
+        "O_ASYNC",
+        "O_DIRECT",
+        "O_LARGEFILE",
+        "O_TMPFILE",
+        "O_DIRECTORY",
+        "O_NOFOLLOW",
+        "O_NOATIME",
+        "O_CLOEXEC",
+        "O_PATH",
+    ]
 )
 _ACCESS: Final = {0: "O_RDONLY", 1: "O_WRONLY", 2: "O_RDWR"}
 _AT: Final = ((0x100, "AT_SYMLINK_NOFOLLOW"), (0x400, "AT_SYMLINK_FOLLOW"), (0x1000, "AT_EMPTY_PATH"))

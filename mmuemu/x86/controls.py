@@ -63,7 +63,7 @@ def refuses_cr0(value: int, state: State) -> bool:
     if value >> 32:
         return True
     paging, was_paging = value & CR0_PG, state.cr0 & CR0_PG
-    if paging and not value & CR0_PE or value & CR0_NW and not value & CR0_CD:
+    if (paging and not value & CR0_PE) or (value & CR0_NW and not value & CR0_CD):
         return True
     if was_paging and not paging:
         return state.code_is_64 or bool(state.cr4 & CR4_PCIDE)

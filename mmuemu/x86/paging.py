@@ -31,6 +31,7 @@ AVL9: Final = 1 << 9
 AVL10: Final = 1 << 10
 AVL11: Final = 1 << 11
 PAT_LARGE: Final = 1 << 12
+KEY_SHIFT: Final = 59
 NX: Final = 1 << 63
 
 ADDRESS_MASK: Final = 0x000F_FFFF_FFFF_F000
@@ -81,3 +82,17 @@ def is_canonical(address: int, bits: int = ADDRESS_BITS_48) -> bool:
     """Whether a 64-bit linear address is canonical: bits 63 to ``bits - 1`` all equal (SDM volume 1, 3.3.7.1)."""
     top = address >> (bits - 1)
     return top == 0 or top == (1 << (65 - bits)) - 1
+
+
+def protection_key(entry: int) -> int:
+    """The protection key in bits 62:59 of an entry that maps a page (SDM volume 3, section 4.6.2)."""
+    return entry >> KEY_SHIFT & 15
+
+
+def pat_index(entry: int, size: int) -> int:
+    """Which field of IA32_PAT gives the memory type of a page of ``size`` bytes (SDM volume 3, section 4.9.2).
+
+    The index is 4 * PAT + 2 * PCD + PWT; the PAT bit is bit 7 of an entry for 4 KiB and bit 12 of one for a large page.
+    """
+    pat = entry & (PAT_4K if size == PAGE_SIZE else PAT_LARGE)
+    return (4 if pat else 0) | (entry & (PWT | PCD)) >> 3

@@ -29,6 +29,8 @@ CR4_OSXSAVE: Final = 1 << 18
 CR4_SMEP: Final = 1 << 20
 CR4_SMAP: Final = 1 << 21
 CR4_PKE: Final = 1 << 22
+CR4_PKS: Final = 1 << 24
+CR4_LASS: Final = 1 << 27
 
 EFER_SCE: Final = 1 << 0
 EFER_LME: Final = 1 << 8
@@ -54,6 +56,7 @@ RFLAGS_ID: Final = 1 << 21
 
 RFLAGS_ARITHMETIC: Final = RFLAGS_CF | RFLAGS_PF | RFLAGS_AF | RFLAGS_ZF | RFLAGS_SF | RFLAGS_OF
 
+MSR_PKRS: Final = 0x6E1
 MSR_EFER: Final = 0xC000_0080
 MSR_STAR: Final = 0xC000_0081
 MSR_LSTAR: Final = 0xC000_0082

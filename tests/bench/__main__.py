@@ -1,6 +1,6 @@
 """Measure mmuemu against a bare Unicorn script, both engines, whole-process CPU seconds, interleaved runs.
 
-    python -m tests.bench [--rounds N] [--json FILE]
+python -m tests.bench [--rounds N] [--json FILE]
 """
 
 from __future__ import annotations

@@ -257,7 +257,15 @@ def test_rdpid_is_emulated(rig):
 
 @pytest.mark.parametrize(
     ("kind", "pcid", "linear", "outcome"),
-    [(2, 0, 0, None), (3, 0, 0, None), (0, 0, 0x1000, None), (4, 0, 0, 13), (1, 1 << 12, 0, 13), (0, 0, 1 << 60, 13), (1, 1, 0, 13)],
+    [
+        (2, 0, 0, None),
+        (3, 0, 0, None),
+        (0, 0, 0x1000, None),
+        (4, 0, 0, 13),
+        (1, 1 << 12, 0, 13),
+        (0, 0, 1 << 60, 13),
+        (1, 1, 0, 13),
+    ],
 )
 def test_invpcid(rig, kind, pcid, linear, outcome):
     rig.poke(KSTACK, pcid.to_bytes(8, "little") + linear.to_bytes(8, "little"))

@@ -118,8 +118,10 @@ def test_code_changed_through_another_address_runs_as_changed(mmu, asm, aliases)
     for number in range(1, aliases + 1):
         mmu.page_table.map(DATA + number * 4096, frame, P | RW | US | NX)
     mmu.map(0x70_0000, 4096, "rw-")
-    stores = "".join(f"mov dword ptr [rdx + {number * 4096 + 1}], ecx; call rdx; cmp eax, ecx; jne bad; inc ecx;"
-                     for number in range(1, aliases + 1))
+    stores = "".join(
+        f"mov dword ptr [rdx + {number * 4096 + 1}], ecx; call rdx; cmp eax, ecx; jne bad; inc ecx;"
+        for number in range(1, aliases + 1)
+    )
     code = asm(f"again: {stores} cmp ecx, 500; jl again; .byte 0x0f, 0x0b; bad: hlt")
     start(mmu, code, rdx=DATA, rcx=0, rsp=0x70_1000)
     assert mmu.run().vector == Vector.UD
@@ -149,7 +151,15 @@ def test_an_instruction_limit_is_exact_across_faults(mmu, asm):
     assert mmu.cpu.registers()["rax"] == 100
 
 
-FAULTS = ["ud2", "mov rax, [0x10]", "hlt", "xor ecx, ecx; div ecx", "in al, 0x60", "mov rdi, 0x10000000; jmp rdi", "int3"]
+FAULTS = [
+    "ud2",
+    "mov rax, [0x10]",
+    "hlt",
+    "xor ecx, ecx; div ecx",
+    "in al, 0x60",
+    "mov rdi, 0x10000000; jmp rdi",
+    "int3",
+]
 
 
 @pytest.mark.parametrize("source", FAULTS)

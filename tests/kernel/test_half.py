@@ -119,7 +119,7 @@ def test_a_guest_cannot_reach_the_kernel(asm_program):
 
 def test_registers_survive_a_system_call(asm_program):
     """Everything but RAX, RCX and R11 comes back as it was, flags included."""
-    names = "rbx rdx rsi rdi rbp r8 r9 r10 r12 r13 r14 r15".split()
+    names = ["rbx", "rdx", "rsi", "rdi", "rbp", "r8", "r9", "r10", "r12", "r13", "r14", "r15"]
     loads = "\n".join(f"mov {name}, {0x1111_0000 + number}" for number, name in enumerate(names))
     source = f"{loads}\nmov eax, 39\nstc\nstd\nsyscall\npushfq\npop rcx\ncld\n.byte 0x0f, 0x0b\n"
     machine, outcome = asm_program(source)

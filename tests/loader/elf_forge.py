@@ -36,9 +36,7 @@ class Forge:
     def load(self, offset: int, vaddr: int, filesz: int, memsz: int | None = None, flags: int = 4,
              align: int = 4096) -> Forge:  # fmt: skip
         memsz = filesz if memsz is None else memsz
-        return self.header(
-            PH["LOAD"], offset=offset, vaddr=vaddr, filesz=filesz, memsz=memsz, flags=flags, align=align
-        )
+        return self.header(PH["LOAD"], offset=offset, vaddr=vaddr, filesz=filesz, memsz=memsz, flags=flags, align=align)
 
     def put(self, offset: int, content: bytes) -> Forge:
         self.content.append((offset, content))
@@ -51,9 +49,7 @@ class Forge:
     def dynamic(self, entries: Sequence[tuple[int, int]], *, end: bool = True, vaddr: int = 0) -> Forge:
         table = b"".join(struct.pack("<QQ", *entry) for entry in entries) + bytes(16 if end else 0)
         self.put(self.free + 0x1800, table)
-        return self.header(
-            PH["DYNAMIC"], offset=self.free + 0x1800, vaddr=vaddr, filesz=len(table), memsz=len(table)
-        )
+        return self.header(PH["DYNAMIC"], offset=self.free + 0x1800, vaddr=vaddr, filesz=len(table), memsz=len(table))
 
     def bytes(self) -> bytes:
         out = bytearray(self.size)

@@ -22,9 +22,7 @@ Build = Callable[[str], Path]
 def readelf(path: Path, *options: str) -> str:
     if shutil.which("readelf") is None:
         pytest.skip("no readelf")
-    return subprocess.run(
-        ["readelf", "-W", *options, str(path)], capture_output=True, text=True, check=True
-    ).stdout
+    return subprocess.run(["readelf", "-W", *options, str(path)], capture_output=True, text=True, check=True).stdout
 
 
 def image_of(path: Path) -> ElfImage:
@@ -38,9 +36,7 @@ def test_program_headers_are_what_readelf_says(build: Build, name: str) -> None:
     path = build(name)
     image = image_of(path)
     text = readelf(path, "-l")
-    rows = re.findall(
-        r"^  (\S+)\s+0x(\w+) 0x(\w+) 0x\w+ 0x(\w+) 0x(\w+) (...) 0x(\w+)$", text, flags=re.MULTILINE
-    )
+    rows = re.findall(r"^  (\S+)\s+0x(\w+) 0x(\w+) 0x\w+ 0x(\w+) 0x(\w+) (...) 0x(\w+)$", text, flags=re.MULTILINE)
     loads = [
         (*(int(number, 16) for number in (vaddr, memsz, offset, filesz, align)), flags)
         for kind, offset, vaddr, filesz, memsz, flags, align in rows
@@ -51,8 +47,7 @@ def test_program_headers_are_what_readelf_says(build: Build, name: str) -> None:
         for s in image.segments
     ]
     assert [
-        (s.vaddr, s.memsz, s.offset, s.filesz, s.align, flags)
-        for s, flags in zip(image.segments, letters, strict=True)
+        (s.vaddr, s.memsz, s.offset, s.filesz, s.align, flags) for s, flags in zip(image.segments, letters, strict=True)
     ] == loads
     assert len(rows) == image.phnum
     assert f"Entry point {image.entry:#x}" in text
@@ -72,9 +67,7 @@ def test_dynamic_table_is_what_readelf_says(build: Build) -> None:
     rows = re.findall(r"^ 0x(\w+) \(\w+\)\s+(\S+)", readelf(build("library"), "-d"), flags=re.MULTILINE)
     assert image.dynamic is not None
     assert list(dict.fromkeys(int(tag, 16) for tag, _ in rows if int(tag, 16))) == list(image.dynamic)
-    addresses = {
-        int(tag, 16): int(value, 16) for tag, value in rows if value.startswith("0x") and int(tag, 16)
-    }
+    addresses = {int(tag, 16): int(value, 16) for tag, value in rows if value.startswith("0x") and int(tag, 16)}
     assert addresses
     assert {tag: image.dynamic[tag] for tag in addresses} == addresses
 
@@ -110,9 +103,7 @@ def test_a_segment_without_file_bytes_may_lie_anywhere_in_its_page() -> None:
 def test_executable_stack_is_the_last_gnu_stack() -> None:
     assert not Forge().load(0x1000, 0x200000, 0x80).image().executable_stack
     assert Forge().load(0x1000, 0x200000, 0x80).header(PH["GNU_STACK"], flags=7).image().executable_stack
-    both = (
-        Forge().load(0x1000, 0x200000, 0x80).header(PH["GNU_STACK"], flags=7).header(PH["GNU_STACK"], flags=6)
-    )
+    both = Forge().load(0x1000, 0x200000, 0x80).header(PH["GNU_STACK"], flags=7).header(PH["GNU_STACK"], flags=6)
     assert not both.image().executable_stack
 
 

@@ -92,9 +92,7 @@ def examples(count: int) -> settings:
 
 
 @examples(200)
-@given(
-    name=st.sampled_from(SEEDS), flips=st.lists(st.tuples(st.floats(0, 1), st.integers(1, 255)), max_size=8)
-)
+@given(name=st.sampled_from(SEEDS), flips=st.lists(st.tuples(st.floats(0, 1), st.integers(1, 255)), max_size=8))
 def test_flipped_bytes(build: Build, name: str, flips: list[tuple[float, int]]) -> None:
     data = bytearray(build(name).read_bytes())
     for place, change in flips:
@@ -163,14 +161,8 @@ def test_relocation_entries_with_wild_values(build: Build, name: str, data: st.D
 
 
 @examples(100)
-@given(
-    st.binary(max_size=300) | st.binary(max_size=300).map(lambda raw: b"\x7fELF\x02\x01\x01" + bytes(9) + raw)
-)
-@example(
-    b"\x7fELF\x02\x01\x01"
-    + bytes(9)
-    + struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, 0, 0, 0, 0, 64, 56, 9, 0, 0, 0)
-)
+@given(st.binary(max_size=300) | st.binary(max_size=300).map(lambda raw: b"\x7fELF\x02\x01\x01" + bytes(9) + raw))
+@example(b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, 0, 0, 0, 0, 64, 56, 9, 0, 0, 0))
 def test_random_bytes(raw: bytes) -> None:
     attempt(raw)
 
@@ -219,9 +211,7 @@ def test_a_thousand_segments() -> None:
 def test_a_relr_table_full_of_bitmaps_stays_in_its_segment() -> None:
     words = [0x10000] + [(1 << 64) - 1] * 8000
     table = b"".join(struct.pack("<Q", word) for word in words)
-    forge = Forge(kind=3, entry=0x10000, size=0x80000).load(
-        0x10000, 0x10000, 0x60000, 0x7F0000000000, flags=6
-    )
+    forge = Forge(kind=3, entry=0x10000, size=0x80000).load(0x10000, 0x10000, 0x60000, 0x7F0000000000, flags=6)
     forge.put(0x20000, table).dynamic([(36, 0x20000), (35, len(table))])
     assert bounded(forge.bytes()) == "RELR relocates 0x70000, outside every segment's file part"
 

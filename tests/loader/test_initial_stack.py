@@ -60,9 +60,7 @@ def test_the_host_builds_the_same_bytes(
     random_at = dict(pairs)[At.RANDOM] - (TOP - len(dump))
     argv = [str(path).encode(), b"s", *arguments]
     envp = [name + b"=" + value for name, value in variables.items()]
-    ours = build_stack(
-        TOP, argv, envp, pairs, dump[random_at : random_at + 16], str(path).encode(), b"x86_64"
-    )
+    ours = build_stack(TOP, argv, envp, pairs, dump[random_at : random_at + 16], str(path).encode(), b"x86_64")
     assert ours.sp == TOP - len(dump)
     assert ours.data == dump
 
@@ -82,9 +80,7 @@ def test_the_vector_is_linuxs_in_order_and_value(build: Build, fixed: list[str])
         minsigstksz=known.get(At.MINSIGSTKSZ),
     )
     filled_later = (At.RANDOM, At.EXECFN, At.PLATFORM)
-    compared = [
-        (kind, 0 if kind in filled_later else value) for kind, value in theirs if kind not in (27, 28)
-    ]
+    compared = [(kind, 0 if kind in filled_later else value) for kind, value in theirs if kind not in (27, 28)]
     assert ours == compared
 
 

@@ -69,9 +69,7 @@ def test_fixed_bases_in_numbers() -> None:
 
 
 @pytest.mark.parametrize("align", [0x1000, 0x10000, 0x200000])
-def test_alignment_is_kept_as_the_host_keeps_it(
-    build: Build, fixed: list[str], tmp_path: Path, align: int
-) -> None:
+def test_alignment_is_kept_as_the_host_keeps_it(build: Build, fixed: list[str], tmp_path: Path, align: int) -> None:
     path = interpreted(build, tmp_path, 3, align=align)
     image = image_of(path)
     bases = choose_bases(LAYOUT, image, None)
@@ -152,9 +150,7 @@ def test_ranges_are_linuxs() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 1 << 64), st.sampled_from([2, 3]), st.booleans(), st.integers(0, 1 << 64))
-def test_any_seed_gives_room_and_the_same_again(
-    seed: int, kind: int, dynamic: bool, stack_limit: int
-) -> None:
+def test_any_seed_gives_room_and_the_same_again(seed: int, kind: int, dynamic: bool, stack_limit: int) -> None:
     forge = Forge(kind=kind, entry=0x200000).load(0, 0x200000, 0x1000, 0x100000)
     image = (forge.interp(b"/lib/ld\0") if dynamic else forge).image()
     loader = Forge(kind=3, entry=0).load(0, 0, 0x1000, 0x30000).image()

@@ -64,9 +64,7 @@ def test_a_double_release_is_refused() -> None:
         frames.release(frame)
 
 
-@pytest.mark.parametrize(
-    ("start", "end"), [(0, 0), (0x1000, 0x1000), (0x800, 0x2000), (0, 0x9000), (-0x1000, 0x2000)]
-)
+@pytest.mark.parametrize(("start", "end"), [(0, 0), (0x1000, 0x1000), (0x800, 0x2000), (0, 0x9000), (-0x1000, 0x2000)])
 def test_a_bad_range_is_refused(start: int, end: int) -> None:
     with pytest.raises(ValueError, match="no range"):
         FrameAllocator(GuestRam(0x8000), start, end)

@@ -195,9 +195,7 @@ def test_entries_without_p_are_kept_and_taken_out() -> None:
     assert table.frames.used == used
 
 
-@pytest.mark.parametrize(
-    ("start", "end"), [(1, 0x1000), (0, 0x1001), (0x2000, 0x1000), (0, (1 << 64) + 0x1000)]
-)
+@pytest.mark.parametrize(("start", "end"), [(1, 0x1000), (0, 0x1001), (0x2000, 0x1000), (0, (1 << 64) + 0x1000)])
 def test_a_bad_range_is_refused(start: int, end: int) -> None:
     with pytest.raises(ValueError, match="no range"):
         PageTable(make()).unmap_range(start, end)

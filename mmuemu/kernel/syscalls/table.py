@@ -58,9 +58,7 @@ class Syscall:
 
     def call(self, task: Any, raw: tuple[int, ...]) -> int:
         """Convert the raw 64-bit arguments and run the function."""
-        return self.function(
-            task, *[c(v) if c else v for c, v in zip(self.converters, raw, strict=False)]
-        )
+        return self.function(task, *[c(v) if c else v for c, v in zip(self.converters, raw, strict=False)])
 
 
 TABLE: Final[dict[int, Syscall]] = {}

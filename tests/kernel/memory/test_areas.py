@@ -289,9 +289,7 @@ def test_the_highest_gap_is_found(steps: list[tuple[str, int]]) -> None:
 
     def expected(length: int) -> int:
         for start in range(high - length, low - 1, -1):
-            above = next(
-                (vma for vma in vmas if vma.end > start * PAGE), None
-            )  # the guard is the next one's only
+            above = next((vma for vma in vmas if vma.end > start * PAGE), None)  # the guard is the next one's only
             if above is None or (start + length) * PAGE <= above.guarded_start:
                 return start * PAGE
         return -1

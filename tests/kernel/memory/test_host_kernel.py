@@ -121,9 +121,7 @@ def host() -> Iterator[Host]:
 PAGE = st.integers(0, PAGES - 1)
 COUNT = st.sampled_from([1, 1, 1, 2, 2, 3, 4, 5, 8])
 PROT = st.sampled_from([0, 1, 3, 3, 3, 5, 7])
-KIND = st.sampled_from(
-    ["private", "private", "private", "shared", "noreserve", "norepl", "file", "sfile", "sfile"]
-)
+KIND = st.sampled_from(["private", "private", "private", "shared", "noreserve", "norepl", "file", "sfile", "sfile"])
 ADVICE = st.sampled_from([0, 1, 2, 4, 4, 4, 9, 10, 11, 16, 18, 19])
 POKE = st.tuples(st.just("poke"), PAGE, st.sampled_from([0, 99, 100, 4095]), st.integers(1, 255))
 PEEK = st.tuples(st.just("peek"), PAGE, st.sampled_from([0, 99, 100, 4095]))
@@ -210,9 +208,7 @@ class Ours:
         stores.
         """
         vma = self.mm.vmas.find(at)
-        return (
-            vma is not None and vma.file is self.file and at - vma.start + vma.offset >= self.file.inode.size
-        )
+        return vma is not None and vma.file is self.file and at - vma.start + vma.offset >= self.file.inode.size
 
     def _remap(self, at: int, length: int, args: list[int]) -> None:
         _, _, new_count, flags, target = args

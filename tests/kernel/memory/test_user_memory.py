@@ -43,9 +43,7 @@ def test_numbers_and_strings_across_pages(world: Any) -> None:
     memory.write(0, b"")
 
 
-@pytest.mark.parametrize(
-    "address", [0, 1 << 47, (1 << 47) - 8, 0xFFFF_8000_0000_0000, (1 << 64) - 1, -1, 1 << 64]
-)
+@pytest.mark.parametrize("address", [0, 1 << 47, (1 << 47) - 8, 0xFFFF_8000_0000_0000, (1 << 64) - 1, -1, 1 << 64])
 def test_no_address_of_the_task(world: Any, address: int) -> None:
     world.half.table.map(0xFFFF_8000_0000_0000, 0, P | RW)
     for call, args in (
@@ -179,9 +177,7 @@ def test_large_pages_made_by_hand(world: Any) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 5 * PAGE), st.integers(0, 3 * PAGE)), max_size=20))
-def test_copies_follow_a_bytearray(
-    make_world: Callable[..., Any], steps: list[tuple[bool, int, int]]
-) -> None:
+def test_copies_follow_a_bytearray(make_world: Callable[..., Any], steps: list[tuple[bool, int, int]]) -> None:
     world = make_world()
     at = world.mm.mmap(0, 8 * PAGE, 3, ANON)
     model = bytearray(8 * PAGE)
