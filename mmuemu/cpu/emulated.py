@@ -31,7 +31,8 @@ def emulate(cpu: Cpu, trap: Trap) -> Trap | None:
     before, code = raw[:prefixes], raw[prefixes:]
     rex = before[-1] if before and 0x40 <= before[-1] < 0x50 else 0
     if code[:2] == bytes((0x0F, _RDPID)) and 0xF3 in before and code[2:3] and code[2] & 0xF8 == 0xF8:
-        return _rdpid(cpu, trap, code[2] & 7 | (rex & 1) << 3, prefixes + 3)
+        _rdpid(cpu, trap, code[2] & 7 | (rex & 1) << 3, prefixes + 3)
+        return None
     if code[:3] == bytes((0x0F, *_INVPCID)) and 0x66 in before and code[3:4] and code[3] >> 6 != 3:
         return _invpcid(cpu, trap, raw, code[3] >> 3 & 7 | (rex & 4) << 1)
     return trap

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mmuemu.cpu.cpu import Cpu
 
 _CANDIDATE: Final = re.compile(rb"\x0f(?:[\x00\x01\x20-\x23\x30\x32])", re.DOTALL)
-"""Opcodes that may need a look: groups 6 and 7 (LLDT, LTR, LGDT, LIDT, SMSW, INVLPG...), MOV CR and DR, WRMSR, RDMSR."""
+"""Opcodes that may need a look: groups 6 and 7 (LTR, LGDT, LIDT, SMSW, INVLPG...), MOV CR and DR, WRMSR, RDMSR."""
 _PREFIXES: Final = frozenset({0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3, *range(0x40, 0x50)})
 _LONGEST: Final = 15
 _FIRST_LOOK: Final = 512

@@ -1,4 +1,4 @@
-"""Which values the control registers take (Intel SDM volume 3, section 2.5; volume 2, MOV - Move to/from Control Registers).
+"""Which values the control registers take (Intel SDM volume 3, section 2.5; volume 2, MOV to control registers).
 
 Each function says whether a MOV raises #GP(0). ``State`` is what the checks look at.
 """

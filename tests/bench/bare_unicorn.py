@@ -19,7 +19,8 @@ PAGE = 4096
 
 
 def main(path: str) -> int:
-    data = open(path, "rb").read()
+    with open(path, "rb") as file:
+        data = file.read()
     uc = Uc(UC_ARCH_X86, UC_MODE_64)
     entry, phoff = struct.unpack_from("<QQ", data, 24)
     for number in range(struct.unpack_from("<H", data, 56)[0]):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from mmuemu.cpu.cpu import Stop
@@ -160,8 +162,6 @@ def test_the_owner_of_a_uc_can_use_emu_start(mmu, asm):
     from unicorn import UcError
 
     prepare(mmu, asm("mov rdi, 0x500123; mov rax, [rdi]"))
-    try:
+    with contextlib.suppress(UcError):
         mmu.cpu.uc.emu_start(CODE, 0)
-    except UcError:
-        pass
     assert mmu.trap == Trap(Vector.PF, 4, CODE + 7, 0x50_0123, 3)
