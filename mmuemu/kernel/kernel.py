@@ -30,7 +30,7 @@ from mmuemu.memory.frames import FrameAllocator
 from mmuemu.memory.ram import GuestRam
 from mmuemu.mmu.state import PagingState
 from mmuemu.x86.exceptions import Vector
-from mmuemu.x86.paging import PAGE_SIZE, USER_TOP, FaultBits
+from mmuemu.x86.paging import PAGE_SIZE, USER_TOP
 from mmuemu.x86.registers import (
     CR4_SMAP,
     CR4_SMEP,
@@ -55,8 +55,6 @@ HYPERCALL_PORT: Final = 0x51
 SFMASK: Final = RFLAGS_TF | RFLAGS_IF | RFLAGS_DF | RFLAGS_IOPL | RFLAGS_NT | RFLAGS_AC
 DEFAULT_MEMORY: Final = 1 << 30
 _MASK: Final = (1 << 64) - 1
-_SUPERVISOR_REFUSED: Final = FaultBits.P | FaultBits.U
-"""With only P of these set, SMEP or SMAP refused an access by supervisor rights: no paging can resolve that."""
 _RAX, _ORIG_RAX = 10, 15
 _RDI, _RSI, _RDX, _R10, _R9, _R8 = 14, 13, 12, 7, 8, 9
 """Positions in struct pt_regs of what a call needs (arch/x86/include/asm/ptrace.h)."""
@@ -90,7 +88,6 @@ class Statistics:
     """Counts of one run."""
 
     syscalls: int = 0
-    page_faults: int = 0
     unknown: dict[int, int] = field(default_factory=dict)
     """System calls that do not exist here, by number."""
 
@@ -122,6 +119,7 @@ class Kernel:
         self.current: Task | None = None
         self._registers = 0
         self._serving = -1
+        self._mm: AddressSpace | None = None
         self._set_up_cpu()
 
     def _set_up_cpu(self) -> None:
@@ -141,6 +139,7 @@ class Kernel:
     def switch_to(self, task: Task, stack: KernelStack) -> None:
         """Make ``task`` the running one: its page tables, its kernel stack."""
         self.current = task
+        self._mm = task.mm
         self._registers = stack.registers
         self.memory.use_stack(stack)
         self.cpu.set_root(task.mm.page_table.root)
@@ -171,16 +170,17 @@ class Kernel:
 
     # -- traps ---------------------------------------------------------------------------------------------------
 
-    def page_fault(self, page: int, error_code: int) -> bool:
+    def page_fault(self, page: int, error_code: int) -> int:
         """Demand paging: the address space maps the page, or the access was wrong."""
-        task = self.current
-        self.statistics.page_faults += 1
-        if task is None or page >= USER_TOP or error_code & _SUPERVISOR_REFUSED == FaultBits.P:
-            return False
+        mm = self._mm
+        # P without U: SMEP or SMAP refused an access by supervisor rights, which no paging can resolve.
+        if page >= USER_TOP or error_code & 5 == 1 or mm is None:
+            return 0
+        mm.installed = 0
         self._serving = page
-        resolved = task.mm.fault(page, error_code) == 0
+        result = mm.fault(page, error_code)
         self._serving = -1
-        return resolved
+        return mm.installed or not result
 
     def trap(self, trap: Trap) -> None:
         """An exception nothing resolved: in ring 3 a signal, in ring 0 the end of everything."""
@@ -194,7 +194,7 @@ class Kernel:
         page = trap.address & ~(PAGE_SIZE - 1)
         signal, code = Signal.SIGSEGV, 1
         reason = ""
-        if page < USER_TOP and trap.error_code & _SUPERVISOR_REFUSED != FaultBits.P:
+        if page < USER_TOP and trap.error_code & 5 != 1:
             result = task.mm.fault(page, trap.error_code)
             if result == 0:
                 return

@@ -12,6 +12,8 @@ from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
 _NO_FRAME: Final = ~0x000F_FFFF_FFFF_F000
 """Bits no frame address has; a negative number has them too."""
 _BATCH: Final = 64
+_AHEAD: Final = 32 * PAGE_SIZE
+"""How much the host commits at once when frames are given out in order."""
 
 
 class FrameAllocator:
@@ -30,6 +32,7 @@ class FrameAllocator:
         "_next",
         "_peak",
         "_pending",
+        "_ready",
         "_runs",
         "_start",
         "_stop",
@@ -53,6 +56,7 @@ class FrameAllocator:
         # One count a frame in memory of its own that is committed as frames get used.
         self._counts = memoryview(anonymous(((end >> 12) * 4 + PAGE_MASK) & ~PAGE_MASK)).cast("I")
         self._next = start
+        self._ready = start
         self._stop = end
         self._runs: list[tuple[int, int]] = []
         self._pending: list[int] = []
@@ -92,11 +96,19 @@ class FrameAllocator:
             self.ram.bytes[frame : frame + 4096] = ZERO_PAGE
         else:
             frame = self._next
-            if frame >= self._stop:
-                frame = self._take_run()
+            if frame >= self._ready:
+                frame = self._prepare(frame)
             self._next = frame + 4096
         self._counts[frame >> 12] = 1
         self.used += 1
+        return frame
+
+    def _prepare(self, frame: int) -> int:
+        """The next frame of the current run, or of another; the host commits a few behind it as well."""
+        if frame >= self._stop:
+            frame = self._take_run()
+        self._ready = min(frame + _AHEAD, self._stop)
+        self.ram.populate(frame, self._ready - frame)
         return frame
 
     def _take_run(self) -> int:
@@ -146,6 +158,7 @@ class FrameAllocator:
         """Continue with the lowest of ``runs`` (in address order)."""
         self._runs = runs[::-1]
         self._next, self._stop = self._runs.pop() if runs else (self._end, self._end)
+        self._ready = self._next
 
     def share(self, frame: int) -> None:
         """One more reference to a frame in use. Raises ValueError for any other address."""
@@ -181,10 +194,17 @@ class FrameAllocator:
             self.forget_code(frame)
         self._pending.append(frame)
         if len(self._pending) >= _BATCH:
-            self.flush()
+            self._give_back()
 
     def flush(self) -> None:
-        """Give every free frame back to the host now."""
+        """Give every free frame back to the host now, those committed ahead of use as well."""
+        self._give_back()
+        if self._ready > self._next:
+            self.ram.discard(self._next, self._ready - self._next)
+            self._ready = self._next
+
+    def _give_back(self) -> None:
+        """Give the released frames that wait back to the host, in as few calls as possible."""
         pending = self._pending
         if not pending:
             return

