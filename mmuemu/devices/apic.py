@@ -259,7 +259,9 @@ class LocalApic:
             for word in range(8):
                 table[bank + 0x10 * word] = Register(self._word(name, 32 * word), None, "r")
         for entry, mask in self._lvt_masks.items():
-            table[entry] = Register(self._lvt_reader(entry), self._lvt_writer(entry), mask=mask | 0x1000)
+            # Read-only bits are no reserved bits: what was read can be written back.
+            mask |= reg.LVT_STATUS | (reg.LVT_REMOTE_IRR if entry in reg.LINTS else 0)
+            table[entry] = Register(self._lvt_reader(entry), self._lvt_writer(entry), mask=mask)
         return table
 
     def _word(self, name: str, shift: int) -> Callable[[], int]:
@@ -410,7 +412,7 @@ class LocalApic:
             return
         offset = self._x2_offset(msr)
         if offset == reg.ICR_LOW:
-            if value & 0xFFFF_FFFF & ~(reg.ICR_MASK | 0x1000):
+            if value & 0xFFFF_FFFF & ~(reg.ICR_MASK | reg.ICR_STATUS):
                 raise MsrRefused
             self._icr_low, self._icr_high = value & reg.ICR_MASK, value >> 32
             self._send(self._icr_low, self._icr_high, reg.X2_BROADCAST)

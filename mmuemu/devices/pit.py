@@ -134,7 +134,7 @@ class Channel:
         elif self._count is None:
             return
         elif not level:
-            self._held = tick - self._start
+            self._held, self._next = tick - self._start, None
         elif self.mode in (2, 3):
             self._begin(self._register, tick)
         else:

@@ -654,6 +654,15 @@ def test_x2apic_writes_that_fault(on, msr, value):
         on.write_msr(msr, value)
 
 
+@pytest.mark.parametrize(
+    ("msr", "bits"), [(0x832, 0x1000), (0x835, 0x5000), (0x836, 0x5000), (0x830, 0x1000)]
+)
+def test_x2apic_read_only_bits_are_not_reserved(on, msr, bits):
+    x2(on)
+    on.write_msr(msr, MASKED * (msr != 0x830) | 0x40 | bits)
+    assert on.read_msr(msr) & 0x5000 == 0
+
+
 def test_x2apic_timer_by_msr(on):
     x2(on)
     on.write_msr(0x83E, 0xB)
@@ -663,6 +672,31 @@ def test_x2apic_timer_by_msr(on):
     assert on.read_msr(0x839) == 60
     on.run(60)
     assert on.acknowledge() == 0x30
+
+
+@pytest.mark.parametrize(
+    ("destination", "meant"),
+    [(0x20020, True), (0x30020, False), (0x20040, False), (0x2FFFF, True), (0x20000, False)],
+)
+def test_another_apic_id(destination, meant):
+    apic = LocalApic(InstructionClock(), Machine().pic, apic_id=0x25)
+    assert apic.read_msr(BASE) == 0xFEE00800  # no bootstrap processor
+    (page,) = apic.ranges()
+    assert page.read(ID, 4) == 0x25000000
+    page.write(SVR, 4, 0x1FF)
+    apic.write_msr(BASE, 0xFEE00C00)
+    assert (apic.read_msr(0x802), apic.read_msr(0x80D)) == (0x25, 0x20020)
+    apic.write_msr(0x830, destination << 32 | 0x841)
+    assert apic.pending_vector() == (0x41 if meant else None)
+
+
+def test_an_edge_on_lint0_that_is_high_is_not_repeated_by_writing_its_entry(on):
+    on.remap_pic(0)
+    on.irq(1, True)
+    for mode in (0x000, 0x400):
+        on.lapic_write(LINT0, mode | 0x45)
+        assert on.pending_vector() is None
+        assert not on.nmi_pending
 
 
 def test_which_msrs_are_its_own():

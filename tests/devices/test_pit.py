@@ -248,6 +248,19 @@ def test_the_gate_restarts_periodic_modes_from_the_count(quiet):
     assert read_count(quiet, 2) == 1000
 
 
+def test_a_stopped_channel_takes_its_new_count_at_the_gates_rise(quiet):
+    quiet.outb(0x61, 1)
+    program(quiet, 2, 2, 1000)
+    run_ticks(quiet, 300)
+    quiet.outb(0x42, 50)
+    quiet.outb(0x42, 0)
+    quiet.outb(0x61, 0)
+    run_ticks(quiet, 5000)
+    assert read_count(quiet, 2) == 700
+    quiet.outb(0x61, 1)
+    assert read_count(quiet, 2) == 50
+
+
 def test_port_61_keeps_four_bits_and_its_refresh_bit_toggles(quiet):
     quiet.outb(0x61, 0xFF)
     assert quiet.inb(0x61) & 0xCF == 0x0F
