@@ -103,6 +103,22 @@ def test_a_masked_level_waits_and_comes_when_unmasked(on):
     assert on.pending_vector() == 0x74
 
 
+def test_writing_an_edge_entry_whose_line_is_high_is_no_edge(on):
+    route(on, 4, MASK | 0x34)
+    on.irq(4, True)
+    route(on, 4, 0x34)
+    assert on.pending_vector() is None
+
+
+def test_unmasking_a_level_in_service_does_not_send_it_twice(on):
+    route(on, 20, LEVEL | 0x74)
+    on.gsi(20, True)
+    on.acknowledge()
+    route(on, 20, MASK | LEVEL | 0x74)
+    route(on, 20, LEVEL | 0x74)
+    assert on.pending_vector() is None
+
+
 def test_switching_to_edge_clears_remote_irr(on):
     route(on, 20, LEVEL | 0x74)
     on.gsi(20, True)

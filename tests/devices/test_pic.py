@@ -264,6 +264,21 @@ def test_elcr_keeps_only_the_lines_that_may_be_level():
     assert pair.peek() == 0x29
 
 
+def test_a_line_that_is_high_asks_as_soon_as_it_becomes_level():
+    pair = Pair()
+    pair.set_line(5, True)
+    pair.acknowledge()
+    pair.out(M, 0x20)
+    assert not pair.intr
+    pair.out(0x4D0, 0x20)
+    assert pair.acknowledge() == 0x25
+    pair.out(M, 0x20)
+    pair.set_line(5, False)
+    pair.pulse(6)
+    pair.out(0x4D0, 0x60)  # a latched edge means nothing to a level that is low
+    assert not pair.intr
+
+
 def test_line_2_is_the_cascade():
     pair = Pair()
     pair.set_line(2, True)

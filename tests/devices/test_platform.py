@@ -142,6 +142,31 @@ def test_8042_status_never_keeps_anyone_waiting(pc):
     assert pc.inb(0x64) & 0x09 == 0x08
 
 
+def test_8042_auxiliary_port_and_commands_with_arguments(pc):
+    def config():
+        pc.outb(0x64, 0x20)
+        return pc.inb(0x60)
+
+    before = config()
+    assert before & 0x20
+    pc.outb(0x64, 0xA8)
+    assert config() == before & ~0x20
+    pc.outb(0x64, 0xA7)
+    assert config() == before
+    pc.outb(0x64, 0xA9)
+    assert pc.inb(0x60) == 1  # no clock from a mouse
+    for command in (0xED, 0xF0, 0xF3):
+        for byte in (command, 0xFF):  # the argument is no reset
+            pc.outb(0x60, byte)
+            assert pc.inb(0x60) == 0xFA
+            assert not pc.inb(0x64) & 1
+    pc.outb(0x64, 0xD2)
+    pc.outb(0x60, 0x1C)
+    assert pc.inb(0x60) == 0x1C
+    pc.outb(0x64, 0xC0)
+    assert pc.inb(0x60) == 0x80
+
+
 def test_key_presses_interrupt_one_by_one(pc):
     pc.remap_pic(0xFFFD)
     pc.keyboard.press(b"\x1e\x9e")

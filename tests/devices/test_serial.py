@@ -137,6 +137,16 @@ def test_the_transmit_interrupt_comes_when_enabled_and_again_after_every_byte(pc
     assert inp(pc, IIR) & 0x0F == 1
 
 
+def test_the_transmit_interrupt_comes_again_only_by_a_new_enable(pc):
+    out(pc, IER, 2)
+    assert inp(pc, IIR) & 0x0F == 0x02
+    out(pc, IER, 3)
+    assert inp(pc, IIR) & 0x0F == 0x01
+    out(pc, IER, 0)
+    out(pc, IER, 2)
+    assert inp(pc, IIR) & 0x0F == 0x02
+
+
 def test_reading_iir_clears_only_the_transmit_interrupt_it_reports():
     pc = with_input(b"a")
     out(pc, IER, 3)
