@@ -166,12 +166,3 @@ class PortBus(Bus):
 
 class MmioBus(Bus):
     """Device registers by physical address; accesses of 1, 2, 4 and 8 bytes."""
-
-    def move(self, name: str, first: int) -> None:
-        """Let the range called ``name`` begin at another address. Raises UsageError if it is not there."""
-        for old in self._ranges:
-            if old.name == name:
-                self.release(name)
-                self.claim(old._replace(first=first))
-                return
-        raise UsageError(f"no {name} on the bus")

@@ -36,7 +36,7 @@ OCW3_ESMM: Final = 1 << 6
 
 
 class Pic:
-    """One 8259A. ``level`` and ``poll`` words, ``irr`` and ``isr`` are bit masks of its eight inputs."""
+    """One 8259A; ``irr``, ``isr``, ``imr``, ``lines`` and ``elcr`` are bit masks of its eight inputs."""
 
     def __init__(self, name: str, port: int, changed: Callable[[], None], *, slaves: int = 0) -> None:
         """``slaves``: the inputs that carry another 8259A; ``changed`` is called when INT may have changed."""

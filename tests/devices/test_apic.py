@@ -502,6 +502,7 @@ def test_a_disabled_apic_leaves_the_cpu_its_pins(quiet):
     quiet.write_msr(BASE, 0xFEE00100)
     quiet.irq(1, True)
     assert quiet.pending_vector() == 0x21
+    assert not quiet.nmi_pending
     quiet.nmi()
     assert quiet.nmi_pending
     assert quiet.mmio.read(LAPIC + VERSION, 4) == 0xFFFFFFFF
@@ -576,7 +577,10 @@ def test_the_registers_move_with_the_base(quiet):
 def test_disabling_forgets_everything(on):
     on.lapic_write(LDR, 0x55000000)
     self_ipi(on, 0x44)
+    on.lapic_write(TIMER, 0x30)
+    on.lapic_write(TICR, 1000)
     on.write_msr(BASE, 0xFEE00100)
+    assert on.clock.next_event_in() is None
     on.write_msr(BASE, 0xFEE00900)
     assert (on.lapic_read(SVR), on.lapic_read(LDR), bits(on, IRR)) == (0xFF, 0, 0)
 
@@ -585,7 +589,9 @@ def test_x2apic_registers_by_msr_and_none_in_memory(on):
     with pytest.raises(MsrRefused):
         on.read_msr(0x802)
     self_ipi(on, 0x51)
+    on.lapic_write(ICRHI, 0x7F000000)
     x2(on)
+    assert on.read_msr(0x830) == 0x40051
     assert on.mmio.read(LAPIC + VERSION, 4) == 0xFFFFFFFF
     assert on.read_msr(0x802) == 0
     assert on.read_msr(0x803) == 0x50014

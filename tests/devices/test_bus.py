@@ -110,15 +110,16 @@ def test_two_devices_never_share_an_address(a, a_size, b, b_size):
         assert (found.name if found else None) == inside
 
 
-def test_a_range_can_move_and_must_exist():
-    bus = MmioBus()
-    device = Recorder("d", 0x1000, 0x1000, (4,))
-    bus.claim(device.range)
-    bus.move("d", 0x5000)
-    assert bus.find(0x1000) is None
-    assert bus.find(0x5FFF).name == "d"
-    with pytest.raises(UsageError):
-        bus.move("e", 0)
+def test_a_range_can_be_released_and_claimed_elsewhere():
+    for bus in (PortBus(), MmioBus()):
+        device = Recorder("d", 0x1000, 0x100)
+        bus.claim(device.range)
+        bus.release("d")
+        bus.claim(device.range._replace(first=0x5000))
+        assert bus.find(0x1000) is None
+        assert bus.find(0x50FF).name == "d"
+        bus.release("e")
+        assert [found.first for found in bus.ranges()] == [0x5000]
 
 
 def test_ports_end_at_ffff():

@@ -50,9 +50,12 @@ def test_mp_table_as_xv6_reads_it(memory):
         elif kind == 2:
             assert (memory[position + 1], unpack_from("<I", memory, position + 4)[0]) == (0, 0xFEC00000)
         elif kind == 3:
+            assert memory[position + 1 : position + 5] == bytes(4)
+            assert memory[position + 6] == 0
             routes[memory[position + 5]] = memory[position + 7]
         elif kind == 4:
-            assert (memory[position + 1], memory[position + 7]) in ((3, 0), (1, 1))
+            pin = (memory[position + 1], memory[position + 6], memory[position + 7])
+            assert pin in ((3, 0, 0), (1, 0xFF, 1))  # ExtINT for CPU 0, NMI for all
         position += 20 if kind == 0 else 8
     assert position == at + length
     assert len(kinds) == unpack_from("<H", memory, at + 34)[0]
@@ -115,6 +118,8 @@ def test_fadt_and_the_way_to_shutdown(memory, pc):
         4,
         0x32,
     )
+    assert unpack_from("<4H", fadt, 96) == (0xFFF, 0xFFF, 0, 0)  # no C2, no C3
+    assert unpack_from("<I", fadt, 112) == (0b1110001,)
     (length,) = unpack_from("<I", memory, dsdt + 4)
     block = memory[dsdt : dsdt + length]
     assert sum(block) & 0xFF == 0

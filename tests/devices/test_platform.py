@@ -91,6 +91,8 @@ def test_fw_cfg_items(pc):
     assert int.from_bytes(fw_cfg(pc, 0x03, 8), "little") == 64 << 20
     assert fw_cfg(pc, 0x05, 2) == fw_cfg(pc, 0x0F, 2) == b"\1\0"
     assert fw_cfg(pc, 0x19, 4) == bytes(4)
+    assert fw_cfg(pc, 0x02, 16) == bytes(16)
+    assert fw_cfg(pc, 0x04, 2) == b"\1\0"  # no graphics
     assert fw_cfg(pc, 0x7777, 3) == bytes(3)
 
 

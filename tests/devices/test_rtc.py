@@ -224,7 +224,7 @@ def test_index_reads_ones_and_plain_bytes_are_memory():
     assert cmos(pc, 0x0D) == 0x80
 
 
-@pytest.mark.parametrize("ram", [32 << 20, 1 << 30, 5 << 30, 1 << 41])
+@pytest.mark.parametrize("ram", [32 << 20, 1 << 30, 5 << 30, 1 << 39])
 def test_memory_sizes(ram):
     pc = at(datetime(2024, 1, 1), ram=ram)
     words = [sum(cmos(pc, index + n) << 8 * n for n in range(2)) for index in (0x15, 0x17, 0x30, 0x34)]
