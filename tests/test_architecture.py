@@ -15,6 +15,7 @@ MAY_USE = {
     "mmu": {"x86", "memory", "errors"},
     "cpu": {"x86", "memory", "mmu", "errors"},
     "loader": {"x86", "errors"},
+    "devices": {"x86", "errors"},
     "guest": set(),
     "kernel": {"x86", "memory", "mmu", "cpu", "loader", "guest", "errors"},
     "view": {"x86", "memory", "mmu", "cpu", "loader", "guest", "kernel", "errors"},
