@@ -334,9 +334,7 @@ class LocalApic:
         # A shorthand that includes the sender takes no INIT or SIPI (SDM table 11-3).
         if shorthand == Shorthand.OTHERS or (shorthand and mode in (Delivery.INIT, Delivery.STARTUP)):
             return
-        if shorthand == Shorthand.NONE and not self._is_meant(
-            destination, bool(low & reg.ICR_LOGICAL), broadcast
-        ):
+        if shorthand == Shorthand.NONE and not self._is_meant(destination, bool(low & reg.ICR_LOGICAL), broadcast):
             return
         self._deliver(mode, vector, False)
 

@@ -24,9 +24,7 @@ class Timer:
 
     __slots__ = ("_clock", "callback", "deadline", "due", "name", "order")
 
-    def __init__(
-        self, clock: InstructionClock, name: str, order: int, callback: Callable[[int], None]
-    ) -> None:
+    def __init__(self, clock: InstructionClock, name: str, order: int, callback: Callable[[int], None]) -> None:
         self._clock = clock
         self.name = name
         self.order = order
@@ -59,9 +57,7 @@ class InstructionClock:
     def __init__(self, instructions_per_us: int = 1000, tsc_hz: int = NS_PER_SECOND) -> None:
         """Raises UsageError unless both rates are positive."""
         if instructions_per_us < 1 or tsc_hz < 1:
-            raise UsageError(
-                "the clock needs at least 1 instruction per microsecond and a TSC of at least 1 Hz"
-            )
+            raise UsageError("the clock needs at least 1 instruction per microsecond and a TSC of at least 1 Hz")
         self.instructions_per_us = instructions_per_us
         self.tsc_hz = tsc_hz
         self.instructions = 0

@@ -30,9 +30,7 @@ class EmptyPci:
 
     def ports(self) -> Iterator[Range]:
         yield Range("pci-address", CONFIG_ADDRESS, 4, self._read_address, self._write_address, (1, 2, 4))
-        yield Range(
-            "pci-data", CONFIG_DATA, 4, lambda _o, size: ONES[size], lambda _o, _s, _v: None, (1, 2, 4)
-        )
+        yield Range("pci-data", CONFIG_DATA, 4, lambda _o, size: ONES[size], lambda _o, _s, _v: None, (1, 2, 4))
 
     def _read_address(self, offset: int, size: int) -> int:
         if size == 4:

@@ -95,9 +95,7 @@ def composed(fields: dict[int, int]) -> datetime:
 class Rtc:
     """The clock and 128 bytes of CMOS; IRQ 8 by ``irq``."""
 
-    def __init__(
-        self, clock: InstructionClock, irq: Callable[[bool], None], *, epoch: int, ram: int, cpus: int = 1
-    ):
+    def __init__(self, clock: InstructionClock, irq: Callable[[bool], None], *, epoch: int, ram: int, cpus: int = 1):
         """``epoch``: seconds since 1970-01-01 UTC at which the machine starts."""
         self._clock = clock
         self._irq = irq

@@ -258,9 +258,7 @@ TestPriority = PriorityMachine.TestCase
 # The timer.
 
 
-@pytest.mark.parametrize(
-    ("register", "by"), [(0, 2), (1, 4), (2, 8), (3, 16), (8, 32), (9, 64), (0xA, 128), (0xB, 1)]
-)
+@pytest.mark.parametrize(("register", "by"), [(0, 2), (1, 4), (2, 8), (3, 16), (8, 32), (9, 64), (0xA, 128), (0xB, 1)])
 def test_divide_configuration(on, register, by):
     assert divisor(register) == by
     on.lapic_write(TDCR, register)
@@ -660,9 +658,7 @@ def test_x2apic_writes_that_fault(on, msr, value):
         on.write_msr(msr, value)
 
 
-@pytest.mark.parametrize(
-    ("msr", "bits"), [(0x832, 0x1000), (0x835, 0x5000), (0x836, 0x5000), (0x830, 0x1000)]
-)
+@pytest.mark.parametrize(("msr", "bits"), [(0x832, 0x1000), (0x835, 0x5000), (0x836, 0x5000), (0x830, 0x1000)])
 def test_x2apic_read_only_bits_are_not_reserved(on, msr, bits):
     x2(on)
     on.write_msr(msr, MASKED * (msr != 0x830) | 0x40 | bits)

@@ -104,9 +104,7 @@ def test_two_devices_never_share_an_address(a, a_size, b, b_size):
         bus.claim(Recorder("b", b, b_size).range)
     for address in range(70):
         found = bus.find(address)
-        inside = (
-            "a" if a <= address < a + a_size else "b" if not shared and b <= address < b + b_size else None
-        )
+        inside = "a" if a <= address < a + a_size else "b" if not shared and b <= address < b + b_size else None
         assert (found.name if found else None) == inside
 
 

@@ -111,8 +111,7 @@ def test_the_order_of_events_is_time_then_age_however_the_run_is_cut(arms, cuts,
         clock = InstructionClock(speed)
         rung = []
         timers = [
-            clock.timer(str(n), lambda deadline, n=n: rung.append((clock.instructions, deadline, n)))
-            for n in range(6)
+            clock.timer(str(n), lambda deadline, n=n: rung.append((clock.instructions, deadline, n))) for n in range(6)
         ]
         for number, moment in arms:
             timers[number].arm(moment)

@@ -350,11 +350,7 @@ class PriorityMachine(RuleBasedStateMachine):
 TestPriority = PriorityMachine.TestCase
 
 
-@given(
-    st.lists(
-        st.tuples(st.sampled_from([0x20, 0x21, 0xA0, 0xA1, 0x4D0, 0x4D1]), st.integers(0, 255)), max_size=40
-    )
-)
+@given(st.lists(st.tuples(st.sampled_from([0x20, 0x21, 0xA0, 0xA1, 0x4D0, 0x4D1]), st.integers(0, 255)), max_size=40))
 def test_no_sequence_of_writes_breaks_it(writes):
     pair = Pair()
     for n, (port, value) in enumerate(writes):

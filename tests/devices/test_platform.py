@@ -295,11 +295,7 @@ def test_the_same_guest_gets_the_same_interrupts_however_the_run_is_cut(seed, cu
     assert story(seed, cut) == story(seed, 10**9)
 
 
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 0xFFFF), st.sampled_from([1, 2, 4]), st.integers(0, 2**32 - 1)), max_size=60
-    )
-)
+@given(st.lists(st.tuples(st.integers(0, 0xFFFF), st.sampled_from([1, 2, 4]), st.integers(0, 2**32 - 1)), max_size=60))
 def test_no_port_access_anywhere_raises(accesses):
     pc = Machine()
     for port, size, value in accesses:

@@ -42,9 +42,7 @@ def read_time(pc):
     hour = decode(hour & 0x7F if not status & 2 else hour)
     if not status & 2:
         hour = hour % 12 + (12 if pm else 0)
-    return datetime(
-        decode(century) * 100 + decode(year), decode(month), decode(day), hour, decode(minute), decode(sec)
-    )
+    return datetime(decode(century) * 100 + decode(year), decode(month), decode(day), hour, decode(minute), decode(sec))
 
 
 @given(
