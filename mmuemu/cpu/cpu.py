@@ -89,6 +89,7 @@ class Cpu:
         self._trap_state: bytes | None = None
         self._trap_counter: int | None = None
         self._stop: Stop | None = None
+        self._counting = False
         self._interrupted = False
         self._rip = ctypes.c_uint64()
         self._rip_pointer = ctypes.byref(self._rip)
@@ -243,7 +244,9 @@ class Cpu:
             rip = self.rip
             if self.privileged is not None:
                 self.privileged.prepare(rip)
+            self._counting = remaining is not None
             status = library.emu_start(self.handle, rip, 0, 0, remaining or 0)
+            self._counting = False
             limit = remaining
             if self._error is not None:
                 error, self._error = self._error, None
@@ -266,6 +269,11 @@ class Cpu:
                 return self._stop
             if self._interrupted:
                 return Stop.INTERRUPTED
+
+    @property
+    def retired(self) -> int:
+        """Instructions counted so far, those of the stretch that is running included (from a hook)."""
+        return self.instructions + (self.internals.counter if self._counting else 0)
 
     def take_trap(self) -> Trap | None:
         """The trap that ended an ``emu_start`` of the caller's own, once; None when there was none."""
@@ -354,6 +362,25 @@ class Cpu:
         state.save()
         put_ring(state, ring, *_SELECTORS[ring])
         state.restore()
+
+    def set_flat_protected(self, cr0: int) -> None:
+        """32-bit protected mode in ring 0: paging off, flat segments with selectors 0x8 and 0x10 (multiboot's state)."""
+        uc = self.uc
+        uc.reg_write(x86.UC_X86_REG_CR0, cr0)
+        uc.reg_write(x86.UC_X86_REG_CR4, 0)
+        state = self.window
+        state.save()
+        d, q = state.d, state.q
+        q[window.Q_CR0], q[window.Q_CR3], q[window.Q_CR4], q[window.Q_EFER] = cr0, 0, 0, 0
+        for segment in (window.CS, window.SS, window.DS, window.ES, window.FS, window.GS):
+            code = segment is window.CS
+            d[segment.selector] = 0x8 if code else 0x10
+            q[segment.base] = 0
+            d[segment.limit] = 0xFFFF_FFFF
+            d[segment.flags] = 0x00CF_9B00 if code else 0x00CF_9300
+        d[window.D_HFLAGS] = window.HFLAG_PE | window.HFLAG_CS32 | window.HFLAG_SS32
+        state.restore()
+        self.engine.flush()
 
     def set_bases(self, *, fs: int | None = None, gs: int | None = None, kernel_gs: int | None = None) -> None:
         """Set the FS and GS bases and what ``swapgs`` exchanges."""
