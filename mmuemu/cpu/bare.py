@@ -106,10 +106,10 @@ class BareMetal:
             self.on_event(chain)
 
     def syscall(self) -> None:
-        """``syscall``: into ring 0 at LSTAR when EFER.SCE is set, else #UD."""
+        """``syscall``: into ring 0 at LSTAR when EFER.SCE is set and the code is 64-bit, else #UD."""
         state = self.cpu.window
         state.save()
-        if state.q[window.Q_EFER] & EFER_SCE:
+        if state.q[window.Q_EFER] & EFER_SCE and state.d[window.D_HFLAGS] & window.HFLAG_CS64:
             enter_kernel(self.cpu)
         else:
             self.cpu.raise_trap(

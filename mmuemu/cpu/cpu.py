@@ -11,7 +11,10 @@ from unicorn import Uc, UcError, unicorn_const
 from unicorn import x86_const as x86
 
 from mmuemu.cpu import library, window
+from mmuemu.cpu.cpuid import DEFAULT, ENGINE_XCR0, CpuidUnit, CpuModel
 from mmuemu.cpu.engines import ENGINES, Engine
+from mmuemu.cpu.fastcall import FastCalls
+from mmuemu.cpu.implicit import RingThree, load_xcr0
 from mmuemu.cpu.internals import Internals
 from mmuemu.cpu.ports import install_ports
 from mmuemu.cpu.privileged import Privileged
@@ -79,6 +82,8 @@ class Cpu:
         self.internals = Internals(self.handle)
         self.hooks = library.Hooks(self.uc)
         self.instructions = 0
+        self.xcr0 = ENGINE_XCR0
+        self.cpuid: CpuidUnit | None = None
         self.pkrs = 0
         """IA32_PKRS, which the engine has no room for (the ``python`` engine obeys it; flush after a change)."""
         self.tsc: Callable[[], int] | None = None
@@ -95,10 +100,15 @@ class Cpu:
         self._rip_pointer = ctypes.byref(self._rip)
         self._rip_id = ctypes.c_int(x86.UC_X86_REG_RIP)
         self._flags_id = ctypes.c_int(x86.UC_X86_REG_EFLAGS)
+        self.bytes = ram.qwords.cast("B")
         _map_ram(self.uc, ram)
         self.engine: Engine = ENGINES[mmu](self)
         self.engine.install()
+        self.fast_calls = FastCalls(self)
+        self._ring_three = RingThree(self)
         self._install_hooks()
+        if self.owns_uc:
+            self.set_model(DEFAULT)
 
     # -- traps ---------------------------------------------------------------------------------------------------
 
@@ -107,6 +117,8 @@ class Cpu:
         hooks.add(unicorn_const.UC_HOOK_INTR, library.INTR, self._on_interrupt)
         hooks.add(unicorn_const.UC_HOOK_INSN_INVALID, library.BOOL, self._on_invalid)
         hooks.add(unicorn_const.UC_HOOK_INSN, library.VOID, self._on_syscall, x86.UC_X86_INS_SYSCALL)
+        hooks.add(unicorn_const.UC_HOOK_INSN, library.VOID, self._on_sysenter, x86.UC_X86_INS_SYSENTER)
+        hooks.add(unicorn_const.UC_HOOK_INSN, library.BOOL, self._on_cpuid, x86.UC_X86_INS_CPUID)
         hooks.add(unicorn_const.UC_HOOK_INSN, library.BOOL, self._on_rdtsc, x86.UC_X86_INS_RDTSC)
         hooks.add(unicorn_const.UC_HOOK_INSN, library.BOOL, self._on_rdtscp, x86.UC_X86_INS_RDTSCP)
         install_ports(self)
@@ -153,6 +165,22 @@ class Cpu:
             self.handler.syscall()
         except BaseException as error:
             self.fail(error)
+
+    def _on_sysenter(self) -> None:
+        try:
+            self.fast_calls.sysenter()
+        except BaseException as error:
+            self.fail(error)
+
+    def _on_cpuid(self) -> bool:
+        try:
+            if self.cpuid is None:
+                return False
+            self.cpuid.execute()
+            return True
+        except BaseException as error:
+            self.fail(error)
+            return False
 
     def _on_rdtsc(self) -> bool:
         try:
@@ -244,10 +272,15 @@ class Cpu:
             rip = self.rip
             if self.privileged is not None:
                 self.privileged.prepare(rip)
+            relaxed = self._ring_three.relaxed
+            if relaxed:
+                self._ring_three.begin()
             self._counting = remaining is not None
-            status = library.emu_start(self.handle, rip, 0, 0, remaining or 0)
+            status = library.emu_start(self.handle, rip, 0, 0, 1 if relaxed else remaining or 0)
             self._counting = False
-            limit = remaining
+            limit = 1 if relaxed else remaining
+            if relaxed:
+                self._ring_three.end()
             if self._error is not None:
                 error, self._error = self._error, None
                 self._trap = None
@@ -257,12 +290,20 @@ class Cpu:
                 remaining -= self._count(limit, trap)
             if self.privileged is not None and self.privileged.rescan:
                 continue
+            if trap is not None and trap.cpl == 3 and trap.vector == Vector.PF:
+                trap = self._ring_three.resolve(trap)
+                if trap is None:
+                    continue
+            if self.engine.permitted is not None:
+                self._ring_three.settle()
             if trap is not None:
                 self.handler.trap(trap)
                 if isinstance(self.handler, NoHandler):
                     return Stop.REQUESTED
             elif status:
                 raise UcError(status)
+            elif relaxed and self._stop is None and not self._interrupted:
+                continue
             elif self._stop is None and not self._interrupted and (remaining is None or remaining > 0):
                 return Stop.UNTIL if until is not None and self.rip == until else Stop.HALTED
             if self._stop is not None:
@@ -413,7 +454,38 @@ class Cpu:
             q[window.Q_EFER],
             pkru=q[window.Q_PKRU] & 0xFFFF_FFFF,
             pkrs=self.pkrs,
+            page_1g=self.page_1g,
         )
+
+    @property
+    def model(self) -> CpuModel | None:
+        """The CPU model, or None: CPUID is then answered by the (caller's) engine."""
+        return None if self.cpuid is None else self.cpuid.model
+
+    @property
+    def page_1g(self) -> bool:
+        """Whether there are 1 GiB pages."""
+        return self.cpuid is None or self.cpuid.model.page_1g
+
+    def set_model(self, model: CpuModel) -> None:
+        """Be this model from now on: CPUID, the bits that CR4 and EFER take, MSRs, XCR0.
+
+        Raises UsageError for what the chosen engine cannot do: PKS, or no 1 GiB pages, on ``native``.
+        """
+        if self.engine.name == "native" and ("pks" in model.features or not model.page_1g):
+            what = "obeys no PKS" if "pks" in model.features else "always has 1 GiB pages (pdpe1gb)"
+            raise UsageError(f"the native MMU {what}, as CPU model {model.name} wants it: use --mmu python")
+        self.cpuid = CpuidUnit(self, model)
+        self.engine.forget_rules()
+        if self.xcr0 & ~model.xcr0:
+            self.set_xcr0(model.xcr0)
+        if self.privileged is not None:
+            self.privileged.set_model(model)
+
+    def set_xcr0(self, value: int) -> None:
+        """What ``xsetbv`` does, outside a run."""
+        load_xcr0(self, value)
+        self.xcr0 = value
 
     def set_paging(self, state: PagingState) -> None:
         """Load EFER, CR4, CR3 and CR0, in the order that turns paging on, and drop cached translations."""
@@ -498,9 +570,19 @@ def enter_kernel(cpu: Cpu) -> None:
     state = cpu.window
     state.save()
     q, d = state.q, state.d
-    q[window.Q_RCX] = q[window.Q_RIP] + 2
+    rip = q[window.Q_RIP]
+    if not d[window.D_HFLAGS] & window.HFLAG_CS64:
+        # Compatibility mode: Intel processors have SYSCALL in 64-bit code only.
+        cpu.raise_trap(Trap(Vector.UD, 0, rip, 0, d[window.D_HFLAGS] & 3), state.snapshot())
+        return
+    place = cpu.fast_calls.places.get(rip)
+    if place is not None and cpu.bytes[place] == 0x0F:
+        length = 2  # no prefix
+    else:
+        length = cpu.fast_calls.length(rip)
+    q[window.Q_RCX] = rip + length
     q[window.Q_R11] = flags
-    q[window.Q_RIP] = q[window.Q_LSTAR] - 2
+    q[window.Q_RIP] = q[window.Q_LSTAR] - length
     kept = flags & ~q[window.Q_FMASK]
     q[window.Q_RFLAGS] = kept & ~(RFLAGS_ARITHMETIC | 0x400) | 2
     q[window.Q_CC_SRC] = kept & RFLAGS_ARITHMETIC

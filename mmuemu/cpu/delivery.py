@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 from mmuemu.cpu import window
 from mmuemu.cpu.linear import AccessFault, LinearMemory
 from mmuemu.cpu.window import StateWindow
-from mmuemu.mmu.state import PagingState
 from mmuemu.x86.descriptors import (
     TYPE_INTERRUPT_GATE,
     TYPE_TRAP_GATE,
@@ -135,8 +134,7 @@ class _Attempt:
         q = state.q
         self.long = bool(q[window.Q_EFER] & EFER_LMA)
         self.cpl = state.d[window.D_HFLAGS] & 3
-        paging = PagingState(q[window.Q_CR3], q[window.Q_CR0], q[window.Q_CR4], q[window.Q_EFER])
-        self.memory = LinearMemory(cpu.ram, paging)
+        self.memory = LinearMemory(cpu.ram, cpu.paging)
         # EXT: delivery of something external or of an exception, as opposed to INT n (SDM volume 3, 6.13).
         self.ext = 0 if event.software else EXT
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _RDPID = 0xC7
 _INVPCID = (0x38, 0x82)
+ALL = frozenset({"rdpid", "invpcid"})
 
 
 def emulate(cpu: Cpu, trap: Trap) -> Trap | None:
@@ -29,11 +30,24 @@ def emulate(cpu: Cpu, trap: Trap) -> Trap | None:
     while prefixes < len(raw) and (raw[prefixes] in (0x66, 0xF3) or 0x40 <= raw[prefixes] < 0x50):
         prefixes += 1
     before, code = raw[:prefixes], raw[prefixes:]
+    shown = ALL if cpu.model is None else cpu.model.features
     rex = before[-1] if before and 0x40 <= before[-1] < 0x50 else 0
-    if code[:2] == bytes((0x0F, _RDPID)) and 0xF3 in before and code[2:3] and code[2] & 0xF8 == 0xF8:
+    if (
+        "rdpid" in shown
+        and code[:2] == bytes((0x0F, _RDPID))
+        and 0xF3 in before
+        and code[2:3]
+        and code[2] & 0xF8 == 0xF8
+    ):
         _rdpid(cpu, trap, code[2] & 7 | (rex & 1) << 3, prefixes + 3)
         return None
-    if code[:3] == bytes((0x0F, *_INVPCID)) and 0x66 in before and code[3:4] and code[3] >> 6 != 3:
+    if (
+        "invpcid" in shown
+        and code[:3] == bytes((0x0F, *_INVPCID))
+        and 0x66 in before
+        and code[3:4]
+        and code[3] >> 6 != 3
+    ):
         return _invpcid(cpu, trap, raw, code[3] >> 3 & 7 | (rex & 4) << 1)
     return trap
 

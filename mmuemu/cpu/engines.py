@@ -8,6 +8,8 @@ for page faults. Each is the other's oracle.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Final, Protocol
 
 from unicorn import unicorn_const
@@ -61,6 +63,15 @@ class Engine(Protocol):
     def take_fault(self) -> Trap | None:
         """The trap of an access that was refused without an exception, once the run has ended."""
 
+    permitted: tuple[int, int] | None
+    """(page, access) that an instruction in ring 3 makes with supervisor rights next."""
+
+    def forget_rules(self) -> None:
+        """The CPU model has changed."""
+
+    def probing(self) -> AbstractContextManager[None]:
+        """While it is open, code and memory are reached through the :data:`PROBE` window only."""
+
 
 class _Engine:
     """What both engines share: flushing, and answering the probe window."""
@@ -81,11 +92,13 @@ class _Engine:
         self._handle, self._context = cpu.handle, state.context
         self._results: dict[int, ctypes.Array[ctypes.c_uint64]] = {}
         self._probing = False
+        self.permitted: tuple[int, int] | None = None
         self._flush_code = ctypes.c_int(library.CTL_TLB_FLUSH - (1 << 32 if library.CTL_TLB_FLUSH >> 31 else 0))
 
     def flush(self) -> None:
         """Drop every cached translation (about 1 us, and the misses that follow)."""
         self.flushes += 1
+        self.cpu.fast_calls.places.clear()
         self._grow_at = self.fills + self._tlb_size
         library.ctl(self.cpu.handle, self._flush_code)
 
@@ -111,17 +124,26 @@ class _Engine:
 
     def forget_code(self, frame: int) -> None:
         """Drop the translations of code in the 4 KiB at physical ``frame`` (its content is changing)."""
+        with self.probing():
+            self.cpu.uc.ctl_remove_cache(PROBE + frame, PROBE + frame + PAGE_SIZE)
+
+    @contextmanager
+    def probing(self) -> Iterator[None]:
+        """While it is open, code and memory are reached through the :data:`PROBE` window only."""
         uc = self.cpu.uc
         self._probing = True
         if self.tlb_type != unicorn_const.UC_TLB_VIRTUAL:
             uc.ctl_set_tlb_mode(unicorn_const.UC_TLB_VIRTUAL)
         try:
-            uc.ctl_remove_cache(PROBE + frame, PROBE + frame + PAGE_SIZE)
+            yield
         finally:
             if self.tlb_type != unicorn_const.UC_TLB_VIRTUAL:
                 uc.ctl_set_tlb_mode(self.tlb_type)
             self._probing = False
-        self.flush()
+            self.flush()
+
+    def forget_rules(self) -> None:
+        """The CPU model has changed."""
 
 
 class PythonEngine(_Engine):
@@ -142,13 +164,18 @@ class PythonEngine(_Engine):
         cr0, cr4, efer, pkru, pkrs = key
         if len(self.walkers) >= _MOST_WALKERS:
             self.walkers.clear()
-        found = page_walker(self.cpu.ram.qwords, PagingState(0, cr0, cr4, efer, pkru=pkru, pkrs=pkrs))
+        found = page_walker(
+            self.cpu.ram.qwords, PagingState(0, cr0, cr4, efer, pkru=pkru, pkrs=pkrs, page_1g=self.cpu.page_1g)
+        )
         self.walkers[key] = found
         return found
 
     def install(self) -> None:
         self.cpu.uc.ctl_set_tlb_mode(self.tlb_type)
         self.cpu.hooks.add(unicorn_const.UC_HOOK_TLB_FILL, library.FILL, self._fill)
+
+    def forget_rules(self) -> None:
+        self.walkers.clear()
 
     def _fill(self, _uc: int, page: int, kind: int, result: int) -> bool:
         """Serve one miss. Every name here is on the hottest path there is."""
@@ -166,10 +193,13 @@ class PythonEngine(_Engine):
             walk = self.walkers.get(key) or self.walker(key)
             updates: list[tuple[int, int]] = []
             found = walk(q[Q_CR3], page, access, user, ac, updates, None)
-            if found < 0:
+            if found < 0 and self.permitted is not None and self.permitted == (page, access):
+                self.permitted = None
+                found = walk(q[Q_CR3], page, access, False, False, updates, None)
+            elif found < 0:
                 found = self._missing(found, walk, q[Q_CR3], page, access, user, ac, updates)
-                if found < 0:
-                    return False
+            if found < 0:
+                return False
             if updates:
                 self._commit(updates)
             if access == FETCH or found & WRITABLE:

@@ -30,9 +30,10 @@ class AccessFault(Exception):
 
 
 class LinearMemory:
-    """Supervisor reads and writes under one paging state; physical addresses beyond RAM read as ones."""
+    """Supervisor (or ``user``) accesses under one paging state; physical addresses beyond RAM read as ones."""
 
-    def __init__(self, ram: Ram, state: PagingState) -> None:
+    def __init__(self, ram: Ram, state: PagingState, *, user: bool = False) -> None:
+        self._user = user
         self._bytes = ram.qwords.cast("B")
         self._qwords = ram.qwords
         self._paging = bool(state.cr0 >> 31)
@@ -74,7 +75,7 @@ class LinearMemory:
         if self._walk is None:
             return address & 0xFFFF_FFFF
         updates: list[tuple[int, int]] = []
-        found = self._walk(self._root, address, access, False, False, updates, None)
+        found = self._walk(self._root, address, access, self._user, False, updates, None)
         for index, bits in updates:
             self._qwords[index] |= bits
         if found == NON_CANONICAL:

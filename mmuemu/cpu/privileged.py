@@ -21,15 +21,22 @@ from mmuemu.cpu.traps import Trap
 from mmuemu.x86 import controls, msrs
 from mmuemu.x86.exceptions import Vector
 from mmuemu.x86.paging import is_canonical
-from mmuemu.x86.registers import CR0_PG, CR4_LA57, CR4_PCIDE, CR4_UMIP, MSR_EFER
+from mmuemu.x86.registers import CR0_PG, CR4_LA57, CR4_OSXSAVE, CR4_PCIDE, CR4_UMIP, EFER_LMA, MSR_EFER
 
 if TYPE_CHECKING:
     from mmuemu.cpu.cpu import Cpu
+    from mmuemu.cpu.cpuid import CpuModel
 
-_CANDIDATE: Final = re.compile(rb"\x0f(?:[\x00\x01\x20-\x23\x30\x32])", re.DOTALL)
-"""Opcodes that may need a look: groups 6 and 7 (LTR, LGDT, LIDT, SMSW, INVLPG...), MOV CR and DR, WRMSR, RDMSR."""
+_CANDIDATE: Final = re.compile(rb"\x0f(?:[\x00\x01\x07\x20-\x23\x30\x32\x35])", re.DOTALL)
+"""Opcodes that may need a look: groups 6 and 7 (LTR, LGDT, LIDT, SMSW, INVLPG...), MOV CR and DR, WRMSR, RDMSR,
+SYSRET, SYSEXIT."""
 _PREFIXES: Final = frozenset({0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3, *range(0x40, 0x50)})
 _LONGEST: Final = 15
+_SYSRET: Final = 0x07
+_SYSEXIT: Final = 0x35
+_XSETBV: Final = 0xD1
+_HALF: Final = 1 << 47
+_MASK_64: Final = (1 << 64) - 1
 _FIRST_LOOK: Final = 512
 """Bytes looked at where a stretch begins; a block is hardly ever longer, and too much does no harm."""
 
@@ -98,12 +105,15 @@ class Privileged:
         self.cpu = cpu
         self.cr4_allowed = cr4_allowed
         self.maxphyaddr = maxphyaddr
+        self.efer_allowed = msrs.EFER_WRITABLE | EFER_LMA
+        self.missing_msrs: frozenset[int] = frozenset()
+        self.fixed_msrs: dict[int, int] = {}
         self.observers: list[Observer] = []
         self.read_msr: Callable[[int], int | None] = lambda _msr: None
         self.write_msr: Callable[[int, int], bool | None] = lambda _msr, _value: None
         self.owns_msr: Callable[[int], bool] = lambda _msr: False
         self.read_cr8: Callable[[], int] | None = None
-        self._hooked: set[int] = set()
+        self._hooked: set[tuple[int, bool]] = set()
         self.rescan = False
         self._tables: dict[int, Callable[[Instruction], Verdict]] = {
             0x00: self._group6,
@@ -115,7 +125,17 @@ class Privileged:
             0x30: self._wrmsr,
             0x32: self._rdmsr,
         }
+        if cpu.model is not None:
+            self.set_model(cpu.model)
         cpu.hooks.add(unicorn_const.UC_HOOK_EDGE_GENERATED, EDGE, self._translated)
+
+    def set_model(self, model: CpuModel) -> None:
+        """Refuse what this model does not have."""
+        self.cr4_allowed = model.cr4_allowed
+        self.efer_allowed = model.efer_allowed
+        self.maxphyaddr = model.maxphyaddr
+        self.missing_msrs = model.missing_msrs
+        self.fixed_msrs = model.fixed_msrs
 
     # -- finding ---------------------------------------------------------------------------------------
 
@@ -140,10 +160,13 @@ class Privileged:
         new = False
         for found in _CANDIDATE.finditer(code):
             start = found.start()
+            returns = found.group()[1] in (_SYSRET, _SYSEXIT)
             while True:
-                if address + start not in self._hooked:
-                    self._hooked.add(address + start)
-                    self.cpu.hooks.add_at(unicorn_const.UC_HOOK_CODE, CODE, self._reached, address + start)
+                key = (address + start, returns)
+                if key not in self._hooked:
+                    self._hooked.add(key)
+                    reached = self._returning if returns else self._reached
+                    self.cpu.hooks.add_at(unicorn_const.UC_HOOK_CODE, CODE, reached, address + start)
                     new = True
                 if not start or code[start - 1] not in _PREFIXES:
                     break
@@ -178,6 +201,27 @@ class Privileged:
             elif verdict is Verdict.DONE:
                 state.restore()
                 self.cpu.jump((address + instruction.length) & (1 << 64) - 1)
+        except BaseException as error:
+            self.cpu.fail(error)
+
+    def _returning(self, _uc: int, address: int, _size: int) -> None:
+        """SYSRET and SYSEXIT: frequent, so that only what may be refused is looked at."""
+        try:
+            state = self.cpu.window
+            state.save()
+            q, d = state.q, state.d
+            rcx, rdx = q[window.Q_RCX], q[window.Q_RDX]
+            if d[window.D_HFLAGS] & window.HFLAG_CS64 and (rcx + _HALF | rdx + _HALF) & _MASK_64 < 2 * _HALF:
+                return
+            cpl, wide = d[window.D_HFLAGS] & 3, bool(d[window.D_HFLAGS] & window.HFLAG_CS64)
+            bits = 57 if q[window.Q_CR4] & CR4_LA57 else 48
+            instruction = Instruction(self.cpu.read_linear(address, _LONGEST), wide)
+            if instruction.opcode == _SYSRET and not wide:
+                self.cpu.raise_trap(Trap(Vector.UD, 0, address, 0, cpl))
+            elif instruction.opcode in (_SYSRET, _SYSEXIT) and instruction.rex & 8:
+                targets = (rcx,) if instruction.opcode == _SYSRET else (rcx, rdx)
+                if not all(is_canonical(target, bits) for target in targets):
+                    self.cpu.raise_trap(Trap(Vector.GP, 0, address, 0, cpl))
         except BaseException as error:
             self.cpu.fail(error)
 
@@ -229,6 +273,7 @@ class Privileged:
         if controls.refuses_cr3(value, state):
             return Verdict.REFUSE
         self._tell("cr3", state.cr3, value)
+        self.cpu.fast_calls.places.clear()
         if not (state.cr4 & CR4_PCIDE and value & controls.CR3_NO_FLUSH):
             return Verdict.EXECUTE
         # The engine would keep bit 63 as part of the address.
@@ -247,6 +292,11 @@ class Privileged:
         value = (q[window.Q_RDX] & 0xFFFF_FFFF) << 32 | q[window.Q_RAX] & 0xFFFF_FFFF
         return q[window.Q_RCX] & 0xFFFF_FFFF, value
 
+    def _exists(self, number: int) -> bool:
+        if number == msrs.MSR_PKRS:
+            return bool(self.cr4_allowed & controls.CR4_PKS) and number not in self.missing_msrs
+        return self.owns_msr(number) or (number in msrs.KNOWN and number not in self.missing_msrs)
+
     def _wrmsr(self, instruction: Instruction) -> Verdict:
         instruction.length -= 1
         if self._cpl:
@@ -255,10 +305,16 @@ class Privileged:
         q = self.cpu.window.q
         bits = 57 if q[window.Q_CR4] & CR4_LA57 else 48
         paging = bool(q[window.Q_CR0] & CR0_PG)
-        if number not in msrs.KNOWN and not self.owns_msr(number):
+        if not self._exists(number) or number in self.fixed_msrs:
+            return Verdict.REFUSE
+        if number == MSR_EFER and value & ~self.efer_allowed:
             return Verdict.REFUSE
         if msrs.refuses(number, value, efer=q[window.Q_EFER], paging=paging, linear_bits=bits):
             return Verdict.REFUSE
+        if number == msrs.MSR_PKRS:
+            self.cpu.pkrs = value
+            self.cpu.engine.flush()
+            return Verdict.DONE
         answered = self.write_msr(number, value)
         if answered is not None:
             return Verdict.DONE if answered else Verdict.REFUSE
@@ -272,9 +328,11 @@ class Privileged:
         if self._cpl:
             return Verdict.EXECUTE
         number, _ = self._msr()
-        if number not in msrs.KNOWN and not self.owns_msr(number):
+        if not self._exists(number):
             return Verdict.REFUSE
-        value = self.read_msr(number)
+        value = self.fixed_msrs.get(number)
+        if value is None:
+            value = self.cpu.pkrs if number == msrs.MSR_PKRS else self.read_msr(number)
         if value is None:
             return Verdict.EXECUTE
         if value < 0:
@@ -295,14 +353,28 @@ class Privileged:
         memory = instruction.mod != 3
         if instruction.reg == 4 or (memory and instruction.reg in (0, 1)):
             return self._umip()
+        if instruction.raw[instruction.length - 1 : instruction.length] == bytes((_XSETBV,)):
+            return self._xsetbv()
         if self._cpl or not memory:
             return Verdict.EXECUTE
         if instruction.reg in (2, 3):
             return self._load_table(instruction)
         if instruction.reg == 7:
             address = self._effective_address(instruction)
+            self.cpu.fast_calls.places.clear()
             if address is not None:
                 self._tell("invlpg", address, 0)
+        return Verdict.EXECUTE
+
+    def _xsetbv(self) -> Verdict:
+        """XCR0 takes the components of the model, x87 always among them; SSE stands alone."""
+        number, value = self._msr()
+        if self._cpl or number or not self.cpu.window.q[window.Q_CR4] & CR4_OSXSAVE:
+            return Verdict.EXECUTE
+        model = self.cpu.model
+        if not value & 1 or (model is not None and value & ~model.xcr0):
+            return Verdict.REFUSE
+        self.cpu.xcr0 = value
         return Verdict.EXECUTE
 
     def _load_table(self, instruction: Instruction) -> Verdict:

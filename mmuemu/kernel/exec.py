@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from mmuemu.kernel.files.openfile import OpenFile
     from mmuemu.kernel.kernel import Kernel
 
-HWCAP: Final = 0x0FCB_FBFF
-"""CPUID.1:EDX of the CPU model, as Linux passes it on in AT_HWCAP."""
 HWCAP2: Final = 2
 """HWCAP2_FSGSBASE: CR4.FSGSBASE is set."""
 FIRST_PID: Final = 1000
@@ -226,7 +224,7 @@ class Loader:
             planned,
             bases.interp_bias,
             credentials=Credentials(task.uid, task.uid, task.gid, task.gid),
-            hwcap=HWCAP,
+            hwcap=kernel.cpu.model.hwcap if kernel.cpu.model is not None else 0,
             hwcap2=HWCAP2,
         )
         rng: Random | None = kernel.aslr

@@ -9,6 +9,7 @@ from random import Random
 from typing import TYPE_CHECKING, Final, Protocol
 
 from mmuemu.cpu.cpu import DEFAULT_CONTROLS, Cpu, Stop, enter_kernel
+from mmuemu.cpu.emulated import emulate
 from mmuemu.cpu.traps import Trap
 from mmuemu.errors import MmuemuError
 from mmuemu.kernel.abi.errno import Errno, SyscallError
@@ -188,6 +189,11 @@ class Kernel:
         if trap.cpl != 3 or task is None:
             raise MmuemuError(f"kernel panic: {trap}")
         trap = as_delivered(trap)
+        if trap.vector == Vector.UD:
+            left = emulate(self.cpu, trap)
+            if left is None:
+                return
+            trap = left
         if trap.vector != Vector.PF:
             self.die(task, signal_of(trap))
             return

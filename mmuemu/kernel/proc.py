@@ -121,6 +121,12 @@ class KernelProc:
         facts.release = RELEASE
         facts.version = VERSION
         facts.hostname = kernel.hostname
+        model = kernel.cpu.model
+        if model is not None:
+            facts.cpu_vendor, facts.cpu_model, facts.cpu_flags = model.vendor, model.brand, model.flags
+            facts.cpu_version = (model.family, model.model, model.stepping)
+            facts.address_bits = (model.maxphyaddr, 48)
+            facts.cpuid_level = model.last_leaf
         facts.randomize_va_space = 2 if kernel.aslr is not None else 0
         facts.last_pid = max(kernel.tasks, default=1)
         return facts

@@ -74,6 +74,11 @@ class SystemFacts:
     cpu_model: str = "mmuemu virtual CPU"
     cpu_mhz: float = 2100.0
     cpu_flags: Sequence[str] = ()
+    cpu_version: tuple[int, int, int] = (6, 106, 6)
+    """Family, model, stepping."""
+    address_bits: tuple[int, int] = (40, 48)
+    """Physical and linear."""
+    cpuid_level: int = 13
 
 
 class ProcSource(Protocol):

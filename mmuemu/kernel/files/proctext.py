@@ -179,12 +179,14 @@ def meminfo(s: SystemFacts) -> bytes:
 def cpuinfo(s: SystemFacts) -> bytes:
     """/proc/cpuinfo: one processor."""
     values = {
-        "processor": 0, "vendor_id": s.cpu_vendor, "cpu family": 6, "model": 106, "model name": s.cpu_model,
-        "stepping": 0, "cpu MHz": f"{s.cpu_mhz:.3f}", "cache size": "16384 KB", "physical id": 0,
+        "processor": 0, "vendor_id": s.cpu_vendor, "cpu family": s.cpu_version[0],
+        "model": s.cpu_version[1], "model name": s.cpu_model, "stepping": s.cpu_version[2],
+        "cpu MHz": f"{s.cpu_mhz:.3f}", "cache size": "16384 KB", "physical id": 0,
         "siblings": 1, "core id": 0,
-        "cpu cores": 1, "apicid": 0, "fpu": "yes", "fpu_exception": "yes", "cpuid level": 13,
+        "cpu cores": 1, "apicid": 0, "fpu": "yes", "fpu_exception": "yes", "cpuid level": s.cpuid_level,
         "wp": "yes", "flags": " ".join(s.cpu_flags), "bogomips": f"{2 * s.cpu_mhz:.2f}", "clflush size": 64,
-        "cache_alignment": 64, "address sizes": "46 bits physical, 48 bits virtual",
+        "cache_alignment": 64,
+        "address sizes": "{} bits physical, {} bits virtual".format(*s.address_bits),
     }  # fmt: skip
     lines = [name + "\t" * (2 - len(name) // 8) + f": {value}\n" for name, value in values.items()]
     return ("".join(lines) + "\n").encode()

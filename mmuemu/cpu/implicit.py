@@ -1,0 +1,229 @@
+"""Accesses that an instruction in ring 3 makes with other rights than the engine thinks.
+
+Reading a descriptor (a segment load, a far transfer, LAR...) and the task state behind a call gate are supervisor
+accesses at any CPL (SDM volume 3, section 4.6.1); the fill hook of the ``python`` engine sees CPL 3 and refuses. IRET
+and far RET read their frame with the rights of the CPL; the engine reads it as a supervisor, and SMAP refuses the
+``native`` engine the user's own stack. Both are settled once the access has been refused and RIP is exact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from mmuemu.cpu import window
+from mmuemu.cpu.engines import PROBE, PythonEngine
+from mmuemu.cpu.linear import AccessFault, LinearMemory
+from mmuemu.cpu.traps import Trap
+from mmuemu.mmu.state import Access
+from mmuemu.mmu.walk import page_walker
+from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE, FaultBits
+from mmuemu.x86.registers import CR4_OSXSAVE, CR4_SMAP
+
+if TYPE_CHECKING:
+    from mmuemu.cpu.cpu import Cpu
+
+_PREFIXES: Final = frozenset({0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF2, 0xF3})
+_FAR_RETURNS: Final = frozenset({0xCA, 0xCB, 0xCF})
+_POPS: Final = frozenset({0x07, 0x17, 0x1F, 0x0FA1, 0x0FA9})
+_PLAIN: Final = _FAR_RETURNS | _POPS | {0x8E, 0x9A, 0xEA, 0xC4, 0xC5, 0x0F02, 0x0F03, 0x0FB2, 0x0FB4, 0x0FB5}
+"""Opcodes that read descriptors; 0xff /3 and /5 (far call and jump) and 0f 00 /4 and /5 (VERR, VERW) do too."""
+_FRAME: Final = 40
+_GATE_FRAME: Final = 0x20 + 31 * 8
+"""Most bytes a call gate pushes on the inner stack."""
+_MOST_ATTEMPTS: Final = 3
+_XSETBV: Final = b"\x0f\x01\xd1"
+
+
+class _Instruction:
+    """Opcode (0x0f before two-byte ones), ModRM.reg, and operand size of the instruction at RIP."""
+
+    def __init__(self, code: bytes, wide: bool) -> None:
+        position, size, rex = 0, 4, 0
+        while position < len(code) and code[position] in _PREFIXES:
+            size = 2 if code[position] == 0x66 else size
+            position += 1
+        if wide and position < len(code) and code[position] & 0xF0 == 0x40:
+            rex = code[position]
+            position += 1
+        rest = code[position:].ljust(3, b"\0")
+        self.wide = wide
+        self.code = code
+        self.size = 8 if rex & 8 else size
+        two = rest[0] == 0x0F
+        self.opcode = 0x0F00 | rest[1] if two else rest[0]
+        self.reg = rest[2 if two else 1] >> 3 & 7
+
+    @property
+    def reads_descriptors(self) -> bool:
+        return (
+            self.opcode in _PLAIN
+            or (self.opcode == 0xFF and self.reg in (3, 5))
+            or (self.opcode == 0x0F00 and self.reg in (4, 5))
+        )
+
+    @property
+    def is_far_call(self) -> bool:
+        return self.opcode == 0x9A or (self.opcode == 0xFF and self.reg == 3)
+
+    @property
+    def frame(self) -> int:
+        """Bytes that a far return reads from the stack (without a change of ring)."""
+        if self.opcode == 0xCF:
+            return self.size * (5 if self.wide else 3)
+        return self.size * 2
+
+
+class RingThree:
+    """Judges the page faults of ring 3 on one CPU before they are delivered."""
+
+    def __init__(self, cpu: Cpu) -> None:
+        self.cpu = cpu
+        self.relaxed = False
+        """The next instruction runs alone, with SMAP out of the engine's way."""
+        self._attempt: tuple[int, int, int] | None = None
+        self._attempts = 0
+
+    def resolve(self, trap: Trap) -> Trap | None:
+        """None: run again, the access is allowed now; else the fault to deliver, ``trap`` or what it should be."""
+        cpu = self.cpu
+        engine = cpu.engine
+        state = cpu.window
+        state.save()
+        if isinstance(engine, PythonEngine):
+            if trap.error_code & FaultBits.I or not self._is_system(trap.address):
+                return trap
+            return self._descriptor(engine, trap)
+        if trap.error_code & (FaultBits.U | FaultBits.I) or not state.q[window.Q_CR4] & CR4_SMAP:
+            return trap
+        return self._far_return(trap)
+
+    # -- descriptors -----------------------------------------------------------------------------------
+
+    def _is_system(self, address: int) -> bool:
+        """Whether ``address`` is in the GDT, the LDT, the TSS or where a stack of the TSS goes."""
+        state = self.cpu.window
+        for table in (window.GDT, window.LDT, window.TR):
+            if 0 <= address - state.q[table.base] <= state.d[table.limit]:
+                return True
+        return self._is_inner_stack(address)
+
+    def _is_inner_stack(self, address: int) -> bool:
+        state = self.cpu.window
+        if state.d[window.TR.limit] < 27 or not state.d[window.D_HFLAGS] & window.HFLAG_LMA:
+            return False
+        raw = self.cpu.read_linear(state.q[window.TR.base] + 4, 24)
+        state.save()
+        tops = [int.from_bytes(raw[n : n + 8], "little") for n in range(0, len(raw) - 7, 8)]
+        return any(0 < top - address <= _GATE_FRAME for top in tops)
+
+    def _instruction(self, trap: Trap) -> _Instruction:
+        state = self.cpu.window
+        code = self.cpu.read_linear((trap.rip + state.q[window.CS.base]) & (1 << 64) - 1, 15)
+        state.save()
+        return _Instruction(code, bool(state.d[window.D_HFLAGS] & window.HFLAG_CS64))
+
+    def _descriptor(self, engine: PythonEngine, trap: Trap) -> Trap | None:
+        instruction = self._instruction(trap)
+        if not instruction.reads_descriptors or self._is_operand(instruction, trap.address):
+            return trap
+        if self._is_inner_stack(trap.address) and not instruction.is_far_call:
+            return trap
+        access = Access.WRITE if trap.error_code & FaultBits.W else Access.READ
+        page = trap.address & ~PAGE_MASK
+        attempt = (trap.rip, page, int(access))
+        unused = engine.permitted is not None and attempt == self._attempt
+        self._attempts = self._attempts + 1 if unused else 1
+        self._attempt = attempt
+        engine.permitted = None
+        if self._attempts > _MOST_ATTEMPTS:
+            return trap
+        paging = self.cpu.paging
+        found = page_walker(self.cpu.ram.qwords, paging)(paging.root, trap.address, access, False, False, [], None)
+        if found < 0:
+            return replace(trap, error_code=-1 - found)
+        engine.permitted = (page, int(access))
+        return None
+
+    def _is_operand(self, instruction: _Instruction, address: int) -> bool:
+        """Whether ``address`` is in the instruction's own operand or stack frame, which it reads as the user."""
+        from mmuemu.cpu.decode import memory_operand
+
+        state = self.cpu.window
+        if instruction.opcode in _FAR_RETURNS | _POPS:
+            operand: int | None = self._stack()
+            size = _FRAME
+        else:
+            operand = memory_operand(instruction.code, state)
+            size = 2 if instruction.opcode in (0x8E, 0x0F00, 0x0F02, 0x0F03) else instruction.size + 2
+        return operand is not None and 0 <= address - operand < size
+
+    def _stack(self) -> int:
+        """The linear address of the top of the stack."""
+        state = self.cpu.window
+        if state.d[window.D_HFLAGS] & window.HFLAG_CS64:
+            return state.q[window.Q_RSP]
+        return (state.q[window.Q_RSP] + state.q[window.SS.base]) & 0xFFFF_FFFF
+
+    # -- far returns -----------------------------------------------------------------------------------
+
+    def _far_return(self, trap: Trap) -> Trap | None:
+        """Read the frame as the user would: allowed, or the fault that the user's access raises."""
+        instruction = self._instruction(trap)
+        start = self._stack()
+        size = instruction.frame
+        if instruction.opcode not in _FAR_RETURNS or not 0 <= trap.address - start < size:
+            return trap
+        memory = LinearMemory(self.cpu.ram, self.cpu.paging, user=True)
+        try:
+            memory.read(start, size)
+        except AccessFault as refused:
+            return replace(trap, vector=refused.vector, error_code=refused.error_code, address=refused.address)
+        self.relaxed = True
+        return None
+
+    def begin(self) -> None:
+        """Before the relaxed instruction."""
+        state = self.cpu.window
+        state.save()
+        state.d[window.D_HFLAGS] &= ~window.HFLAG_SMAP
+        state.restore()
+
+    def end(self) -> None:
+        """After it: SMAP is in force again."""
+        self.relaxed = False
+        state = self.cpu.window
+        state.save()
+        if state.q[window.Q_CR4] & CR4_SMAP:
+            state.d[window.D_HFLAGS] |= window.HFLAG_SMAP
+            state.restore()
+
+    def settle(self) -> None:
+        """After a stretch: a permission that was not used is void."""
+        engine = self.cpu.engine
+        if isinstance(engine, PythonEngine):
+            engine.permitted = None
+
+
+def load_xcr0(cpu: Cpu, value: int) -> None:
+    """Execute XSETBV outside a run, through the window onto physical memory; everything else stays as it is."""
+    from mmuemu.cpu import library
+    from mmuemu.cpu.cpu import put_ring
+
+    state = cpu.window
+    state.save()
+    before = state.snapshot()
+    kept = bytes(cpu.bytes[:PAGE_SIZE])
+    cpu.bytes[: len(_XSETBV)] = _XSETBV
+    put_ring(state, 0, 0x10, 0x18)
+    state.q[window.Q_CR4] |= CR4_OSXSAVE
+    state.q[window.Q_RAX], state.q[window.Q_RCX], state.q[window.Q_RDX] = value & 0xFFFF_FFFF, 0, value >> 32
+    state.restore()
+    try:
+        with cpu.engine.probing():
+            library.check(library.emu_start(cpu.handle, PROBE, 0, 0, 1))
+    finally:
+        cpu.bytes[:PAGE_SIZE] = kept
+        state.load(before)
+        state.restore()
+        cpu.engine.forget_code(0)
