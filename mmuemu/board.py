@@ -25,6 +25,9 @@ from mmuemu.x86.segments import KERNEL_GDT
 
 MOST_MEMORY: Final = 0xE000_0000
 """RAM ends below the devices' addresses."""
+TRIPLE_FAULT: Final = 120
+HALTED: Final = 122
+"""Exit codes; even, since those of the debug-exit port are odd."""
 _FIRST_SLICE: Final = 16
 _LONGEST_SLICE: Final = 4096
 _FOREVER: Final = 1 << 40
@@ -263,7 +266,7 @@ class Board:
 
     def _ended(self, left: int) -> BoardEnd | None:
         if self.bare.shutdown is not None:
-            return BoardEnd("triple fault", 125, f"triple fault: {self.bare.shutdown}")
+            return BoardEnd("triple fault", TRIPLE_FAULT, f"triple fault: {self.bare.shutdown}")
         ending = self.pc.ending
         if ending is not None:
             return BoardEnd(ending.kind, ending.status & 0xFF)
@@ -301,7 +304,7 @@ class Board:
             flags_if = self.cpu.rflags & RFLAGS_IF
             if step is None or not flags_if:
                 why = "no event will ever wake it" if flags_if else "interrupts are off"
-                return BoardEnd("halted", 0, f"halted for ever at {self.cpu.rip:#x}: {why}")
+                return BoardEnd("halted", HALTED, f"halted for ever at {self.cpu.rip:#x}: {why}")
             if self.cpu.interrupted:
                 return None
             self.idle += step

@@ -107,6 +107,7 @@ class Cpu:
         hooks.add(unicorn_const.UC_HOOK_INTR, library.INTR, self._on_interrupt)
         hooks.add(unicorn_const.UC_HOOK_INSN_INVALID, library.BOOL, self._on_invalid)
         hooks.add(unicorn_const.UC_HOOK_INSN, library.VOID, self._on_syscall, x86.UC_X86_INS_SYSCALL)
+        hooks.add(unicorn_const.UC_HOOK_INSN, library.VOID, self._on_sysenter, x86.UC_X86_INS_SYSENTER)
         hooks.add(unicorn_const.UC_HOOK_INSN, library.BOOL, self._on_rdtsc, x86.UC_X86_INS_RDTSC)
         hooks.add(unicorn_const.UC_HOOK_INSN, library.BOOL, self._on_rdtscp, x86.UC_X86_INS_RDTSCP)
         install_ports(self)
@@ -151,6 +152,20 @@ class Cpu:
     def _on_syscall(self) -> None:
         try:
             self.handler.syscall()
+        except BaseException as error:
+            self.fail(error)
+
+    def _on_sysenter(self) -> None:
+        """``sysenter`` does nothing by itself: whoever rules the machine enters its kernel, or it is #UD."""
+        try:
+            enter = getattr(self.handler, "sysenter", None)
+            if enter is not None:
+                enter()
+                return
+            state = self.window
+            state.save()
+            trap = Trap(Vector.UD, 0, state.q[window.Q_RIP], 0, state.d[window.D_HFLAGS] & 3)
+            self.raise_trap(trap, state.snapshot())
         except BaseException as error:
             self.fail(error)
 
@@ -329,7 +344,7 @@ class Cpu:
     def rflags(self) -> int:
         """RFLAGS, arithmetic flags included."""
         library.reg_read(self.handle, self._flags_id, self._rip_pointer)
-        return self._rip.value
+        return self._rip.value & 0xFFFF_FFFF  # EFLAGS is written as 32 bits
 
     @property
     def cpl(self) -> int:
@@ -364,7 +379,7 @@ class Cpu:
         state.restore()
 
     def set_flat_protected(self, cr0: int) -> None:
-        """32-bit protected mode in ring 0: paging off, flat segments with selectors 0x8 and 0x10 (multiboot's state)."""
+        """32-bit protected mode in ring 0: paging off, flat segments 0x8 and 0x10 (multiboot's state)."""
         uc = self.uc
         uc.reg_write(x86.UC_X86_REG_CR0, cr0)
         uc.reg_write(x86.UC_X86_REG_CR4, 0)
@@ -490,6 +505,18 @@ def put_ring(state: StateWindow, ring: int, code: int, stack: int) -> None:
         | window.HFLAG_CS64
         | window.HFLAG_LMA
     )
+
+
+def put_protected_ring(state: StateWindow, code: int, stack: int) -> None:
+    """Flat 32-bit code and stack segments of ring 0 in a saved window (what SYSENTER loads outside IA-32e mode)."""
+    d, q = state.d, state.q
+    for segment, selector, flags in ((window.CS, code, 0x00CF_9B00), (window.SS, stack, 0x00CF_9300)):
+        d[segment.selector] = selector
+        q[segment.base] = 0
+        d[segment.limit] = 0xFFFF_FFFF
+        d[segment.flags] = flags
+    hidden = d[window.D_HFLAGS] & ~(window.HFLAG_CPL | window.HFLAG_CS64)
+    d[window.D_HFLAGS] = hidden | window.HFLAG_CS32 | window.HFLAG_SS32
 
 
 def enter_kernel(cpu: Cpu) -> None:
