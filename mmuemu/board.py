@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -18,8 +18,7 @@ from mmuemu.devices.serial import Source
 from mmuemu.errors import UsageError
 from mmuemu.memory.ram import GuestRam
 from mmuemu.mmu.state import PagingState
-from mmuemu.x86.exceptions import Vector
-from mmuemu.x86.paging import NX, PS, RW, SIZE_1G, P
+from mmuemu.x86.paging import PS, RW, SIZE_1G, P
 from mmuemu.x86.registers import CR0_ET, CR0_PE, CR0_PG, CR4_PAE, EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE, RFLAGS_IF
 from mmuemu.x86.segments import KERNEL_GDT
 
@@ -85,7 +84,9 @@ class Board:
     def __init__(self, options: BoardOptions | None = None) -> None:
         options = options or BoardOptions()
         if not 1 << 20 <= options.memory <= MOST_MEMORY:
-            raise UsageError(f"a bare machine takes 1M to {MOST_MEMORY >> 20}M of memory, not {options.memory:#x} bytes")
+            raise UsageError(
+                f"a bare machine takes 1M to {MOST_MEMORY >> 20}M of memory, not {options.memory:#x} bytes"
+            )
         self.ram = GuestRam(options.memory)
         self.cpu = Cpu(self.ram, mmu=options.mmu)
         self.bare = BareMetal(self.cpu, _Ports(self))
@@ -117,7 +118,7 @@ class Board:
 
     # -- memory ----------------------------------------------------------------------------------------
 
-    def write(self, physical: int, data: bytes) -> None:
+    def write(self, physical: int, data: bytes | memoryview) -> None:
         """Put ``data`` at a physical address of RAM."""
         self.ram.write(physical, data)
 
@@ -227,9 +228,7 @@ class Board:
         for index, entry_bits in enumerate(KERNEL_GDT):
             q[(base + 0x2000 >> 3) + index] = entry_bits
         self.cpu.set_paging(
-            PagingState(
-                base, CR0_PG | CR0_PE | CR0_ET, CR4_PAE | 0x600, EFER_LME | EFER_LMA | EFER_NXE | EFER_SCE
-            )
+            PagingState(base, CR0_PG | CR0_PE | CR0_ET, CR4_PAE | 0x600, EFER_LME | EFER_LMA | EFER_NXE | EFER_SCE)
         )
         self.cpu.set_gdt(base + 0x2000, len(KERNEL_GDT) * 8 - 1)
         self.cpu.set_idt(0, 0)
@@ -275,7 +274,7 @@ class Board:
         return None
 
     def _pending(self) -> bool:
-        return self.pc.nmi_pending and not self.bare.nmi_blocked or self.pc.pending_vector(True) is not None
+        return (self.pc.nmi_pending and not self.bare.nmi_blocked) or self.pc.pending_vector(True) is not None
 
     def _deliver_or_wait(self) -> int:
         """Deliver what can be delivered; how many instructions may run before the next look."""
@@ -337,12 +336,3 @@ class Board:
         """Free what the machine holds of the host."""
         self.cpu.close()
         self.ram.close()
-
-
-def load_writes(board: Board, writes: Iterable[tuple[int, bytes]]) -> None:
-    """Put (physical address, bytes) pairs into RAM."""
-    for address, data in writes:
-        board.write(address, data)
-
-
-__all__ = ["NX", "Board", "BoardEnd", "BoardOptions", "Vector", "load_writes"]

@@ -14,7 +14,8 @@ from mmuemu.board import TRACE_KINDS, Board, BoardEnd, BoardOptions
 from mmuemu.cpu.decode import disassemble
 from mmuemu.cpu.watchdog import Watchdog
 from mmuemu.errors import BadImage, MmuemuError, UsageError
-from mmuemu.loader.multiboot import place, read_kernel
+from mmuemu.loader.kernel_image import read_kernel
+from mmuemu.loader.multiboot import Module, place
 from mmuemu.memory.ram import parse_size
 
 JSON_VERSION: Final = 1
@@ -80,7 +81,7 @@ def boot(options: Namespace) -> int:
     traced = _traced(options.trace)
     memory = parse_size(options.memory)
     image = read_kernel(_read(options.kernel, "kernel"), options.kernel, options.entry)
-    modules = [(path, _read(path, "module")) for path in options.module]
+    modules = [Module(_read(path, "module"), path) for path in options.module]
     with ExitStack() as stack:
         report = None
         if options.json is not None:
@@ -88,9 +89,7 @@ def boot(options: Namespace) -> int:
                 report = stack.enter_context(open(options.json, "w"))
             except OSError as error:
                 raise UsageError(f"--json {options.json}: {error.strerror}") from None
-        board = Board(
-            BoardOptions(memory, options.mmu, serial_out=_output, serial_in=_Stdin(0), debug_out=_output)
-        )
+        board = Board(BoardOptions(memory, options.mmu, serial_out=_output, serial_in=_Stdin(0), debug_out=_output))
         stack.callback(board.close)
         if traced:
             board.trace = lambda kind, text: _say(f"{kind}: {text}\n") if kind in traced else None
@@ -98,7 +97,7 @@ def boot(options: Namespace) -> int:
         for address, data in plan.writes:
             board.write(address, data)
         enter = board.enter_long if image.kind == "long" else board.enter_protected
-        enter(image.entry, plan.registers)
+        enter(plan.entry, plan.registers)
         with Watchdog(board.cpu, options.timeout) as watchdog:
             end = board.run(max_instructions=options.max_instructions, expired=lambda: watchdog.expired)
         if report is not None:

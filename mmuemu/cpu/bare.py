@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Protocol
 from unicorn import x86_const as x86
 
 from mmuemu.cpu import window
-from mmuemu.cpu.cpu import enter_kernel, put_protected_ring, put_ring
 from mmuemu.cpu.delivery import Delivery, Event, TripleFault
 from mmuemu.cpu.emulated import emulate
 from mmuemu.cpu.privileged import Privileged
+from mmuemu.cpu.rings import enter_kernel, put_protected_ring, put_ring
 from mmuemu.cpu.traps import Trap
 from mmuemu.x86.exceptions import Vector
 from mmuemu.x86.msrs import MSR_SYSENTER_CS, MSR_SYSENTER_EIP, MSR_SYSENTER_ESP

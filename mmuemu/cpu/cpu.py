@@ -15,18 +15,16 @@ from mmuemu.cpu.engines import ENGINES, Engine
 from mmuemu.cpu.internals import Internals
 from mmuemu.cpu.ports import install_ports
 from mmuemu.cpu.privileged import Privileged
+from mmuemu.cpu.rings import SELECTORS, put_flat_protected, put_ring
 from mmuemu.cpu.traps import NoHandler, Trap, TrapHandler
 from mmuemu.cpu.window import StateWindow, check_layout
 from mmuemu.errors import MmuemuError, UsageError
 from mmuemu.mmu.state import PagingState
 from mmuemu.x86.exceptions import Vector
-from mmuemu.x86.registers import MSR_EFER, RFLAGS_ARITHMETIC
+from mmuemu.x86.registers import MSR_EFER
 
 DEFAULT_CONTROLS: Final = PagingState(cr3=0, cr0=0x8001_0033, cr4=0x0005_06A0, efer=0xD01)
 """Paging with WP, NX and global pages on; SMEP and SMAP are added by whoever has a kernel to protect."""
-_CODE_FLAGS: Final = {0: 0x00AF_9B00, 3: 0x00AF_FB00}
-_STACK_FLAGS: Final = {0: 0x00CF_9300, 3: 0x00CF_F300}
-_SELECTORS: Final = {0: (0x10, 0x18), 3: (0x33, 0x2B)}
 
 
 class Ram(Protocol):
@@ -375,7 +373,7 @@ class Cpu:
         """Put the CPU into ring 0 or 3 of 64-bit mode: CS, SS and the privilege level the engine goes by."""
         state = self.window
         state.save()
-        put_ring(state, ring, *_SELECTORS[ring])
+        put_ring(state, ring, *SELECTORS[ring])
         state.restore()
 
     def set_flat_protected(self, cr0: int) -> None:
@@ -383,18 +381,9 @@ class Cpu:
         uc = self.uc
         uc.reg_write(x86.UC_X86_REG_CR0, cr0)
         uc.reg_write(x86.UC_X86_REG_CR4, 0)
-        state = self.window
-        state.save()
-        d, q = state.d, state.q
-        q[window.Q_CR0], q[window.Q_CR3], q[window.Q_CR4], q[window.Q_EFER] = cr0, 0, 0, 0
-        for segment in (window.CS, window.SS, window.DS, window.ES, window.FS, window.GS):
-            code = segment is window.CS
-            d[segment.selector] = 0x8 if code else 0x10
-            q[segment.base] = 0
-            d[segment.limit] = 0xFFFF_FFFF
-            d[segment.flags] = 0x00CF_9B00 if code else 0x00CF_9300
-        d[window.D_HFLAGS] = window.HFLAG_PE | window.HFLAG_CS32 | window.HFLAG_SS32
-        state.restore()
+        self.window.save()
+        put_flat_protected(self.window, cr0)
+        self.window.restore()
         self.engine.flush()
 
     def set_bases(self, *, fs: int | None = None, gs: int | None = None, kernel_gs: int | None = None) -> None:
@@ -484,62 +473,6 @@ class Cpu:
 
 
 _HAS_ERROR_CODE: Final = frozenset({8, 10, 11, 12, 13, 14, 17, 21})
-
-
-def put_ring(state: StateWindow, ring: int, code: int, stack: int) -> None:
-    """Write 64-bit code and stack segments of ``ring`` into a saved window (SDM volume 3, section 5.8.8)."""
-    d, q = state.d, state.q
-    for segment, selector, flags in (
-        (window.CS, code, _CODE_FLAGS[ring]),
-        (window.SS, stack, _STACK_FLAGS[ring]),
-    ):
-        d[segment.selector] = selector
-        q[segment.base] = 0
-        d[segment.limit] = 0xFFFF_FFFF
-        d[segment.flags] = flags
-    d[window.D_HFLAGS] = (
-        (d[window.D_HFLAGS] & ~window.HFLAG_CPL)
-        | ring
-        | window.HFLAG_CS32
-        | window.HFLAG_SS32
-        | window.HFLAG_CS64
-        | window.HFLAG_LMA
-    )
-
-
-def put_protected_ring(state: StateWindow, code: int, stack: int) -> None:
-    """Flat 32-bit code and stack segments of ring 0 in a saved window (what SYSENTER loads outside IA-32e mode)."""
-    d, q = state.d, state.q
-    for segment, selector, flags in ((window.CS, code, 0x00CF_9B00), (window.SS, stack, 0x00CF_9300)):
-        d[segment.selector] = selector
-        q[segment.base] = 0
-        d[segment.limit] = 0xFFFF_FFFF
-        d[segment.flags] = flags
-    hidden = d[window.D_HFLAGS] & ~(window.HFLAG_CPL | window.HFLAG_CS64)
-    d[window.D_HFLAGS] = hidden | window.HFLAG_CS32 | window.HFLAG_SS32
-
-
-def enter_kernel(cpu: Cpu) -> None:
-    """What ``syscall`` does (SDM volume 2, SYSCALL), from the syscall hook: RCX, R11, RFLAGS, CS, SS, RIP."""
-    flags = cpu.rflags
-    state = cpu.window
-    state.save()
-    q, d = state.q, state.d
-    q[window.Q_RCX] = q[window.Q_RIP] + 2
-    q[window.Q_R11] = flags
-    q[window.Q_RIP] = q[window.Q_LSTAR] - 2
-    kept = flags & ~q[window.Q_FMASK]
-    q[window.Q_RFLAGS] = kept & ~(RFLAGS_ARITHMETIC | 0x400) | 2
-    q[window.Q_CC_SRC] = kept & RFLAGS_ARITHMETIC
-    d[window.D_CC_OP] = window.CC_OP_EFLAGS
-    d[window.D_DF] = 0xFFFF_FFFF if kept & 0x400 else 1
-    code = q[window.Q_STAR] >> 32 & 0xFFFC
-    d[window.CS.selector] = code
-    d[window.CS.flags] = 0x00AF_9B00
-    d[window.SS.selector] = code + 8
-    d[window.SS.flags] = 0x00CF_9300
-    d[window.D_HFLAGS] &= ~window.HFLAG_CPL
-    state.restore()
 
 
 def _new_uc() -> Uc:
