@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -18,13 +18,15 @@ from mmuemu.devices.serial import Source
 from mmuemu.errors import UsageError
 from mmuemu.memory.ram import GuestRam
 from mmuemu.mmu.state import PagingState
-from mmuemu.x86.exceptions import Vector
-from mmuemu.x86.paging import NX, PS, RW, SIZE_1G, P
+from mmuemu.x86.paging import PS, RW, SIZE_1G, P
 from mmuemu.x86.registers import CR0_ET, CR0_PE, CR0_PG, CR4_PAE, EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE, RFLAGS_IF
 from mmuemu.x86.segments import KERNEL_GDT
 
 MOST_MEMORY: Final = 0xE000_0000
 """RAM ends below the devices' addresses."""
+TRIPLE_FAULT: Final = 120
+HALTED: Final = 122
+"""Exit codes; even, since those of the debug-exit port are odd."""
 _FIRST_SLICE: Final = 16
 _LONGEST_SLICE: Final = 4096
 _FOREVER: Final = 1 << 40
@@ -82,7 +84,9 @@ class Board:
     def __init__(self, options: BoardOptions | None = None) -> None:
         options = options or BoardOptions()
         if not 1 << 20 <= options.memory <= MOST_MEMORY:
-            raise UsageError(f"a bare machine takes 1M to {MOST_MEMORY >> 20}M of memory, not {options.memory:#x} bytes")
+            raise UsageError(
+                f"a bare machine takes 1M to {MOST_MEMORY >> 20}M of memory, not {options.memory:#x} bytes"
+            )
         self.ram = GuestRam(options.memory)
         self.cpu = Cpu(self.ram, mmu=options.mmu)
         self.bare = BareMetal(self.cpu, _Ports(self))
@@ -114,7 +118,7 @@ class Board:
 
     # -- memory ----------------------------------------------------------------------------------------
 
-    def write(self, physical: int, data: bytes) -> None:
+    def write(self, physical: int, data: bytes | memoryview) -> None:
         """Put ``data`` at a physical address of RAM."""
         self.ram.write(physical, data)
 
@@ -224,9 +228,7 @@ class Board:
         for index, entry_bits in enumerate(KERNEL_GDT):
             q[(base + 0x2000 >> 3) + index] = entry_bits
         self.cpu.set_paging(
-            PagingState(
-                base, CR0_PG | CR0_PE | CR0_ET, CR4_PAE | 0x600, EFER_LME | EFER_LMA | EFER_NXE | EFER_SCE
-            )
+            PagingState(base, CR0_PG | CR0_PE | CR0_ET, CR4_PAE | 0x600, EFER_LME | EFER_LMA | EFER_NXE | EFER_SCE)
         )
         self.cpu.set_gdt(base + 0x2000, len(KERNEL_GDT) * 8 - 1)
         self.cpu.set_idt(0, 0)
@@ -263,7 +265,7 @@ class Board:
 
     def _ended(self, left: int) -> BoardEnd | None:
         if self.bare.shutdown is not None:
-            return BoardEnd("triple fault", 125, f"triple fault: {self.bare.shutdown}")
+            return BoardEnd("triple fault", TRIPLE_FAULT, f"triple fault: {self.bare.shutdown}")
         ending = self.pc.ending
         if ending is not None:
             return BoardEnd(ending.kind, ending.status & 0xFF)
@@ -272,7 +274,7 @@ class Board:
         return None
 
     def _pending(self) -> bool:
-        return self.pc.nmi_pending and not self.bare.nmi_blocked or self.pc.pending_vector(True) is not None
+        return (self.pc.nmi_pending and not self.bare.nmi_blocked) or self.pc.pending_vector(True) is not None
 
     def _deliver_or_wait(self) -> int:
         """Deliver what can be delivered; how many instructions may run before the next look."""
@@ -301,7 +303,7 @@ class Board:
             flags_if = self.cpu.rflags & RFLAGS_IF
             if step is None or not flags_if:
                 why = "no event will ever wake it" if flags_if else "interrupts are off"
-                return BoardEnd("halted", 0, f"halted for ever at {self.cpu.rip:#x}: {why}")
+                return BoardEnd("halted", HALTED, f"halted for ever at {self.cpu.rip:#x}: {why}")
             if self.cpu.interrupted:
                 return None
             self.idle += step
@@ -334,12 +336,3 @@ class Board:
         """Free what the machine holds of the host."""
         self.cpu.close()
         self.ram.close()
-
-
-def load_writes(board: Board, writes: Iterable[tuple[int, bytes]]) -> None:
-    """Put (physical address, bytes) pairs into RAM."""
-    for address, data in writes:
-        board.write(address, data)
-
-
-__all__ = ["NX", "Board", "BoardEnd", "BoardOptions", "Vector", "load_writes"]

@@ -208,7 +208,7 @@ class RingThree:
 def load_xcr0(cpu: Cpu, value: int) -> None:
     """Execute XSETBV outside a run, through the window onto physical memory; everything else stays as it is."""
     from mmuemu.cpu import library
-    from mmuemu.cpu.cpu import put_ring
+    from mmuemu.cpu.rings import put_ring
 
     state = cpu.window
     state.save()

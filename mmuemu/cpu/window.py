@@ -38,9 +38,6 @@ Q_CR2: Final = 55
 Q_CR3: Final = 56
 Q_CR4: Final = 57
 Q_EFER: Final = 74
-D_SYSENTER_CS: Final = 1200
-Q_SYSENTER_ESP: Final = 601
-Q_SYSENTER_EIP: Final = 602
 Q_STAR: Final = 603
 Q_LSTAR: Final = 605
 Q_FMASK: Final = 607
@@ -197,8 +194,6 @@ def _misplaced(uc: Uc) -> list[str]:
         "DR0": (x86.UC_X86_REG_DR0, Q_DR0),
     }
     msrs = {
-        "SYSENTER_ESP": (0x175, Q_SYSENTER_ESP),
-        "SYSENTER_EIP": (0x176, Q_SYSENTER_EIP),
         "STAR": (0xC0000081, Q_STAR),
         "LSTAR": (0xC0000082, Q_LSTAR),
         "KERNEL_GS_BASE": (0xC0000102, Q_KERNEL_GS_BASE),
