@@ -55,6 +55,9 @@ class BareMetal:
         self.nmi_blocked = False
         cpu.handler = self
         cpu.privileged = Privileged(cpu)
+        cpu.window.save()
+        cpu.window.q[window.Q_XCR0] = 1
+        cpu.window.restore()
 
     def page_fault(self, page: int, error_code: int) -> int:
         """Page faults are the guest's own business."""

@@ -11,10 +11,10 @@ from unicorn import Uc, UcError, unicorn_const
 from unicorn import x86_const as x86
 
 from mmuemu.cpu import library, window
-from mmuemu.cpu.cpuid import DEFAULT, ENGINE_XCR0, CpuidUnit, CpuModel
+from mmuemu.cpu.cpuid import DEFAULT, CpuidUnit, CpuModel
 from mmuemu.cpu.engines import ENGINES, Engine
 from mmuemu.cpu.fastcall import FastCalls
-from mmuemu.cpu.implicit import RingThree, load_xcr0
+from mmuemu.cpu.implicit import RingThree
 from mmuemu.cpu.internals import Internals
 from mmuemu.cpu.ports import install_ports
 from mmuemu.cpu.privileged import Privileged
@@ -80,7 +80,6 @@ class Cpu:
         self.internals = Internals(self.handle)
         self.hooks = library.Hooks(self.uc)
         self.instructions = 0
-        self.xcr0 = ENGINE_XCR0
         self.cpuid: CpuidUnit | None = None
         self.pkrs = 0
         """IA32_PKRS, which the engine has no room for (the ``python`` engine obeys it; flush after a change)."""
@@ -212,7 +211,7 @@ class Cpu:
         state.q[window.Q_RAX] = value & 0xFFFF_FFFF
         state.q[window.Q_RDX] = value >> 32 & 0xFFFF_FFFF
         if auxiliary:
-            state.q[window.Q_RCX] = 0
+            state.q[window.Q_RCX] = state.q[window.Q_TSC_AUX] & 0xFFFF_FFFF
         state.restore()
         return True
 
@@ -474,15 +473,12 @@ class Cpu:
             raise UsageError(f"the native MMU {what}, as CPU model {model.name} wants it: use --mmu python")
         self.cpuid = CpuidUnit(self, model)
         self.engine.forget_rules()
-        if self.xcr0 & ~model.xcr0:
-            self.set_xcr0(model.xcr0)
+        self.window.save()
+        if self.window.q[window.Q_XCR0] & ~model.xcr0:
+            self.window.q[window.Q_XCR0] &= model.xcr0
+            self.window.restore()
         if self.privileged is not None:
             self.privileged.set_model(model)
-
-    def set_xcr0(self, value: int) -> None:
-        """What ``xsetbv`` does, outside a run."""
-        load_xcr0(self, value)
-        self.xcr0 = value
 
     def set_paging(self, state: PagingState) -> None:
         """Load EFER, CR4, CR3 and CR0, in the order that turns paging on, and drop cached translations."""

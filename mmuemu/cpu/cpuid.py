@@ -32,8 +32,6 @@ Leaf = tuple[int, int, int, int]
 
 XCR0_LEGACY: Final = 3
 XCR0_PKRU: Final = 1 << 9
-ENGINE_XCR0: Final = XCR0_LEGACY | XCR0_PKRU
-"""XCR0 of a fresh engine."""
 _LEGACY_AREA: Final = 576
 _PKRU_OFFSET: Final = 0xA80
 """Where the engine's XSAVE puts PKRU (it is Intel's place too)."""
@@ -358,13 +356,14 @@ class CpuidUnit:
                 self._leaves.clear()
             answer = self._leaves[key] = self.model.leaf(leaf, subleaf)
         if leaf in (1, 7, 0xD) or leaf > self.model.last_leaf:
-            answer = self._current(leaf, subleaf, answer, q[window.Q_CR4])
+            answer = self._current(leaf, subleaf, answer, q)
         q[window.Q_RAX], q[window.Q_RBX], q[window.Q_RCX], q[window.Q_RDX] = answer
         state.restore()
 
-    def _current(self, leaf: int, subleaf: int, answer: Leaf, cr4: int) -> Leaf:
+    def _current(self, leaf: int, subleaf: int, answer: Leaf, q: memoryview) -> Leaf:
         """``answer`` with the bits that follow control registers."""
         a, b, c, d = answer
+        cr4 = q[window.Q_CR4] & self.model.cr4_allowed
         if leaf == 1:
             c |= bool(cr4 & registers.CR4_OSXSAVE) << FEATURES["osxsave"].bit
             if not self.apic_enabled:
@@ -372,5 +371,5 @@ class CpuidUnit:
         elif leaf == 7 and subleaf == 0:
             c |= bool(cr4 & registers.CR4_PKE) << FEATURES["ospke"].bit
         elif b and subleaf == 0 and self.model.leaf(leaf, 0) == self.model.leaf(0xD, 0):
-            b = self.model.area(self.cpu.xcr0)
+            b = self.model.area(q[window.Q_XCR0])
         return a, b, c, d

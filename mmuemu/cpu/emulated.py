@@ -10,7 +10,7 @@ from mmuemu.cpu.linear import AccessFault, LinearMemory
 from mmuemu.cpu.traps import Trap
 from mmuemu.x86.exceptions import Vector
 from mmuemu.x86.paging import is_canonical
-from mmuemu.x86.registers import CR4_PCIDE, MSR_TSC_AUX
+from mmuemu.x86.registers import CR4_PCIDE
 
 if TYPE_CHECKING:
     from mmuemu.cpu.cpu import Cpu
@@ -56,10 +56,9 @@ def emulate(cpu: Cpu, trap: Trap) -> Trap | None:
 
 
 def _rdpid(cpu: Cpu, trap: Trap, register: int, length: int) -> None:
-    value = cpu.uc.msr_read(MSR_TSC_AUX)
     state = cpu.window
     state.save()
-    state.q[register] = value
+    state.q[register] = state.q[window.Q_TSC_AUX] & 0xFFFF_FFFF
     state.q[window.Q_RIP] = trap.rip + length
     state.restore()
 

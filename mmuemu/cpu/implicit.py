@@ -12,13 +12,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.cpu import window
-from mmuemu.cpu.engines import PROBE, PythonEngine
+from mmuemu.cpu.engines import PythonEngine
 from mmuemu.cpu.linear import AccessFault, LinearMemory
 from mmuemu.cpu.traps import Trap
 from mmuemu.mmu.state import Access
 from mmuemu.mmu.walk import page_walker
-from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE, FaultBits
-from mmuemu.x86.registers import CR4_OSXSAVE, CR4_SMAP
+from mmuemu.x86.paging import PAGE_MASK, FaultBits
+from mmuemu.x86.registers import CR4_SMAP
 
 if TYPE_CHECKING:
     from mmuemu.cpu.cpu import Cpu
@@ -32,7 +32,6 @@ _FRAME: Final = 40
 _GATE_FRAME: Final = 0x20 + 31 * 8
 """Most bytes a call gate pushes on the inner stack."""
 _MOST_ATTEMPTS: Final = 3
-_XSETBV: Final = b"\x0f\x01\xd1"
 
 
 class _Instruction:
@@ -203,27 +202,3 @@ class RingThree:
         engine = self.cpu.engine
         if isinstance(engine, PythonEngine):
             engine.permitted = None
-
-
-def load_xcr0(cpu: Cpu, value: int) -> None:
-    """Execute XSETBV outside a run, through the window onto physical memory; everything else stays as it is."""
-    from mmuemu.cpu import library
-    from mmuemu.cpu.rings import put_ring
-
-    state = cpu.window
-    state.save()
-    before = state.snapshot()
-    kept = bytes(cpu.bytes[:PAGE_SIZE])
-    cpu.bytes[: len(_XSETBV)] = _XSETBV
-    put_ring(state, 0, 0x10, 0x18)
-    state.q[window.Q_CR4] |= CR4_OSXSAVE
-    state.q[window.Q_RAX], state.q[window.Q_RCX], state.q[window.Q_RDX] = value & 0xFFFF_FFFF, 0, value >> 32
-    state.restore()
-    try:
-        with cpu.engine.probing():
-            library.check(library.emu_start(cpu.handle, PROBE, 0, 0, 1))
-    finally:
-        cpu.bytes[:PAGE_SIZE] = kept
-        state.load(before)
-        state.restore()
-        cpu.engine.forget_code(0)

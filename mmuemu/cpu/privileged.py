@@ -374,7 +374,6 @@ class Privileged:
         model = self.cpu.model
         if not value & 1 or (model is not None and value & ~model.xcr0):
             return Verdict.REFUSE
-        self.cpu.xcr0 = value
         return Verdict.EXECUTE
 
     def _load_table(self, instruction: Instruction) -> Verdict:

@@ -42,6 +42,8 @@ Q_STAR: Final = 603
 Q_LSTAR: Final = 605
 Q_FMASK: Final = 607
 Q_KERNEL_GS_BASE: Final = 608
+Q_TSC_AUX: Final = 612
+Q_XCR0: Final = 613
 D_ERROR_CODE: Final = 1346
 Q_DR0: Final = 675
 D_OLD_EXCEPTION: Final = 1374
@@ -197,6 +199,7 @@ def _misplaced(uc: Uc) -> list[str]:
         "STAR": (0xC0000081, Q_STAR),
         "LSTAR": (0xC0000082, Q_LSTAR),
         "KERNEL_GS_BASE": (0xC0000102, Q_KERNEL_GS_BASE),
+        "TSC_AUX": (0xC0000103, Q_TSC_AUX),
     }
     for number, (register, index) in enumerate(words.values()):
         uc.reg_write(register, sentinel + (index << 4) + number)
@@ -214,6 +217,8 @@ def _misplaced(uc: Uc) -> list[str]:
         window.d[D_HFLAGS] & HFLAG_CS64
     ):
         wrong.append("hflags")
+    if not window.q[Q_XCR0] & 1 or window.q[Q_XCR0] >> 10:
+        wrong.append("XCR0")
     if window.d[D_OLD_EXCEPTION] != NO_EXCEPTION:
         wrong.append("old_exception")
     window.close()
