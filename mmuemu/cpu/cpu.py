@@ -102,7 +102,7 @@ class Cpu:
         self.engine: Engine = ENGINES[mmu](self)
         self.engine.install()
         self.fast_calls = FastCalls(self)
-        self._ring_three = RingThree(self)
+        self.ring_three = RingThree(self)
         self._install_hooks()
         if self.owns_uc:
             self.set_model(DEFAULT)
@@ -277,15 +277,10 @@ class Cpu:
             rip = self.rip
             if self.privileged is not None:
                 self.privileged.prepare(rip)
-            relaxed = self._ring_three.relaxed
-            if relaxed:
-                self._ring_three.begin()
             self._counting = remaining is not None
-            status = library.emu_start(self.handle, rip, 0, 0, 1 if relaxed else remaining or 0)
+            status = library.emu_start(self.handle, rip, 0, 0, remaining or 0)
             self._counting = False
-            limit = 1 if relaxed else remaining
-            if relaxed:
-                self._ring_three.end()
+            limit = remaining
             if self._error is not None:
                 error, self._error = self._error, None
                 self._trap = None
@@ -296,19 +291,20 @@ class Cpu:
             if self.privileged is not None and self.privileged.rescan:
                 continue
             if trap is not None and trap.cpl == 3 and trap.vector == Vector.PF:
-                trap = self._ring_three.resolve(trap)
+                trap = self.ring_three.resolve(trap)
                 if trap is None:
+                    if remaining is not None and self.ring_three.emulated:
+                        remaining -= 1
+                        self.instructions += 1
                     continue
             if self.engine.permitted is not None:
-                self._ring_three.settle()
+                self.ring_three.settle()
             if trap is not None:
                 self.handler.trap(trap)
                 if isinstance(self.handler, NoHandler):
                     return Stop.REQUESTED
             elif status:
                 raise UcError(status)
-            elif relaxed and self._stop is None and not self._interrupted:
-                continue
             elif self._stop is None and not self._interrupted and (remaining is None or remaining > 0):
                 return Stop.UNTIL if until is not None and self.rip == until else Stop.HALTED
             if self._stop is not None:

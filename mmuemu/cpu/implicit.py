@@ -1,9 +1,10 @@
 """Accesses that an instruction in ring 3 makes with other rights than the engine thinks.
 
 Reading a descriptor (a segment load, a far transfer, LAR...) and the task state behind a call gate are supervisor
-accesses at any CPL (SDM volume 3, section 4.6.1); the fill hook of the ``python`` engine sees CPL 3 and refuses. IRET
-and far RET read their frame with the rights of the CPL; the engine reads it as a supervisor, and SMAP refuses the
-``native`` engine the user's own stack. Both are settled once the access has been refused and RIP is exact.
+accesses at any CPL (SDM volume 3, section 4.6.1); the fill hook of the ``python`` engine sees CPL 3 and refuses: the
+page is permitted once, to the supervisor's TLB. IRET and far RET read their frame with the rights of the CPL; the
+engine reads it as a supervisor, and SMAP refuses the ``native`` engine the user's own stack: they are executed here.
+Both are settled once the access has been refused and RIP is exact.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from mmuemu.cpu import window
 from mmuemu.cpu.engines import PythonEngine
-from mmuemu.cpu.linear import AccessFault, LinearMemory
+from mmuemu.cpu.farreturn import FAR_RETURNS, RETF_IMMEDIATE, far_return
 from mmuemu.cpu.traps import Trap
 from mmuemu.mmu.state import Access
 from mmuemu.mmu.walk import page_walker
@@ -24,9 +25,8 @@ if TYPE_CHECKING:
     from mmuemu.cpu.cpu import Cpu
 
 _PREFIXES: Final = frozenset({0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF2, 0xF3})
-_FAR_RETURNS: Final = frozenset({0xCA, 0xCB, 0xCF})
 _POPS: Final = frozenset({0x07, 0x17, 0x1F, 0x0FA1, 0x0FA9})
-_PLAIN: Final = _FAR_RETURNS | _POPS | {0x8E, 0x9A, 0xEA, 0xC4, 0xC5, 0x0F02, 0x0F03, 0x0FB2, 0x0FB4, 0x0FB5}
+_PLAIN: Final = _POPS | {0x8E, 0x9A, 0xEA, 0xC4, 0xC5, 0x0F02, 0x0F03, 0x0FB2, 0x0FB4, 0x0FB5}
 """Opcodes that read descriptors; 0xff /3 and /5 (far call and jump) and 0f 00 /4 and /5 (VERR, VERW) do too."""
 _FRAME: Final = 40
 _GATE_FRAME: Final = 0x20 + 31 * 8
@@ -34,7 +34,7 @@ _GATE_FRAME: Final = 0x20 + 31 * 8
 _MOST_ATTEMPTS: Final = 3
 
 
-class _Instruction:
+class Instruction:
     """Opcode (0x0f before two-byte ones), ModRM.reg, and operand size of the instruction at RIP."""
 
     def __init__(self, code: bytes, wide: bool) -> None:
@@ -52,6 +52,7 @@ class _Instruction:
         two = rest[0] == 0x0F
         self.opcode = 0x0F00 | rest[1] if two else rest[0]
         self.reg = rest[2 if two else 1] >> 3 & 7
+        self.immediate = int.from_bytes(rest[1:3], "little") if self.opcode == RETF_IMMEDIATE else 0
 
     @property
     def reads_descriptors(self) -> bool:
@@ -65,21 +66,14 @@ class _Instruction:
     def is_far_call(self) -> bool:
         return self.opcode == 0x9A or (self.opcode == 0xFF and self.reg == 3)
 
-    @property
-    def frame(self) -> int:
-        """Bytes that a far return reads from the stack (without a change of ring)."""
-        if self.opcode == 0xCF:
-            return self.size * (5 if self.wide else 3)
-        return self.size * 2
-
 
 class RingThree:
     """Judges the page faults of ring 3 on one CPU before they are delivered."""
 
     def __init__(self, cpu: Cpu) -> None:
         self.cpu = cpu
-        self.relaxed = False
-        """The next instruction runs alone, with SMAP out of the engine's way."""
+        self.emulated = False
+        """Whether the last judgement was to execute the instruction here."""
         self._attempt: tuple[int, int, int] | None = None
         self._attempts = 0
 
@@ -89,13 +83,14 @@ class RingThree:
         engine = cpu.engine
         state = cpu.window
         state.save()
+        self.emulated = False
         if isinstance(engine, PythonEngine):
             if trap.error_code & FaultBits.I or not self._is_system(trap.address):
                 return trap
             return self._descriptor(engine, trap)
         if trap.error_code & (FaultBits.U | FaultBits.I) or not state.q[window.Q_CR4] & CR4_SMAP:
             return trap
-        return self._far_return(trap)
+        return self._far_return(trap, self._instruction(self._linear(trap)))
 
     # -- descriptors -----------------------------------------------------------------------------------
 
@@ -116,14 +111,19 @@ class RingThree:
         tops = [int.from_bytes(raw[n : n + 8], "little") for n in range(0, len(raw) - 7, 8)]
         return any(0 < top - address <= _GATE_FRAME for top in tops)
 
-    def _instruction(self, trap: Trap) -> _Instruction:
+    def _linear(self, trap: Trap) -> int:
+        return (trap.rip + self.cpu.window.q[window.CS.base]) & (1 << 64) - 1
+
+    def _instruction(self, address: int) -> Instruction:
         state = self.cpu.window
-        code = self.cpu.read_linear((trap.rip + state.q[window.CS.base]) & (1 << 64) - 1, 15)
+        code = self.cpu.read_linear(address, 15)
         state.save()
-        return _Instruction(code, bool(state.d[window.D_HFLAGS] & window.HFLAG_CS64))
+        return Instruction(code, bool(state.d[window.D_HFLAGS] & window.HFLAG_CS64))
 
     def _descriptor(self, engine: PythonEngine, trap: Trap) -> Trap | None:
-        instruction = self._instruction(trap)
+        instruction = self._instruction(self._linear(trap))
+        if instruction.opcode in FAR_RETURNS:
+            return self._far_return(trap, instruction)
         if not instruction.reads_descriptors or self._is_operand(instruction, trap.address):
             return trap
         if self._is_inner_stack(trap.address) and not instruction.is_far_call:
@@ -144,12 +144,12 @@ class RingThree:
         engine.permitted = (page, int(access))
         return None
 
-    def _is_operand(self, instruction: _Instruction, address: int) -> bool:
+    def _is_operand(self, instruction: Instruction, address: int) -> bool:
         """Whether ``address`` is in the instruction's own operand or stack frame, which it reads as the user."""
         from mmuemu.cpu.decode import memory_operand
 
         state = self.cpu.window
-        if instruction.opcode in _FAR_RETURNS | _POPS:
+        if instruction.opcode in _POPS:
             operand: int | None = self._stack()
             size = _FRAME
         else:
@@ -166,36 +166,18 @@ class RingThree:
 
     # -- far returns -----------------------------------------------------------------------------------
 
-    def _far_return(self, trap: Trap) -> Trap | None:
-        """Read the frame as the user would: allowed, or the fault that the user's access raises."""
-        instruction = self._instruction(trap)
-        start = self._stack()
-        size = instruction.frame
-        if instruction.opcode not in _FAR_RETURNS or not 0 <= trap.address - start < size:
+    def _far_return(self, trap: Trap, instruction: Instruction) -> Trap | None:
+        if instruction.opcode not in FAR_RETURNS:
             return trap
-        memory = LinearMemory(self.cpu.ram, self.cpu.paging, user=True)
-        try:
-            memory.read(start, size)
-        except AccessFault as refused:
-            return replace(trap, vector=refused.vector, error_code=refused.error_code, address=refused.address)
-        self.relaxed = True
-        return None
+        after = far_return(self.cpu, trap.rip, instruction.opcode, instruction.size, instruction.immediate)
+        self.emulated = after is None
+        return after
 
-    def begin(self) -> None:
-        """Before the relaxed instruction."""
-        state = self.cpu.window
-        state.save()
-        state.d[window.D_HFLAGS] &= ~window.HFLAG_SMAP
-        state.restore()
-
-    def end(self) -> None:
-        """After it: SMAP is in force again."""
-        self.relaxed = False
-        state = self.cpu.window
-        state.save()
-        if state.q[window.Q_CR4] & CR4_SMAP:
-            state.d[window.D_HFLAGS] |= window.HFLAG_SMAP
-            state.restore()
+    def far_return(self, address: int) -> Trap | None:
+        """Execute the far return at linear ``address`` in a code hook: None, or the exception it raises."""
+        instruction = self._instruction(address)
+        rip = self.cpu.window.q[window.Q_RIP]
+        return far_return(self.cpu, rip, instruction.opcode, instruction.size, instruction.immediate)
 
     def settle(self) -> None:
         """After a stretch: a permission that was not used is void."""

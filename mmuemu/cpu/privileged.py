@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from unicorn import unicorn_const
 
 from mmuemu.cpu import library, window
+from mmuemu.cpu.farreturn import FAR_RETURNS
 from mmuemu.cpu.traps import Trap
 from mmuemu.x86 import controls, msrs
 from mmuemu.x86.exceptions import Vector
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 _CANDIDATE: Final = re.compile(rb"\x0f(?:[\x00\x01\x07\x20-\x23\x30\x32\x35])", re.DOTALL)
 """Opcodes that may need a look: groups 6 and 7 (LTR, LGDT, LIDT, SMSW, INVLPG...), MOV CR and DR, WRMSR, RDMSR,
 SYSRET, SYSEXIT."""
+_FAR_RETURN: Final = re.compile(rb"\x48[\xca\xcb\xcf]")
+"""REX.W far returns, which ring 3 does not leave to the engine."""
 _PREFIXES: Final = frozenset({0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3, *range(0x40, 0x50)})
 _LONGEST: Final = 15
 _SYSRET: Final = 0x07
@@ -113,8 +116,13 @@ class Privileged:
         self.write_msr: Callable[[int, int], bool | None] = lambda _msr, _value: None
         self.owns_msr: Callable[[int], bool] = lambda _msr: False
         self.read_cr8: Callable[[], int] | None = None
-        self._hooked: set[tuple[int, bool]] = set()
+        self._hooked: set[tuple[int, int]] = set()
         self.rescan = False
+        self._special: dict[int, Callable[[int, int, int], None]] = {
+            _SYSRET: self._returning,
+            _SYSEXIT: self._returning,
+            **dict.fromkeys(FAR_RETURNS, self._far_return),
+        }
         self._tables: dict[int, Callable[[Instruction], Verdict]] = {
             0x00: self._group6,
             0x01: self._group7,
@@ -158,14 +166,18 @@ class Privileged:
         """
         code = self.cpu.read_linear(address, size)
         new = False
-        for found in _CANDIDATE.finditer(code):
+        candidates = list(_CANDIDATE.finditer(code))
+        self.cpu.window.save()
+        if self._cpl == 3:
+            candidates += _FAR_RETURN.finditer(code)
+        for found in candidates:
             start = found.start()
-            returns = found.group()[1] in (_SYSRET, _SYSEXIT)
+            kind = found.group()[1]
+            reached = self._special.get(kind, self._reached)
             while True:
-                key = (address + start, returns)
+                key = (address + start, kind if kind in self._special else 0)
                 if key not in self._hooked:
                     self._hooked.add(key)
-                    reached = self._returning if returns else self._reached
                     self.cpu.hooks.add_at(unicorn_const.UC_HOOK_CODE, CODE, reached, address + start)
                     new = True
                 if not start or code[start - 1] not in _PREFIXES:
@@ -222,6 +234,23 @@ class Privileged:
                 targets = (rcx,) if instruction.opcode == _SYSRET else (rcx, rdx)
                 if not all(is_canonical(target, bits) for target in targets):
                     self.cpu.raise_trap(Trap(Vector.GP, 0, address, 0, cpl))
+        except BaseException as error:
+            self.cpu.fail(error)
+
+    def _far_return(self, _uc: int, address: int, _size: int) -> None:
+        """IRET and far RET of ring 3."""
+        try:
+            state = self.cpu.window
+            state.save()
+            if self._cpl != 3 or not state.q[window.Q_EFER] & EFER_LMA:
+                return
+            if not _FAR_RETURN.search(self.cpu.read_linear(address, _LONGEST).lstrip(bytes(_PREFIXES - {0x48}))[:2]):
+                return
+            trap = self.cpu.ring_three.far_return(address)
+            if trap is not None:
+                self.cpu.raise_trap(trap)
+            else:
+                self.cpu.jump(state.q[window.Q_RIP])
         except BaseException as error:
             self.cpu.fail(error)
 

@@ -268,11 +268,9 @@ def test_iretq_within_ring_3(rig, top):
 def test_smap_holds_after_an_iretq(rig):
     rig.poke(CODE + 64, b"\x0f\x05")
     rig.poke(USTACK + 0x800, iret_frame())
-    rig.poke(HANDLERS + 0x800, b"\x48\x8b\x07\xf4")  # mov rax, [rdi]
-    registers = rig.start(b"\x48\xcf", rsp=USTACK + 0x800, rdi=USTACK)
-    rsp = registers["rsp"]
-    assert registers["rip"] == HANDLERS + 14 * 16 + 1
-    assert rig.words(rsp, 2) == [1, HANDLERS + 0x800]
+    rig.poke(HANDLERS + 0x800, b"\x48\x89\xec\x48\x8b\x07\xf4")  # mov rsp, rbp; mov rax, [rdi]
+    registers = rig.start(b"\x48\xcf", rsp=USTACK + 0x800, rdi=USTACK, rbp=KSTACK + 0x800)
+    assert rig.fault(registers) == (Vector.PF, 1, HANDLERS + 0x803)
 
 
 @pytest.mark.parametrize(
