@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _CANDIDATE: Final = re.compile(rb"\x0f(?:[\x00\x01\x20-\x23\x30\x32])", re.DOTALL)
 """Opcodes that may need a look: groups 6 and 7 (LTR, LGDT, LIDT, SMSW, INVLPG...), MOV CR and DR, WRMSR, RDMSR."""
+_CANDIDATE_OR_IRET: Final = re.compile(rb"\x0f(?:[\x00\x01\x20-\x23\x30\x32])|\xcf", re.DOTALL)
+_IRET: Final = 0xCF
 _PREFIXES: Final = frozenset({0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3, *range(0x40, 0x50)})
 _LONGEST: Final = 15
 _FIRST_LOOK: Final = 512
@@ -65,6 +67,7 @@ class Instruction:
         while position < len(raw) and raw[position] in _PREFIXES and (wide or not 0x40 <= raw[position] < 0x50):
             self.rex = raw[position] if 0x40 <= raw[position] < 0x50 else 0
             position += 1
+        self.is_iret = raw[position : position + 1] == bytes((_IRET,))
         self.opcode = raw[position + 1] if raw[position : position + 1] == b"\x0f" else -1
         modrm = raw[position + 2] if position + 2 < len(raw) else 0
         self.mod = modrm >> 6
@@ -104,6 +107,7 @@ class Privileged:
         self.owns_msr: Callable[[int], bool] = lambda _msr: False
         self.read_cr8: Callable[[], int] | None = None
         self._hooked: set[int] = set()
+        self._on_iret: Callable[[], None] | None = None
         self.rescan = False
         self._tables: dict[int, Callable[[Instruction], Verdict]] = {
             0x00: self._group6,
@@ -138,7 +142,8 @@ class Privileged:
         """
         code = self.cpu.read_linear(address, size)
         new = False
-        for found in _CANDIDATE.finditer(code):
+        pattern = _CANDIDATE if self._on_iret is None else _CANDIDATE_OR_IRET
+        for found in pattern.finditer(code):
             start = found.start()
             while True:
                 if address + start not in self._hooked:
@@ -149,6 +154,11 @@ class Privileged:
                     break
                 start -= 1
         return new
+
+    def at_next_iret(self, tell: Callable[[], None]) -> None:
+        """Call ``tell`` when the next IRET is about to be executed (to be asked between two runs)."""
+        self._on_iret = tell
+        self.cpu.uc.ctl_flush_tb()
 
     def prepare(self, rip: int) -> None:
         """Before a stretch of emulation from ``rip``: its first block is reported to nobody, and what the last
@@ -167,6 +177,10 @@ class Privileged:
             state.save()
             wide = bool(state.d[window.D_HFLAGS] & window.HFLAG_CS64)
             instruction = Instruction(self.cpu.read_linear(address, _LONGEST), wide)
+            if instruction.is_iret and self._on_iret is not None:
+                told, self._on_iret = self._on_iret, None
+                told()
+                return
             judge = self._tables.get(instruction.opcode)
             if judge is None:
                 return
