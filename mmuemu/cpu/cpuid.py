@@ -13,7 +13,7 @@ feature that is not shown is refused, RDPID and INVPCID are #UD. Hidden although
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -339,7 +339,7 @@ class CpuidUnit:
     def __init__(self, cpu: Cpu, model: CpuModel) -> None:
         self.cpu = cpu
         self.model = model
-        self.apic_enabled = True
+        self.apic_enabled: Callable[[], bool] = lambda: True
         """Whether IA32_APIC_BASE has the local APIC on: leaf 1 shows it only then."""
         self._leaves: dict[tuple[int, int], Leaf] = {}
 
@@ -366,7 +366,7 @@ class CpuidUnit:
         cr4 = q[window.Q_CR4] & self.model.cr4_allowed
         if leaf == 1:
             c |= bool(cr4 & registers.CR4_OSXSAVE) << FEATURES["osxsave"].bit
-            if not self.apic_enabled:
+            if not self.apic_enabled():
                 d &= ~(1 << FEATURES["apic"].bit)
         elif leaf == 7 and subleaf == 0:
             c |= bool(cr4 & registers.CR4_PKE) << FEATURES["ospke"].bit

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _CANDIDATE: Final = re.compile(rb"\x0f(?:[\x00\x01\x07\x20-\x23\x30\x32\x35])", re.DOTALL)
 """Opcodes that may need a look: groups 6 and 7 (LTR, LGDT, LIDT, SMSW, INVLPG...), MOV CR and DR, WRMSR, RDMSR,
 SYSRET, SYSEXIT."""
+_CANDIDATE_OR_IRET: Final = re.compile(_CANDIDATE.pattern + rb"|\xcf", re.DOTALL)
+_IRET: Final = 0xCF
 _FAR_RETURN: Final = re.compile(rb"\x48[\xca\xcb\xcf]")
 """REX.W far returns, which ring 3 does not leave to the engine."""
 _PREFIXES: Final = frozenset({0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3, *range(0x40, 0x50)})
@@ -75,6 +77,7 @@ class Instruction:
         while position < len(raw) and raw[position] in _PREFIXES and (wide or not 0x40 <= raw[position] < 0x50):
             self.rex = raw[position] if 0x40 <= raw[position] < 0x50 else 0
             position += 1
+        self.is_iret = raw[position : position + 1] == bytes((_IRET,))
         self.opcode = raw[position + 1] if raw[position : position + 1] == b"\x0f" else -1
         modrm = raw[position + 2] if position + 2 < len(raw) else 0
         self.mod = modrm >> 6
@@ -117,6 +120,7 @@ class Privileged:
         self.owns_msr: Callable[[int], bool] = lambda _msr: False
         self.read_cr8: Callable[[], int] | None = None
         self._hooked: set[tuple[int, int]] = set()
+        self._on_iret: Callable[[], None] | None = None
         self.rescan = False
         self._special: dict[int, Callable[[int, int, int], None]] = {
             _SYSRET: self._returning,
@@ -159,6 +163,10 @@ class Privileged:
         except BaseException as error:
             self.cpu.fail(error)
 
+    def _kind(self, candidate: bytes) -> int:
+        """The opcode, for those with a callback of their own; else 0."""
+        return candidate[1] if len(candidate) == 2 and candidate[1] in self._special else 0
+
     def look(self, address: int, size: int) -> bool:
         """Hook what may be privileged in ``size`` bytes of code at linear ``address``; whether a hook is new.
 
@@ -166,16 +174,17 @@ class Privileged:
         """
         code = self.cpu.read_linear(address, size)
         new = False
-        candidates = list(_CANDIDATE.finditer(code))
+        pattern = _CANDIDATE if self._on_iret is None else _CANDIDATE_OR_IRET
+        candidates = list(pattern.finditer(code))
         self.cpu.window.save()
         if self._cpl == 3:
             candidates += _FAR_RETURN.finditer(code)
         for found in candidates:
             start = found.start()
-            kind = found.group()[1]
+            kind = self._kind(found.group())
             reached = self._special.get(kind, self._reached)
             while True:
-                key = (address + start, kind if kind in self._special else 0)
+                key = (address + start, kind)
                 if key not in self._hooked:
                     self._hooked.add(key)
                     self.cpu.hooks.add_at(unicorn_const.UC_HOOK_CODE, CODE, reached, address + start)
@@ -184,6 +193,11 @@ class Privileged:
                     break
                 start -= 1
         return new
+
+    def at_next_iret(self, tell: Callable[[], None]) -> None:
+        """Call ``tell`` when the next IRET is about to be executed (to be asked between two runs)."""
+        self._on_iret = tell
+        self.cpu.uc.ctl_flush_tb()
 
     def prepare(self, rip: int) -> None:
         """Before a stretch of emulation from ``rip``: its first block is reported to nobody, and what the last
@@ -202,6 +216,10 @@ class Privileged:
             state.save()
             wide = bool(state.d[window.D_HFLAGS] & window.HFLAG_CS64)
             instruction = Instruction(self.cpu.read_linear(address, _LONGEST), wide)
+            if instruction.is_iret and self._on_iret is not None:
+                told, self._on_iret = self._on_iret, None
+                told()
+                return
             judge = self._tables.get(instruction.opcode)
             if judge is None:
                 return
@@ -246,6 +264,9 @@ class Privileged:
                 return
             if not _FAR_RETURN.search(self.cpu.read_linear(address, _LONGEST).lstrip(bytes(_PREFIXES - {0x48}))[:2]):
                 return
+            if self._on_iret is not None:
+                self._reached(_uc, address, _size)
+                state.save()
             trap = self.cpu.ring_three.far_return(address)
             if trap is not None:
                 self.cpu.raise_trap(trap)

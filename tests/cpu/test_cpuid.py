@@ -514,7 +514,7 @@ def test_leaves_agree_with_each_other():
 
 def test_the_local_apic_shows_only_while_it_is_on(machine):
     assert machine.cpuid(1)[3] >> 9 & 1
-    machine.cpu.cpuid.apic_enabled = False
+    machine.cpu.cpuid.apic_enabled = lambda: False
     assert not machine.cpuid(1)[3] >> 9 & 1
 
 
