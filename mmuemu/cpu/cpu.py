@@ -15,6 +15,7 @@ from mmuemu.cpu.cpuid import DEFAULT, CpuidUnit, CpuModel
 from mmuemu.cpu.engines import ENGINES, Engine
 from mmuemu.cpu.fastcall import FastCalls
 from mmuemu.cpu.implicit import RingThree
+from mmuemu.cpu.instructions import install_instructions
 from mmuemu.cpu.internals import Internals
 from mmuemu.cpu.ports import install_ports
 from mmuemu.cpu.privileged import Privileged
@@ -102,6 +103,7 @@ class Cpu:
         self.engine: Engine = ENGINES[mmu](self)
         self.engine.install()
         self.fast_calls = FastCalls(self)
+        self.syscall_places = self.fast_calls.places
         self.ring_three = RingThree(self)
         self._install_hooks()
         if self.owns_uc:
@@ -114,10 +116,7 @@ class Cpu:
         hooks.add(unicorn_const.UC_HOOK_INTR, library.INTR, self._on_interrupt)
         hooks.add(unicorn_const.UC_HOOK_INSN_INVALID, library.BOOL, self._on_invalid)
         hooks.add(unicorn_const.UC_HOOK_INSN, library.VOID, self._on_syscall, x86.UC_X86_INS_SYSCALL)
-        hooks.add(unicorn_const.UC_HOOK_INSN, library.VOID, self._on_sysenter, x86.UC_X86_INS_SYSENTER)
-        hooks.add(unicorn_const.UC_HOOK_INSN, library.BOOL, self._on_cpuid, x86.UC_X86_INS_CPUID)
-        hooks.add(unicorn_const.UC_HOOK_INSN, library.BOOL, self._on_rdtsc, x86.UC_X86_INS_RDTSC)
-        hooks.add(unicorn_const.UC_HOOK_INSN, library.BOOL, self._on_rdtscp, x86.UC_X86_INS_RDTSCP)
+        install_instructions(self)
         install_ports(self)
 
     def _on_interrupt(self, _uc: int, vector: int) -> None:
@@ -162,58 +161,6 @@ class Cpu:
             self.handler.syscall()
         except BaseException as error:
             self.fail(error)
-
-    def _on_sysenter(self) -> None:
-        """``sysenter`` does nothing by itself: whoever rules the machine enters its kernel, or it is #GP(0)."""
-        try:
-            enter = getattr(self.handler, "sysenter", None)
-            if enter is not None:
-                enter()
-                return
-            state = self.window
-            state.save()
-            trap = Trap(Vector.GP, 0, state.q[window.Q_RIP], 0, state.d[window.D_HFLAGS] & 3)
-            self.raise_trap(trap, state.snapshot())
-        except BaseException as error:
-            self.fail(error)
-
-    def _on_cpuid(self) -> bool:
-        try:
-            if self.cpuid is None:
-                return False
-            self.cpuid.execute()
-            return True
-        except BaseException as error:
-            self.fail(error)
-            return False
-
-    def _on_rdtsc(self) -> bool:
-        try:
-            return self._read_tsc(auxiliary=False)
-        except BaseException as error:
-            self.fail(error)
-            return False
-
-    def _on_rdtscp(self) -> bool:
-        try:
-            return self._read_tsc(auxiliary=True)
-        except BaseException as error:
-            self.fail(error)
-            return False
-
-    def _read_tsc(self, *, auxiliary: bool) -> bool:
-        """RDTSC and RDTSCP by :attr:`tsc`; False lets the engine read the host's counter."""
-        if self.tsc is None:
-            return False
-        value = self.tsc()
-        state = self.window
-        state.save()
-        state.q[window.Q_RAX] = value & 0xFFFF_FFFF
-        state.q[window.Q_RDX] = value >> 32 & 0xFFFF_FFFF
-        if auxiliary:
-            state.q[window.Q_RCX] = state.q[window.Q_TSC_AUX] & 0xFFFF_FFFF
-        state.restore()
-        return True
 
     def raise_trap(self, trap: Trap, state: bytes | None = None) -> None:
         """From a hook: end emulation and give ``trap`` to the handler (with ``state`` put back first)."""

@@ -12,7 +12,7 @@ from tests.run.harness import ENGINES, Programs, mmuemu
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_cpuid_hwcap_and_cpuinfo_agree(engine: str, programs: Programs, tmp_path: Path) -> None:
-    found = mmuemu("--mmu", engine, programs("cpuid"), cwd=tmp_path)
+    found = mmuemu("--mmu", engine, programs("cpuid", "musl-static"), cwd=tmp_path)
     assert found.code == 0, found.err
     numbers, brand, cpu, readable, model, flags, sizes = found.out.decode().splitlines()
     signature, ecx, edx, hwcap = (int(word, 16) for word in numbers.split())

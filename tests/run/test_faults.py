@@ -21,7 +21,8 @@ ENGINE_DIFFERENCES = {
     "unaligned_sse": (0, b"survived\n"),
     "sse_exception": (0, b"survived\n"),
 }
-"""What the emulated processor does otherwise: there is no 32-bit system-call gate, and the engine checks neither the alignment of SSE operands nor unmasked SSE exceptions."""
+"""What the emulated processor does otherwise: there is no 32-bit system-call gate, and the engine checks neither the
+alignment of SSE operands nor unmasked SSE exceptions."""
 
 EXPLANATIONS = {
     "null_read": r"SIGSEGV \(SEGV_MAPERR\): ring 3 tried to read 0x0, in the null page: .* error code 0x4\)",
