@@ -14,15 +14,12 @@ feature that is not shown is refused, RDPID and INVPCID are #UD. Hidden although
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mmuemu.cpu import window
 from mmuemu.errors import UsageError
-from mmuemu.x86 import controls, registers
 from mmuemu.x86.features import EAX, EBX, ECX, EDX, FEATURES, linux_names, words
-from mmuemu.x86.msrs import MSR_MCG_CAP, MSR_PKRS, MSR_TSC_ADJUST
-from mmuemu.x86.registers import MSR_TSC_AUX
+from mmuemu.x86.registers import CR4_OSXSAVE, CR4_PKE
 
 if TYPE_CHECKING:
     from mmuemu.cpu.cpu import Cpu
@@ -89,20 +86,8 @@ _INDISPENSABLE: Final = frozenset(
 )
 """What 64-bit code and the walk take for granted (SDM volume 1, section 3.1), and PSE-36, which the walk always has."""
 
-_CR4: Final = {
-    "vme": controls.CR4_VME | controls.CR4_PVI, "tsc": controls.CR4_TSD, "de": controls.CR4_DE,
-    "pse": registers.CR4_PSE, "pae": registers.CR4_PAE, "mce": controls.CR4_MCE, "pge": registers.CR4_PGE,
-    "fxsr": registers.CR4_OSFXSR, "sse": registers.CR4_OSXMMEXCPT, "umip": registers.CR4_UMIP,
-    "la57": registers.CR4_LA57, "fsgsbase": registers.CR4_FSGSBASE, "pcid": registers.CR4_PCIDE,
-    "xsave": registers.CR4_OSXSAVE, "smep": registers.CR4_SMEP, "smap": registers.CR4_SMAP,
-    "pku": registers.CR4_PKE, "pks": registers.CR4_PKS,
-}  # fmt: skip
-_EFER: Final = {"syscall": registers.EFER_SCE, "nx": registers.EFER_NXE, "lm": registers.EFER_LME}
-_MSRS: Final = {"rdtscp": MSR_TSC_AUX, "pks": MSR_PKRS}
 
-
-@dataclass(frozen=True)
-class CpuModel:
+class CpuModel(NamedTuple):
     """One kind of processor.
 
     ``features`` are names of :data:`mmuemu.x86.features.FEATURES`; ``tsc_hz`` and ``crystal_hz`` (the clock of the
@@ -134,7 +119,7 @@ class CpuModel:
                 raise UsageError(f"{name} {why}: model {self.name} can do without {can}")
         while more := {name for name, base in _NEEDS.items() if base in gone and name not in gone}:
             gone |= more
-        return replace(self, features=self.features - gone)
+        return self._replace(features=self.features - gone)
 
     def on_board(
         self, *, tsc_hz: int = 0, crystal_hz: int = 0, x2apic: bool = True, tsc_deadline: bool = True
@@ -142,34 +127,9 @@ class CpuModel:
         """The model with a local APIC beside it, whose timer never stops, and a TSC of constant rate."""
         more = {"apic", "arat", "invariant_tsc"} | ({"x2apic"} if x2apic else set())
         more |= {"tsc_deadline"} if tsc_deadline else set()
-        return replace(self, features=self.features | more, tsc_hz=tsc_hz, crystal_hz=crystal_hz)
+        return self._replace(features=self.features | more, tsc_hz=tsc_hz, crystal_hz=crystal_hz)
 
     # -- what follows from the features ----------------------------------------------------------------
-
-    @property
-    def cr4_allowed(self) -> int:
-        """CR4 bits that can be set."""
-        return controls.CR4_PCE | sum(bits for name, bits in _CR4.items() if name in self.features)
-
-    @property
-    def efer_allowed(self) -> int:
-        """EFER bits that can be set."""
-        return registers.EFER_LMA | sum(bit for name, bit in _EFER.items() if name in self.features)
-
-    @property
-    def missing_msrs(self) -> frozenset[int]:
-        """Registers of :data:`mmuemu.x86.msrs.KNOWN` that this model does not have."""
-        missing = {msr for name, msr in _MSRS.items() if name not in self.features}
-        if "rdpid" in self.features:
-            missing.discard(MSR_TSC_AUX)
-        if "tsc_adjust" not in self.features:
-            missing.add(MSR_TSC_ADJUST)
-        return frozenset(missing)
-
-    @property
-    def fixed_msrs(self) -> dict[int, int]:
-        """Read-only registers whose value is the model's: no machine-check bank exists."""
-        return {MSR_MCG_CAP: 0}
 
     @property
     def page_1g(self) -> bool:
@@ -363,13 +323,13 @@ class CpuidUnit:
     def _current(self, leaf: int, subleaf: int, answer: Leaf, q: memoryview) -> Leaf:
         """``answer`` with the bits that follow control registers."""
         a, b, c, d = answer
-        cr4 = q[window.Q_CR4] & self.model.cr4_allowed
+        cr4, features = q[window.Q_CR4], self.model.features
         if leaf == 1:
-            c |= bool(cr4 & registers.CR4_OSXSAVE) << FEATURES["osxsave"].bit
+            c |= bool(cr4 & CR4_OSXSAVE and "xsave" in features) << FEATURES["osxsave"].bit
             if not self.apic_enabled():
                 d &= ~(1 << FEATURES["apic"].bit)
         elif leaf == 7 and subleaf == 0:
-            c |= bool(cr4 & registers.CR4_PKE) << FEATURES["ospke"].bit
+            c |= bool(cr4 & CR4_PKE and "pku" in features) << FEATURES["ospke"].bit
         elif b and subleaf == 0 and self.model.leaf(leaf, 0) == self.model.leaf(0xD, 0):
             b = self.model.area(q[window.Q_XCR0])
         return a, b, c, d

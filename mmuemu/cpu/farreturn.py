@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.cpu import window
+from mmuemu.cpu.implicit import IRET
 from mmuemu.cpu.linear import AccessFault, LinearMemory
 from mmuemu.cpu.traps import Trap
 from mmuemu.cpu.window import Segment
@@ -29,10 +30,6 @@ from mmuemu.x86.registers import (
 if TYPE_CHECKING:
     from mmuemu.cpu.cpu import Cpu
 
-IRET: Final = 0xCF
-RETF: Final = 0xCB
-RETF_IMMEDIATE: Final = 0xCA
-FAR_RETURNS: Final = frozenset({IRET, RETF, RETF_IMMEDIATE})
 _ACCESSED: Final = 1 << 8
 _ADDSEG: Final = 1 << 6
 _POPPED: Final = RFLAGS_ARITHMETIC | RFLAGS_TF | RFLAGS_DF | RFLAGS_NT

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final
 
 from mmuemu.cpu import window
 from mmuemu.cpu.engines import PythonEngine
-from mmuemu.cpu.farreturn import FAR_RETURNS, RETF_IMMEDIATE, far_return
 from mmuemu.cpu.traps import Trap
 from mmuemu.mmu.state import Access
 from mmuemu.mmu.walk import page_walker
@@ -25,6 +24,10 @@ if TYPE_CHECKING:
     from mmuemu.cpu.cpu import Cpu
 
 _PREFIXES: Final = frozenset({0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF2, 0xF3})
+IRET: Final = 0xCF
+RETF: Final = 0xCB
+RETF_IMMEDIATE: Final = 0xCA
+FAR_RETURNS: Final = frozenset({IRET, RETF, RETF_IMMEDIATE})
 _POPS: Final = frozenset({0x07, 0x17, 0x1F, 0x0FA1, 0x0FA9})
 _PLAIN: Final = _POPS | {0x8E, 0x9A, 0xEA, 0xC4, 0xC5, 0x0F02, 0x0F03, 0x0FB2, 0x0FB4, 0x0FB5}
 """Opcodes that read descriptors; 0xff /3 and /5 (far call and jump) and 0f 00 /4 and /5 (VERR, VERW) do too."""
@@ -169,12 +172,16 @@ class RingThree:
     def _far_return(self, trap: Trap, instruction: Instruction) -> Trap | None:
         if instruction.opcode not in FAR_RETURNS:
             return trap
+        from mmuemu.cpu.farreturn import far_return
+
         after = far_return(self.cpu, trap.rip, instruction.opcode, instruction.size, instruction.immediate)
         self.emulated = after is None
         return after
 
     def far_return(self, address: int) -> Trap | None:
         """Execute the far return at linear ``address`` in a code hook: None, or the exception it raises."""
+        from mmuemu.cpu.farreturn import far_return
+
         instruction = self._instruction(address)
         rip = self.cpu.window.q[window.Q_RIP]
         return far_return(self.cpu, rip, instruction.opcode, instruction.size, instruction.immediate)

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Final
 from unicorn import unicorn_const
 
 from mmuemu.cpu import library, window
-from mmuemu.cpu.farreturn import FAR_RETURNS
+from mmuemu.cpu.implicit import FAR_RETURNS
+from mmuemu.cpu.model_rules import ModelRules
 from mmuemu.cpu.traps import Trap
 from mmuemu.x86 import controls, msrs
 from mmuemu.x86.exceptions import Vector
@@ -143,11 +144,12 @@ class Privileged:
 
     def set_model(self, model: CpuModel) -> None:
         """Refuse what this model does not have."""
-        self.cr4_allowed = model.cr4_allowed
-        self.efer_allowed = model.efer_allowed
+        rules = ModelRules(model)
+        self.cr4_allowed = rules.cr4
+        self.efer_allowed = rules.efer
         self.maxphyaddr = model.maxphyaddr
-        self.missing_msrs = model.missing_msrs
-        self.fixed_msrs = model.fixed_msrs
+        self.missing_msrs = rules.missing_msrs
+        self.fixed_msrs = rules.fixed_msrs
 
     # -- finding ---------------------------------------------------------------------------------------
 

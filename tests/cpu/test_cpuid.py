@@ -12,6 +12,7 @@ from mmuemu.cpu.attach import attach
 from mmuemu.cpu.cpu import Cpu, Stop
 from mmuemu.cpu.cpuid import BOARD_FEATURES, DEFAULT, HIDDEN, MODELS, cpu_model
 from mmuemu.cpu.emulated import emulate
+from mmuemu.cpu.model_rules import ModelRules
 from mmuemu.cpu.privileged import Privileged
 from mmuemu.cpu.traps import Trap
 from mmuemu.devices.platform import Platform
@@ -392,7 +393,7 @@ def test_a_feature_taken_away(machine, feature, bits):
     machine.cpu.set_model(model)
     place = FEATURES[feature]
     assert not machine.cpuid(place.leaf)[place.register] >> place.bit & 1
-    base = machine.cpu.paging.cr4 & model.cr4_allowed & ~bits
+    base = machine.cpu.paging.cr4 & ModelRules(model).cr4 & ~bits
     assert machine.run(b"\x0f\x22\xe0", rax=base) is Stop.HALTED
     assert machine.run(b"\x0f\x22\xe0", rax=base | bits) == Trap(Vector.GP, 0, CODE, 0, 0)
 
