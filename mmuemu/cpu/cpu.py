@@ -430,12 +430,12 @@ class Cpu:
         from mmuemu.mmu.walk import page_walker
 
         state = self.paging
-        walker = page_walker(self.ram.qwords, state)
+        walker = page_walker(self.ram.qwords, state) if self.tlb is None else self.tlb.looker(state)
         out = b""
         memory = self.ram.qwords.cast("B")
         while len(out) < count:
             here = address + len(out)
-            found = walker(state.root, here, 0, False, True, [], None)
+            found = walker(state.cr3, here, 0, False, True, [], None)
             if found < 0:
                 break
             start = (found & ~0xFFF) | (here & 0xFFF)

@@ -14,9 +14,9 @@ from mmuemu.cpu.engines import FETCH, MEM_READ, PROBE, PythonEngine
 from mmuemu.cpu.window import D_HFLAGS, Q_CR0, Q_CR3, Q_CR4, Q_EFER, Q_PKRU, Q_RFLAGS
 from mmuemu.errors import UsageError
 from mmuemu.mmu.cached import CachedTranslator, Rules, StaleUse
-from mmuemu.mmu.state import Access
+from mmuemu.mmu.state import Access, PagingState
 from mmuemu.mmu.tlb import Tlb
-from mmuemu.mmu.walk import NON_CANONICAL, WRITABLE
+from mmuemu.mmu.walk import NON_CANONICAL, WRITABLE, PageWalker, Trace, Updates
 from mmuemu.x86.msrs import MSR_MTRR_DEF_TYPE, MSR_MTRR_PHYSBASE0
 from mmuemu.x86.paging import PAGE_MASK
 from mmuemu.x86.registers import CR4_PCIDE, RFLAGS_AC
@@ -90,10 +90,38 @@ class ModelledTlb:
                 self._engine.commit(updates)
             if found >= 0:
                 return found
-            if self._engine.flushes == self._seen_flushes and page in self._held:
+            if self._engine.flushes == self._seen_flushes and (page in self._held or self.tlb.saw_large):
                 self._flush_engine()
             if found == NON_CANONICAL or not self.cpu.handler.page_fault(page, -1 - found):
                 return found
+
+    def walker(self, state: PagingState) -> PageWalker:
+        """What stands in for a walk under ``state``, for accesses that the CPU makes without the engine."""
+        rules = self._rules(state)
+
+        def through_model(
+            cr3: int, linear: int, access: int, user: bool, ac: bool, updates: Updates, _trace: Trace | None
+        ) -> int:
+            found = self.translator.translate(rules, cr3, linear, access, user, ac, updates)
+            if found < 0:
+                self._engine.flush()
+            return found
+
+        return through_model
+
+    def looker(self, state: PagingState) -> PageWalker:
+        """A walk that sees what the TLB holds and changes nothing, for a look at memory as the CPU would see it."""
+        rules = self._rules(state)
+
+        def look(
+            cr3: int, linear: int, access: int, user: bool, ac: bool, updates: Updates, trace: Trace | None
+        ) -> int:
+            return self.translator.look(rules, cr3, linear, access, user, ac, updates, trace)
+
+        return look
+
+    def _rules(self, state: PagingState) -> Rules:
+        return self.translator.rules((state.cr0, state.cr4, state.efer, state.pkru, state.pkrs))
 
     def _hold(self, page: int) -> None:
         """Note that the engine's TLB holds ``page``."""
@@ -138,7 +166,7 @@ class ModelledTlb:
             tlb.invpcid(old >> 12, old & 0xFFF, new)
         elif what == "invlpg":
             # The engine drops 4 KiB by itself, and may hold more of a large page.
-            if tlb.has_large or tlb.evictions:
+            if tlb.saw_large:
                 self._flush_engine()
             tlb.invlpg(old, pcid)
         elif what.startswith("msr ") and _FIRST_MTRR <= int(what[4:], 16) <= _LAST_MTRR and int(what[4:], 16) != _PAT:

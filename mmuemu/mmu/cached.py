@@ -25,8 +25,9 @@ _MOST_RULES = 1024
 class StaleUse:
     """A cached translation was used that a walk would not have given: software relies on a missing invalidation.
 
-    ``linear`` is the page accessed, ``memory`` what the tables say now (None: not mapped). The rights differ for
-    this privilege, or the physical addresses do; A and D flags and page sizes alone do not count.
+    ``linear`` is the address accessed, or its page where Unicorn tells no more; ``memory`` is what the tables say now
+    (None: not mapped). The rights differ for this privilege, or the physical addresses do; A and D flags and page sizes
+    alone do not count.
     """
 
     linear: int
@@ -165,6 +166,23 @@ class CachedTranslator:
                     tlb.page_fault(linear, pcid)
                 return found
         return self._walk(rules, cr3, linear, access, user, ac, updates, entry)
+
+    def look(
+        self,
+        rules: Rules,
+        cr3: int,
+        linear: int,
+        access: int,
+        user: bool,
+        ac: bool,
+        updates: Updates,
+        trace: Trace | None,
+    ) -> int:
+        """:meth:`translate` that leaves the TLB and its counters alone."""
+        entry = self.tlb.lookup(cr3 & rules.pcid_mask, linear & rules.linear_mask) if rules.paging else None
+        if entry is not None:
+            return rules.use(entry, linear & rules.linear_mask, access, user, ac)
+        return rules.walk(cr3, linear, access, user, ac, updates, trace)
 
     def _walk(
         self,

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mmuemu.x86.controls import CR3_NO_FLUSH
+from mmuemu.x86.paging import PAGE_SIZE
 from mmuemu.x86.registers import CR0_PE, CR0_PG, CR4_PAE, CR4_PCIDE, CR4_PGE, CR4_PSE, CR4_SMEP
 
 GLOBAL: Final = -1
@@ -61,6 +62,8 @@ class Tlb:
         self.misses = 0
         self.evictions = 0
         self.flushes: dict[str, int] = {}
+        self.saw_large = False
+        """Whether a page above 4 KiB was ever cached: a copy in pieces of 4 KiB may then hold more than one of them."""
         self._entries: dict[_Key, CachedTranslation] = {}
         self._sizes: dict[int, int] = {}
 
@@ -70,11 +73,6 @@ class Tlb:
     def entries(self) -> list[CachedTranslation]:
         """Everything cached, the oldest first."""
         return list(self._entries.values())
-
-    @property
-    def has_large(self) -> bool:
-        """Whether pages above 4 KiB are cached."""
-        return any(size > 4096 for size in self._sizes)
 
     def lookup(self, pcid: int, linear: int) -> CachedTranslation | None:
         """The translation of ``linear`` under ``pcid``: its own before a global one, small pages before large ones.
@@ -98,6 +96,7 @@ class Tlb:
             self._remove(next(iter(self._entries)))
             self.evictions += 1
         self._entries[key] = entry
+        self.saw_large |= entry.size > PAGE_SIZE
         if entry.size not in self._sizes:
             self._sizes = {size: self._sizes.get(size, 0) for size in sorted((*self._sizes, entry.size))}
         self._sizes[entry.size] += 1

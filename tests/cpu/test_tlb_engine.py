@@ -12,7 +12,7 @@ from mmuemu.cpu.modelled import model_tlb
 from mmuemu.errors import UsageError
 from mmuemu.mmu.state import PagingState
 from mmuemu.mmu.tlb import GLOBAL, Tlb
-from mmuemu.x86.paging import RW, SIZE_2M, US, A, D, G, P
+from mmuemu.x86.paging import PS, RW, SIZE_2M, US, A, D, G, P
 from mmuemu.x86.registers import CR4_PCIDE, CR4_PGE
 from mmuemu.x86.segments import KERNEL_CS, KERNEL_GDT
 
@@ -53,6 +53,10 @@ class Machine:
         self.mmu.map(HANDLERS, b"\xf4" * 16, "r-x", user=False)
         self.cpu.set_gdt(TABLES, len(gdt) - 1)
         self.cpu.set_idt(TABLES + 0x1000, 511)
+
+    def handle(self, code):
+        """What #PF runs instead of HLT."""
+        self.mmu.ram.write(self.mmu.page_table.lookup(HANDLERS).physical, code)
 
     def run(self, code, **registers):
         """Run to HLT: the registers afterwards."""
@@ -109,20 +113,27 @@ def test_invlpg_of_another_page_does_not_help(machine, asm):
     assert machine().run(asm(code))["r11"] == ONE
 
 
-def test_invlpg_drops_all_of_a_large_page(machine, asm):
+@pytest.mark.parametrize(
+    "drop",
+    ["invlpg [rdi + 0x9123]", "mov [rdi + 0x9000], r9"],
+    ids=["invlpg", "page fault"],
+)
+def test_a_large_page_goes_as_a_whole(machine, asm, drop):
+    """The engine's TLB holds it in pieces of 4 KiB; one is used, another is invalidated."""
     rig = machine()
     large = 0x4000_0000
     rig.mmu.map(large, 4096, "rw-", user=False)
     directory = rig.mmu.translate(large, user=False).steps[2].entry_address
-    rig.mmu.ram.qwords[directory >> 3] = 0x20_0000 | P | RW | A | D | 1 << 7
+    rig.mmu.ram.qwords[directory >> 3] = 0x20_0000 | P | A | D | PS
     for frame, value in ((0x20_3000, ONE), (0x40_3000, TWO)):
         rig.mmu.ram.write(frame, value.to_bytes(8, "little"))
     rig.mmu.page_table.map(SELF + 4096, directory & ~0xFFF, P | RW)
-    code = """mov r10, [rdi + 0x3000]; mov [rsi], r9; mov r11, [rdi + 0x3000]; invlpg [rdi + 0x9123]
-        mov r12, [rdi + 0x3000]; hlt"""
-    changed = 0x40_0000 | P | RW | A | D | 1 << 7
+    rig.handle(asm("mov r12, [rdi + 0x3000]; hlt"))
+    code = f"mov r10, [rdi + 0x3000]; mov [rsi], r9; mov r11, [rdi + 0x3000]; {drop}; mov r12, [rdi + 0x3000]; hlt"
+    changed = 0x40_0000 | P | RW | A | D | PS
     registers = rig.run(asm(code), rdi=large, rsi=SELF + 4096 + (directory & 0xFFF), r9=changed)
     assert [registers[name] for name in ("r10", "r11", "r12")] == [ONE, ONE, TWO]
+    assert (registers["rip"] > HANDLERS) == (drop[:3] == "mov")
     assert any(cached.size == SIZE_2M for cached in rig.model.tlb.entries())
 
 
@@ -167,17 +178,19 @@ def test_invpcid(machine, asm, kind, flags, after):
 
 def test_a_page_fault_drops_the_stale_translation(machine, asm):
     rig = machine(flags=P)
-    change = asm("mov r10, [rdi]; mov [rsi], r9; mov [rdi + 8], r9; hlt")
-    registers = rig.run(change)
-    assert registers["rip"] == HANDLERS + 1, "a spurious fault: the entry is writable by now"
+    rig.handle(asm("mov r11, [rdi]; hlt"))
+    registers = rig.run(asm("mov r10, [rdi]; mov [rsi], r9; mov [rdi + 8], r9; hlt"))
+    assert registers["rip"] > HANDLERS, "a spurious fault: the entry is writable by now"
+    assert (registers["r10"], registers["r11"]) == (ONE, TWO)
     assert rig.model.tlb.flushes == {"page fault": 1}
-    assert rig.run(asm("mov r11, [rdi]; hlt"))["r11"] == TWO
 
 
-def test_a_fault_that_the_model_had_no_room_for_still_clears_the_engines_tlb(machine, asm):
+def test_a_page_fault_clears_what_the_model_had_no_room_for(machine, asm):
     rig = machine(flags=P, capacity=1)
-    assert rig.run(asm("mov r10, [rdi]; mov [rsi], r9; mov [rdi + 8], r9; hlt"))["r10"] == ONE
-    assert rig.run(asm("mov r11, [rdi]; hlt"))["r11"] == TWO
+    rig.handle(asm("mov [rsi], r9; mov r11, [rdi]; hlt"))
+    code = asm("mov r10, [rdi]; mov qword ptr [rsi], 0; mov [rdi], r9; hlt")
+    registers = rig.run(code, rdi=DATA + 4096, rsi=NEXT_PTE)
+    assert (registers["r10"], registers["r11"]) == (ONE, TWO)
 
 
 def test_strict_reports_exactly_the_reliance(machine, asm):
@@ -191,14 +204,16 @@ def test_strict_reports_exactly_the_reliance(machine, asm):
     assert rig.seen[0].memory.physical == rig.two
 
 
+@pytest.mark.parametrize("look", ["", "mov rax, [rsi]; mov r10, [rdi];"])
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_strict_sees_every_store_to_a_table(machine, asm, count):
+def test_strict_sees_every_store_to_a_table(machine, asm, count, look):
     """The table page stays writable in the engine's TLB for one store only, unless nothing else is used in between."""
     rig = machine(strict=True)
     store = "mov [rsi], r9; mov r11, [rdi];"
     undo = "mov [rsi], r8; mov r12, [rdi];"
-    rig.run(asm("mov r10, [rdi];" + (store + undo) * count + "hlt"), r8=rig.one | P | RW | A | D)
-    assert len(rig.seen) == count
+    code = asm("mov r10, [rdi];" + (look + store + undo) * count + "hlt")
+    rig.run(code, r8=rig.one | P | RW | A | D, rdi=DATA + 4096, rsi=NEXT_PTE)
+    assert [use.linear for use in rig.seen] == [DATA + 4096] * count
 
 
 def test_strict_is_silent_about_a_guest_that_invalidates(machine, asm):
@@ -228,6 +243,40 @@ def test_strict_knows_a_table_that_was_an_ordinary_page(machine, asm):
     )
     assert (registers["r10"], registers["r11"]) == (ONE, ONE)
     assert [use.linear for use in rig.seen] == [top]
+
+
+def test_turning_paging_off_drops_everything(machine, asm):
+    """Told by the event alone: the switch itself needs code in compatibility mode."""
+    rig = machine()
+    rig.run(asm("mov r10, [rdi]; hlt"))
+    rig.model.observe("cr0", 0x8001_0033, 0x0001_0033)
+    assert len(rig.model.tlb) == 0
+    assert rig.model.tlb.flushes == {"cr0.pg": 1}
+
+
+@pytest.mark.parametrize(("msr", "after"), [(0x200, TWO), (0x2FF, TWO), (0x277, ONE)])
+def test_a_write_to_an_mtrr_drops_everything(machine, asm, msr, after):
+    code = "mov r10, [rdi]; mov [rsi], r9; rdmsr; wrmsr; mov r11, [rdi]; hlt"
+    assert machine(flags=P | RW | G).run(asm(code), rcx=msr)["r11"] == after
+
+
+def test_the_engines_tlb_grows_under_the_model(machine, asm):
+    rig = machine(capacity=None)
+    pages = 600
+    for page in range(pages):
+        rig.mmu.page_table.map(0x1000_0000 + page * 4096, rig.one, P | RW)
+    loop = asm("mov rdi, 0x10000000; l: mov rax, [rdi]; add rdi, 4096; dec rcx; jnz l; hlt")
+    rig.run(loop, rcx=pages)
+    assert rig.cpu.engine.growths > 0
+    assert rig.model.tlb.misses >= pages
+
+
+def test_a_page_is_not_stored_to_and_executed_through_two_addresses_unnoticed(machine, asm):
+    rig = machine()
+    code = rig.mmu.page_table.lookup(CODE).physical
+    rig.mmu.page_table.map(0x70_0000, code, P | RW)
+    source = "mov r10d, 1; l: mov eax, 3; test r10d, r10d; jz m; mov byte ptr [rdi + 7], 9; dec r10d; jmp l; m: hlt"
+    assert rig.run(asm(source), rdi=0x70_0000)["rax"] == 9
 
 
 def test_a_handler_on_the_host_can_still_map_pages(machine, asm):
@@ -261,3 +310,21 @@ def test_it_needs_the_python_engine_and_a_bare_machine():
 def test_one_model_a_cpu(machine):
     with pytest.raises(UsageError, match="already"):
         model_tlb(machine().cpu)
+
+
+def test_an_exception_is_delivered_through_the_tlb(machine, asm):
+    """The stack is moved to another frame behind the TLB: the frame is pushed where the TLB still finds it."""
+    rig = machine(strict=True)
+    stack = rig.mmu.page_table.lookup(STACK)
+    rig.mmu.page_table.map(SELF + 4096, stack.entry_address & ~0xFFF, P | RW)
+    rig.handle(asm("pop r10; pop r11; hlt"))
+    code = "push rax; pop rax; mov [rsi], r9; mov rax, [0x12345]"
+    registers = rig.run(asm(code), rsi=SELF + 4096 + (stack.entry_address & 0xFFF))
+    assert registers["r10"] == 0
+    assert registers["r11"] >> 12 == CODE >> 12
+    assert {use.linear & ~0xFFF for use in rig.seen} == {STACK}
+    assert rig.cpu.read_linear(STACK + 0xFE0, 8) == rig.mmu.ram.read(stack.physical + 0xFE0, 8)
+    assert len(rig.model.tlb) > 3
+    hits = rig.model.tlb.hits
+    rig.cpu.read_linear(STACK, 8)
+    assert rig.model.tlb.hits == hits

@@ -192,6 +192,26 @@ def test_a_write_that_walks_and_is_refused_drops_the_translation():
     assert world.access(1) == 0xB000
 
 
+def test_a_write_that_walks_leaves_one_translation():
+    world = World()
+    world.put(1, 0xA000 | P | US | RW)
+    world.access(1)
+    world.put(1, 0xB000 | P | US | RW | G)
+    assert world.access(1, WRITE) == 0xB000
+    assert world.access(1) == 0xB000, "the one cached under the PCID has given way to the global one"
+    assert len(world.tlb) == 1
+
+
+def test_without_pcide_the_low_bits_of_cr3_are_no_pcid():
+    world = World()
+    world.cr4 &= ~CR4_PCIDE
+    world.put(1, 0xA000 | P | US)
+    world.access(1)
+    world.put(1, 0)
+    world.cr3 |= 0x18
+    assert world.access(1) == 0xA000
+
+
 def test_a_spurious_fault_comes_once():
     world = World()
     world.put(1, 0xA000 | P | US)
