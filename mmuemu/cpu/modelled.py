@@ -74,8 +74,8 @@ class ModelledTlb:
             if access == FETCH or found & WRITABLE:
                 found = engine.exclusive(page, found, access)
             engine.answer(result, found & ~PAGE_MASK, found & 7)
-            self._hold(page)
             engine.count_fill()
+            self._hold(page)
             return True
         except BaseException as error:
             self.cpu.fail(error)

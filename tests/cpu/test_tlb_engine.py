@@ -31,6 +31,7 @@ class Machine:
         self.mmu = attach(Uc(UC_ARCH_X86, UC_MODE_64), memory="32M")
         self.cpu = self.mmu.cpu
         self.seen = []
+        self.growth = None
         self.mmu.map(CODE, 4096, "rwx", user=False)
         self.mmu.map(STACK, 4096, "rw-", user=False)
         self.one, self.two = (self.mmu.frames.allocate() for _ in range(2))
@@ -63,6 +64,8 @@ class Machine:
         page = self.mmu.page_table.lookup(CODE)
         self.mmu.ram.write(page.physical, code)
         self.cpu.engine.forget_code(page.physical)
+        if self.growth is not None:
+            self.cpu.engine._grow_at = self.cpu.engine.fills + self.growth
         self.mmu.set_ring(0)
         start = {"rip": CODE, "rsp": STACK + 0xFF8, "rflags": 2, "rdi": DATA, "rsi": PTE}
         self.cpu.set_registers(**{**start, "r9": self.two | P | RW | A | D, **registers})
@@ -185,8 +188,11 @@ def test_a_page_fault_drops_the_stale_translation(machine, asm):
     assert rig.model.tlb.flushes == {"page fault": 1}
 
 
-def test_a_page_fault_clears_what_the_model_had_no_room_for(machine, asm):
+@pytest.mark.parametrize("growth", [None, 0, 1, 2, 3, 4])
+def test_a_page_fault_clears_what_the_model_had_no_room_for(machine, asm, growth):
+    """Also when the engine's TLB was flushed, to grow, by the very fill that the fault has to clear."""
     rig = machine(flags=P, capacity=1)
+    rig.growth = growth
     rig.handle(asm("mov [rsi], r9; mov r11, [rdi]; hlt"))
     code = asm("mov r10, [rdi]; mov qword ptr [rsi], 0; mov [rdi], r9; hlt")
     registers = rig.run(code, rdi=DATA + 4096, rsi=NEXT_PTE)
