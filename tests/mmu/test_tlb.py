@@ -519,5 +519,6 @@ class StaleTranslations(AllowedTranslations):
 
 TestAllowedTranslations = AllowedTranslations.TestCase
 TestStaleTranslations = StaleTranslations.TestCase
-for case in (TestAllowedTranslations, TestStaleTranslations):
-    case.settings = settings(max_examples=150, stateful_step_count=30, deadline=None, derandomize=True)
+for _machine in (TestAllowedTranslations, TestStaleTranslations):
+    _machine.settings = settings(max_examples=150, stateful_step_count=30, deadline=None, derandomize=True)
+del _machine
