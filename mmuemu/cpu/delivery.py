@@ -136,7 +136,7 @@ class _Attempt:
         self.long = bool(q[window.Q_EFER] & EFER_LMA)
         self.cpl = state.d[window.D_HFLAGS] & 3
         paging = PagingState(q[window.Q_CR3], q[window.Q_CR0], q[window.Q_CR4], q[window.Q_EFER])
-        self.memory = LinearMemory(cpu.ram, paging)
+        self.memory = LinearMemory(cpu.ram, paging, cpu.tlb)
         # EXT: delivery of something external or of an exception, as opposed to INT n (SDM volume 3, 6.13).
         self.ext = 0 if event.software else EXT
 
