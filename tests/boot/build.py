@@ -1,4 +1,4 @@
-"""The test kernels, compiled once per session; and QEMU, where it is installed, as the machine they were written for."""
+"""The test kernels, compiled once per session."""
 
 from __future__ import annotations
 
