@@ -96,7 +96,7 @@ class Memory:
 
     @property
     def information(self) -> tuple[int, ...]:
-        return self.words(self.plan.registers["ebx"], 29)
+        return self.words(self.plan.registers["rbx"], 29)
 
     def modules(self) -> list[tuple[int, int, bytes]]:
         _, _, _, _, _, count, at, *_ = self.information
@@ -269,7 +269,7 @@ def test_the_information_structure():
     modules = [Module(b"first", "one a=b"), Module(bytes(5000), "two"), Module(b"", "")]
     memory = planned(modules=modules, cmdline="root=x é")
     plan, info = memory.plan, memory.information
-    assert plan.registers == {"eax": 0x2BADB002, "ebx": plan.information}
+    assert plan.registers == {"rax": 0x2BADB002, "rbx": plan.information}
     assert plan.entry == MIB + 0x10
     assert plan.zeros == ((MIB + 0x800, 0x2800),)
     assert 0x1000 <= plan.information < 0x9F000
@@ -293,6 +293,7 @@ def test_the_memory_map():
         (MIB, MEMORY - MIB, 1),
     ]
     assert memory_map(5 * GIB)[-2:] == [(MIB, 3 * GIB - MIB, 1), (4 * GIB, 2 * GIB, 1)]
+    assert memory_map(0xE000_0000)[-1] == (MIB, 0xDFF0_0000, 1)
     assert planned(memory_size=5 * GIB).information[2] == (3 * GIB - MIB) >> 10
 
 
@@ -353,7 +354,7 @@ def test_what_is_left_can_be_claimed():
         ((0x1000, MIB, 0x9F000, 8, 0x1000), MEMORY, "loaded at 0x9f000-0xa0000"),
         ((0x1000, MIB, 0xF0000, 8, 8), MEMORY, "loaded at 0xf0000-0xf0008"),
         ((0x1000, MIB, MIB, 8, 0x1000), MIB // 2, "loaded at 0x100000-0x101000, and memory is at 0x0-0x80000"),
-        ((0x1000, MIB, 3 * GIB, 8, 8), 4 * GIB, "loaded at 0xc0000000-0xc0000008"),
+        ((0x1000, MIB, 3 * GIB, 8, 8), 5 * GIB, "loaded at 0xc0000000-0xc0000008"),
     ],
 )
 def test_a_kernel_outside_memory_is_refused_naming_addresses(load, memory_size, message):
