@@ -97,7 +97,7 @@ static void tables(void)
     gdt[6] = (sizeof tss - 1) | (base & 0xFFFFFF) << 16 | 0x89ULL << 40 | (base >> 24 & 0xFF) << 56;
     gdt[7] = base >> 32;
     __asm__ volatile("ltr %w0" : : "r"(0x30));
-    wrmsr(0xC0000080, rdmsr(0xC0000080) | 1);
+    wrmsr(0xC0000080, rdmsr(0xC0000080) | 0x801);
     wrmsr(0xC0000081, 0x18ULL << 48 | 8ULL << 32);
     wrmsr(0xC0000082, (u64)syscall_entry);
     wrmsr(0xC0000084, 0x700);
