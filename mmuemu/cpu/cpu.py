@@ -219,6 +219,17 @@ class Cpu:
             self._trap_counter = self.internals.counter
         library.emu_stop(self.handle)
 
+    def stop_soon(self) -> None:
+        """End the run after the current instruction, from a callback in the middle of it (memory-mapped I/O).
+
+        Stopping the engine there would have it execute the instruction again.
+        """
+        self._stop = Stop.REQUESTED
+        if self._counting:
+            self.internals.cut_short()
+        else:
+            library.emu_stop(self.handle)
+
     def interrupt(self) -> None:
         """End the run from another thread; call again until it has ended (a stop between two stretches is lost)."""
         self._interrupted = True

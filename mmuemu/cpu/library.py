@@ -54,6 +54,7 @@ class Hooks:
     def __init__(self, uc: Uc) -> None:
         self._handle = handle(uc)
         self._kept: list[tuple[ctypes.c_size_t, Any]] = []
+        self._io: list[Any] = []
 
     def add(self, kind: int, prototype: Any, function: Callable[..., Any], *extra: int) -> None:
         """Register ``function`` for hook ``kind`` everywhere; ``extra`` is the instruction id of UC_HOOK_INSN."""
@@ -78,6 +79,13 @@ class Hooks:
         check(status)
         self._kept.append((hook, callback))
 
+    def map_io(self, start: int, size: int, read: Callable[..., int], write: Callable[..., None]) -> None:
+        """Memory-mapped I/O at physical ``start``: ``read(uc, offset, bytes)``, ``write(uc, offset, bytes, value)``."""
+        callbacks = IO_READ(read), IO_WRITE(write)
+        pointers = [ctypes.cast(callback, ctypes.c_void_p) for callback in callbacks]
+        check(uclib.uc_mmio_map(self._handle, start, size, pointers[0], None, pointers[1], None))
+        self._io.append(callbacks)
+
     def close(self) -> None:
         """Remove every hook."""
         for hook, _ in self._kept:
@@ -90,5 +98,7 @@ VOID: Final = ctypes.CFUNCTYPE(None)
 BOOL: Final = ctypes.CFUNCTYPE(ctypes.c_bool)
 INTR: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32)
 FILL: Final = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int, ctypes.c_void_p)
+IO_READ: Final = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint)
+IO_WRITE: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_uint64)
 PORT_IN: Final = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int)
 PORT_OUT: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint32)
