@@ -127,8 +127,8 @@ void kmain(u32 magic, u32 information)
 
 __asm__(
     ".globl user_entry\nuser_entry:\n"
-    "mov $1, %eax\n mov $0x21, %edi\n syscall\n"        /* rax = 42 */
-    "int $0x80\n"                                       /* rax = 43 */
+    "mov $1, %eax\n mov $0x21, %edi\n syscall\n"        /* rax = 0x42 */
+    "int $0x80\n"                                       /* rax = 0x43 */
     "int3\n"
     "mov %rax, %rbx\n"
     "cli\n"
