@@ -8,7 +8,7 @@ import select
 import sys
 from argparse import Namespace
 from contextlib import ExitStack
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mmuemu.board import TRACE_KINDS, Board, BoardEnd, BoardOptions
 from mmuemu.cpu.decode import disassemble
@@ -17,6 +17,9 @@ from mmuemu.errors import BadImage, Exit, MmuemuError, UsageError
 from mmuemu.loader.kernel_image import read_kernel
 from mmuemu.loader.multiboot import Module, place
 from mmuemu.memory.ram import parse_size
+
+if TYPE_CHECKING:
+    from mmuemu.cpu.modelled import ModelledTlb
 
 JSON_VERSION: Final = 1
 _TIME_IS_UP: Final = "the time is up (--timeout)"
@@ -112,6 +115,7 @@ def boot(options: Namespace) -> int:
         stack.callback(board.close)
         if traced:
             board.trace = lambda kind, text: _say(f"{kind}: {text}\n") if kind in traced else None
+        model = _tlb_model(board, options)
         plan = place(image, memory, modules, options.append)
         for address, data in plan.writes:
             board.write(address, data)
@@ -124,12 +128,24 @@ def boot(options: Namespace) -> int:
             end = BoardEnd("timeout", Exit.LIMIT, _TIME_IS_UP)
         finally:
             output.flush()
+        if model is not None and options.tlb_stats:
+            _say("".join(f"{name:<28}{count:>16}\n" for name, count in model.statistics().items()))
         if report is not None:
             json.dump(_facts(board, end, options), report, indent=2)
             report.write("\n")
         if end.reason:
             _say(_report(board, end, options.kernel))
     return end.exit_code
+
+
+def _tlb_model(board: Board, options: Namespace) -> ModelledTlb | None:
+    """The TLB model, when an option asks for it."""
+    if not (options.tlb_stats or options.tlb_strict):
+        return None
+    from mmuemu.cpu.modelled import model_tlb
+
+    stale = (lambda use: _say(f"stale TLB entry used: {use}\n")) if options.tlb_strict else None
+    return model_tlb(board.cpu, on_stale=stale)
 
 
 def _say(text: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from enum import Enum
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from unicorn import Uc, UcError, unicorn_const
 from unicorn import x86_const as x86
@@ -26,6 +26,9 @@ from mmuemu.errors import MmuemuError, UsageError
 from mmuemu.mmu.state import PagingState
 from mmuemu.x86.exceptions import Vector
 from mmuemu.x86.registers import MSR_EFER
+
+if TYPE_CHECKING:
+    from mmuemu.cpu.modelled import ModelledTlb
 
 DEFAULT_CONTROLS: Final = PagingState(cr3=0, cr0=0x8001_0033, cr4=0x0005_06A0, efer=0xD01)
 """Paging with WP, NX and global pages on; SMEP and SMAP are added by whoever has a kernel to protect."""
@@ -87,6 +90,8 @@ class Cpu:
         self.tsc: Callable[[], int] | None = None
         self.privileged: Privileged | None = None
         """Set to have privileged instructions checked (a kernel of the guest's own runs in ring 0)."""
+        self.tlb: ModelledTlb | None = None
+        """The TLB model, if there is one (:func:`mmuemu.cpu.modelled.model_tlb`)."""
         self._error: BaseException | None = None
         self._trap: Trap | None = None
         self._trap_state: bytes | None = None
@@ -441,12 +446,12 @@ class Cpu:
         uc.reg_write(x86.UC_X86_REG_CR4, state.cr4)
         uc.reg_write(x86.UC_X86_REG_CR3, state.cr3)
         uc.reg_write(x86.UC_X86_REG_CR0, state.cr0)
-        self.engine.flush()
+        self.flush_tlb()
 
     def set_root(self, root: int) -> None:
         """Load CR3 (a physical address), which drops cached translations."""
         self.uc.reg_write(x86.UC_X86_REG_CR3, root)
-        self.engine.flush()
+        self.flush_tlb()
 
     def set_gdt(self, base: int, limit: int) -> None:
         """What ``lgdt`` does."""
@@ -463,18 +468,20 @@ class Cpu:
     def flush_tlb(self) -> None:
         """Drop every cached translation: after any table change that removes or weakens a present entry."""
         self.engine.flush()
+        if self.tlb is not None:
+            self.tlb.flush()
 
     def read_linear(self, address: int, count: int) -> bytes:
         """Up to ``count`` bytes at a linear address by supervisor rights, stopping at the first unmapped page."""
         from mmuemu.mmu.walk import page_walker
 
         state = self.paging
-        walker = page_walker(self.ram.qwords, state)
+        walker = page_walker(self.ram.qwords, state) if self.tlb is None else self.tlb.looker(state)
         out = b""
         memory = self.ram.qwords.cast("B")
         while len(out) < count:
             here = address + len(out)
-            found = walker(state.root, here, 0, False, True, [], None)
+            found = walker(state.cr3, here, 0, False, True, [], None)
             if found < 0:
                 break
             start = (found & ~0xFFF) | (here & 0xFFF)

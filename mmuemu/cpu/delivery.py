@@ -134,7 +134,7 @@ class _Attempt:
         q = state.q
         self.long = bool(q[window.Q_EFER] & EFER_LMA)
         self.cpl = state.d[window.D_HFLAGS] & 3
-        self.memory = LinearMemory(cpu.ram, cpu.paging)
+        self.memory = LinearMemory(cpu.ram, cpu.paging, cpu.tlb)
         # EXT: delivery of something external or of an exception, as opposed to INT n (SDM volume 3, 6.13).
         self.ext = 0 if event.software else EXT
 

@@ -29,7 +29,8 @@ class FastCalls:
         prefixes = max(code.find(b"\x0f"), 0)
         if not prefixes:
             state = cpu.paging
-            found = page_walker(cpu.ram.qwords, state)(state.root, rip, 0, False, True, [], None)
+            walker = page_walker(cpu.ram.qwords, state) if cpu.tlb is None else cpu.tlb.looker(state)
+            found = walker(state.cr3, rip, 0, False, True, [], None)
             place = found & ~PAGE_MASK | rip & PAGE_MASK
             if found >= 0 and place < len(cpu.bytes):
                 if len(self.places) >= _MOST_PLACES:

@@ -70,6 +70,13 @@ class Instruction:
         return self.opcode == 0x9A or (self.opcode == 0xFF and self.reg == 3)
 
 
+def look(cpu: Cpu, address: int, access: Access) -> int:
+    """What the walk says of an implicit supervisor access to ``address``; nothing changes."""
+    state = cpu.paging
+    walker = page_walker(cpu.ram.qwords, state) if cpu.tlb is None else cpu.tlb.looker(state)
+    return walker(state.cr3, address, access, False, False, [], None)
+
+
 class RingThree:
     """Judges the page faults of ring 3 on one CPU before they are delivered."""
 
@@ -140,8 +147,7 @@ class RingThree:
         engine.permitted = None
         if self._attempts > _MOST_ATTEMPTS:
             return trap
-        paging = self.cpu.paging
-        found = page_walker(self.cpu.ram.qwords, paging)(paging.root, trap.address, access, False, False, [], None)
+        found = look(self.cpu, trap.address, access)
         if found < 0:
             return replace(trap, error_code=-1 - found)
         engine.permitted = (page, int(access))

@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mmuemu.mmu.state import PagingState
-from mmuemu.mmu.walk import NON_CANONICAL, page_walker
+from mmuemu.mmu.walk import NON_CANONICAL, PageWalker, page_walker
 from mmuemu.x86.exceptions import Vector
 from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
 
 if TYPE_CHECKING:
     from mmuemu.cpu.cpu import Ram
+    from mmuemu.cpu.modelled import ModelledTlb
 
 _MASK_64 = (1 << 64) - 1
 
@@ -30,15 +31,20 @@ class AccessFault(Exception):
 
 
 class LinearMemory:
-    """Supervisor (or ``user``) accesses under one paging state; physical addresses beyond RAM read as ones."""
+    """Supervisor (or ``user``) accesses under one paging state; physical addresses beyond RAM read as ones.
 
-    def __init__(self, ram: Ram, state: PagingState, *, user: bool = False) -> None:
+    With ``tlb`` the addresses are translated through the model, as the CPU's own accesses are.
+    """
+
+    def __init__(self, ram: Ram, state: PagingState, tlb: ModelledTlb | None = None, *, user: bool = False) -> None:
         self._user = user
         self._bytes = ram.qwords.cast("B")
         self._qwords = ram.qwords
         self._paging = bool(state.cr0 >> 31)
-        self._root = state.root
-        self._walk = page_walker(ram.qwords, state) if self._paging else None
+        self._root = state.root if tlb is None else state.cr3
+        self._walk: PageWalker | None = None
+        if self._paging:
+            self._walk = page_walker(ram.qwords, state) if tlb is None else tlb.walker(state)
 
     def read(self, address: int, count: int, *, bad: int = Vector.GP) -> bytes:
         """``count`` bytes at ``address``; ``bad`` is the vector for an address that is not canonical."""
