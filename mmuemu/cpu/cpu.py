@@ -107,9 +107,8 @@ class Cpu:
         _map_ram(self.uc, ram)
         self.engine: Engine = ENGINES[mmu](self)
         self.engine.install()
-        self.fast_calls = FastCalls(self)
+        self.fast_calls, self.ring_three = FastCalls(self), RingThree(self)
         self.syscall_places = self.fast_calls.places
-        self.ring_three = RingThree(self)
         self._install_hooks()
         if self.owns_uc:
             self.set_model(DEFAULT)
@@ -259,6 +258,8 @@ class Cpu:
                     if remaining is not None and self.ring_three.emulated:
                         remaining -= 1
                         self.instructions += 1
+                    if self._interrupted:
+                        return Stop.INTERRUPTED
                     continue
             if self.engine.permitted is not None:
                 self.ring_three.settle()

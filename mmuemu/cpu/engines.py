@@ -141,6 +141,14 @@ class _Engine:
     def forget_rules(self) -> None:
         """The CPU model has changed."""
 
+    def permits(self, page: int, access: int) -> bool:
+        """Whether :attr:`permitted` covers this; to write a descriptor is to have read it."""
+        if self.permitted is None or self.permitted[0] != page or access > self.permitted[1]:
+            return False
+        if access == self.permitted[1]:
+            self.permitted = None
+        return True
+
 
 class PythonEngine(_Engine):
     """Every TLB miss is a walk in Python."""
@@ -197,8 +205,7 @@ class PythonEngine(_Engine):
             walk = self.walkers.get(key) or self.walker(key)
             updates: list[tuple[int, int]] = []
             found = walk(q[Q_CR3], page, access, user, ac, updates, None)
-            if found < 0 and self.permitted is not None and self.permitted == (page, access):
-                self.permitted = None
+            if found < 0 and self.permitted is not None and self.permits(page, access):
                 found = walk(q[Q_CR3], page, access, False, False, updates, None)
             elif found < 0:
                 found = self._missing(found, walk, q[Q_CR3], page, access, user, ac, updates)

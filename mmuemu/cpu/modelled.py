@@ -63,8 +63,7 @@ class ModelledTlb:
             q, d = state.q, state.d
             user = d[D_HFLAGS] & 3 == 3
             ac = not user and q[Q_RFLAGS] & RFLAGS_AC != 0
-            if engine.permitted is not None and engine.permitted == (page, access):
-                engine.permitted = None
+            if engine.permitted is not None and engine.permits(page, access):
                 user = ac = False
             rules = self.translator.rules((q[Q_CR0], q[Q_CR4], q[Q_EFER], q[Q_PKRU] & 0xFFFF_FFFF, cpu.pkrs))
             found = self._translate(rules, q[Q_CR3], page, access, user, ac)

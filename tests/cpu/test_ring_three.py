@@ -9,6 +9,7 @@ from unicorn import x86_const as ux
 from mmuemu.cpu.attach import attach
 from mmuemu.cpu.bare import BareMetal
 from mmuemu.cpu.cpu import Stop
+from mmuemu.cpu.modelled import model_tlb
 from mmuemu.x86.exceptions import Vector
 from mmuemu.x86.registers import CR4_SMAP, CR4_SMEP, MSR_LSTAR, MSR_STAR
 from mmuemu.x86.segments import KERNEL_GDT, STAR, USER32_CS, USER_CS, USER_SS, code64, data
@@ -84,12 +85,15 @@ class Rig:
         return vector, error, rip
 
 
-@pytest.fixture(params=["python", "native"])
+@pytest.fixture(params=["python", "native", "modelled"])
 def rig(request):
     uc = Uc(UC_ARCH_X86, UC_MODE_64)
     uc.ctl_set_cpu_model(ux.UC_CPU_X86_ICELAKE_SERVER)
-    mmu = attach(uc, memory="32M", mmu=request.param)
-    yield Rig(mmu)
+    mmu = attach(uc, memory="32M", mmu="native" if request.param == "native" else "python")
+    made = Rig(mmu)
+    if request.param == "modelled":
+        model_tlb(mmu.cpu)
+    yield made
     mmu.detach()
 
 
