@@ -486,7 +486,10 @@ class Cpu:
             if found < 0:
                 break
             start = (found & ~0xFFF) | (here & 0xFFF)
-            out += bytes(memory[start : min((start | 0xFFF) + 1, start + count - len(out))])
+            piece = bytes(memory[start : min((start | 0xFFF) + 1, start + count - len(out))])
+            if not piece:
+                break  # mapped, but to no RAM
+            out += piece
         return out
 
     def close(self) -> None:
