@@ -78,6 +78,8 @@ class Cpu:
         self.window = StateWindow(self.uc)
         self.internals = Internals(self.handle)
         self.hooks = library.Hooks(self.uc)
+        self.ram_bytes = ram.qwords.cast("B")
+        """Guest RAM by byte."""
         self.instructions = 0
         self.pkrs = 0
         """IA32_PKRS, which the engine has no room for (the ``python`` engine obeys it; flush after a change)."""
@@ -420,25 +422,27 @@ class Cpu:
 
     def read_linear(self, address: int, count: int) -> bytes:
         """Up to ``count`` bytes at a linear address by supervisor rights, stopping at the first unmapped page."""
-        from mmuemu.mmu.walk import page_walker
-
-        state = self.paging
-        walker = page_walker(self.ram.qwords, state)
+        self.window.save()
+        walk = self.engine.walk_now()
+        root = self.window.q[window.Q_CR3]
         out = b""
-        memory = self.ram.qwords.cast("B")
         while len(out) < count:
             here = address + len(out)
-            found = walker(state.root, here, 0, False, True, [], None)
+            found = walk(root, here, 0, False, True, [], None)
             if found < 0:
                 break
             start = (found & ~0xFFF) | (here & 0xFFF)
-            out += bytes(memory[start : min((start | 0xFFF) + 1, start + count - len(out))])
+            piece = self.ram_bytes[start : min((start | 0xFFF) + 1, start + count - len(out))]
+            if not piece:
+                break
+            out += piece
         return out
 
     def close(self) -> None:
         """Remove the hooks and free the state window; the CPU cannot run afterwards."""
         self.hooks.close()
         self.window.close()
+        self.ram_bytes.release()
 
 
 _HAS_ERROR_CODE: Final = frozenset({8, 10, 11, 12, 13, 14, 17, 21})

@@ -6,13 +6,13 @@ table 6-5), error codes (6.13). Nothing of the CPU's state changes before a whol
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.cpu import window
 from mmuemu.cpu.linear import AccessFault, LinearMemory
 from mmuemu.cpu.window import StateWindow
-from mmuemu.mmu.state import PagingState
 from mmuemu.x86.descriptors import (
     TYPE_INTERRUPT_GATE,
     TYPE_TRAP_GATE,
@@ -35,6 +35,7 @@ from mmuemu.x86.registers import (
 if TYPE_CHECKING:
     from mmuemu.cpu.cpu import Cpu
 
+_QWORDS: Final = {count: struct.Struct(f"<{count}Q").pack for count in (5, 6)}
 EXT: Final = 1
 IDT: Final = 2
 _MASK_64: Final = (1 << 64) - 1
@@ -135,8 +136,7 @@ class _Attempt:
         q = state.q
         self.long = bool(q[window.Q_EFER] & EFER_LMA)
         self.cpl = state.d[window.D_HFLAGS] & 3
-        paging = PagingState(q[window.Q_CR3], q[window.Q_CR0], q[window.Q_CR4], q[window.Q_EFER])
-        self.memory = LinearMemory(cpu.ram, paging)
+        self.memory = LinearMemory(cpu)
         # EXT: delivery of something external or of an exception, as opposed to INT n (SDM volume 3, 6.13).
         self.ext = 0 if event.software else EXT
 
@@ -224,7 +224,7 @@ class _Attempt:
         words = [event.rip, d[window.CS.selector], flags, q[window.Q_RSP], d[window.SS.selector]]
         if event.has_error_code:
             words.insert(0, event.error_code)
-        frame = b"".join(word.to_bytes(8, "little") for word in words)
+        frame = _QWORDS[len(words)](*words)
         self.memory.write((stack - len(frame)) & _MASK_64, frame, bad=Vector.SS)
         q[window.Q_RSP] = (stack - len(frame)) & _MASK_64
         if ring != self.cpl:
@@ -252,7 +252,7 @@ class _Attempt:
             selector, stack, found = self._inner_stack(ring)
             base = found.base
             words += [old[1], old[0]]
-        frame = b"".join(word.to_bytes(4, "little") for word in words)
+        frame = struct.pack(f"<{len(words)}I", *words)
         stack = (stack - len(frame)) & 0xFFFF_FFFF
         self.memory.write((base + stack) & 0xFFFF_FFFF, frame, bad=Vector.SS)
         q[window.Q_RSP] = stack

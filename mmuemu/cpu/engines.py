@@ -61,6 +61,9 @@ class Engine(Protocol):
     def take_fault(self) -> Trap | None:
         """The trap of an access that was refused without an exception, once the run has ended."""
 
+    def walk_now(self) -> PageWalker:
+        """The walk by the paging state in the saved window."""
+
 
 class _Engine:
     """What both engines share: flushing, and answering the probe window."""
@@ -80,8 +83,24 @@ class _Engine:
         self._save = library.context_save
         self._handle, self._context = cpu.handle, state.context
         self._results: dict[int, ctypes.Array[ctypes.c_uint64]] = {}
+        self.walkers: dict[tuple[int, ...], PageWalker] = {}
         self._probing = False
         self._flush_code = ctypes.c_int(library.CTL_TLB_FLUSH - (1 << 32 if library.CTL_TLB_FLUSH >> 31 else 0))
+
+    def walker(self, key: tuple[int, int, int, int, int]) -> PageWalker:
+        """The walk for (CR0, CR4, EFER, PKRU, IA32_PKRS), made on first use and kept."""
+        cr0, cr4, efer, pkru, pkrs = key
+        if len(self.walkers) >= _MOST_WALKERS:
+            self.walkers.clear()
+        found = page_walker(self.cpu.ram.qwords, PagingState(0, cr0, cr4, efer, pkru=pkru, pkrs=pkrs))
+        self.walkers[key] = found
+        return found
+
+    def walk_now(self) -> PageWalker:
+        """The walk by the paging state in the saved window."""
+        q = self._q
+        key = (q[Q_CR0], q[Q_CR4], q[Q_EFER], q[Q_PKRU] & 0xFFFF_FFFF, self.cpu.pkrs)
+        return self.walkers.get(key) or self.walker(key)
 
     def flush(self) -> None:
         """Drop every cached translation (about 1 us, and the misses that follow)."""
@@ -134,17 +153,7 @@ class PythonEngine(_Engine):
         super().__init__(cpu)
         self._executed: dict[int, int] = {}
         self._stored: dict[int, int] = {}
-        self.walkers: dict[tuple[int, ...], PageWalker] = {}
         self.refused: tuple[int, int, int] | None = None
-
-    def walker(self, key: tuple[int, int, int, int, int]) -> PageWalker:
-        """The walk for (CR0, CR4, EFER, PKRU, IA32_PKRS), made on first use and kept."""
-        cr0, cr4, efer, pkru, pkrs = key
-        if len(self.walkers) >= _MOST_WALKERS:
-            self.walkers.clear()
-        found = page_walker(self.cpu.ram.qwords, PagingState(0, cr0, cr4, efer, pkru=pkru, pkrs=pkrs))
-        self.walkers[key] = found
-        return found
 
     def install(self) -> None:
         self.cpu.uc.ctl_set_tlb_mode(self.tlb_type)

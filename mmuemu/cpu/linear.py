@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mmuemu.mmu.state import PagingState
-from mmuemu.mmu.walk import NON_CANONICAL, page_walker
+from mmuemu.cpu.window import Q_CR0, Q_CR3
+from mmuemu.mmu.walk import NON_CANONICAL
 from mmuemu.x86.exceptions import Vector
 from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
+from mmuemu.x86.registers import CR0_PG
 
 if TYPE_CHECKING:
-    from mmuemu.cpu.cpu import Ram
+    from mmuemu.cpu.cpu import Cpu
 
 _MASK_64 = (1 << 64) - 1
 
@@ -30,21 +31,28 @@ class AccessFault(Exception):
 
 
 class LinearMemory:
-    """Supervisor reads and writes under one paging state; physical addresses beyond RAM read as ones."""
+    """Supervisor reads and writes by the paging state in a CPU's saved window.
 
-    def __init__(self, ram: Ram, state: PagingState) -> None:
-        self._bytes = ram.qwords.cast("B")
-        self._qwords = ram.qwords
-        self._paging = bool(state.cr0 >> 31)
-        self._root = state.root
-        self._walk = page_walker(ram.qwords, state) if self._paging else None
+    Physical addresses beyond RAM read as ones. Make a new one when the paging state may have changed.
+    """
+
+    __slots__ = ("_bytes", "_qwords", "_root", "_walk")
+
+    def __init__(self, cpu: Cpu) -> None:
+        q = cpu.window.q
+        self._bytes = cpu.ram_bytes
+        self._qwords = cpu.ram.qwords
+        self._root = q[Q_CR3]
+        self._walk = cpu.engine.walk_now() if q[Q_CR0] & CR0_PG else None
 
     def read(self, address: int, count: int, *, bad: int = Vector.GP) -> bytes:
         """``count`` bytes at ``address``; ``bad`` is the vector for an address that is not canonical."""
+        if (address & PAGE_MASK) + count <= PAGE_SIZE:
+            physical = self._translate(address & _MASK_64, 0, bad)
+            return self._bytes[physical : physical + count].tobytes().ljust(count, b"\xff")
         parts = []
         for physical, size in self._pieces(address, count, 0, bad):
-            piece = bytes(self._bytes[physical : physical + size])
-            parts.append(piece.ljust(size, b"\xff"))
+            parts.append(self._bytes[physical : physical + size].tobytes().ljust(size, b"\xff"))
         return b"".join(parts)
 
     def read_int(self, address: int, size: int, *, bad: int = Vector.GP) -> int:
@@ -54,7 +62,7 @@ class LinearMemory:
     def write(self, address: int, data: bytes, *, bad: int = Vector.GP) -> None:
         """Store ``data`` at ``address``: all of it, or nothing when a part is refused."""
         done = 0
-        for physical, size in list(self._pieces(address, len(data), 1, bad)):
+        for physical, size in self._pieces(address, len(data), 1, bad):
             if physical + size <= len(self._bytes):
                 self._bytes[physical : physical + size] = data[done : done + size]
             done += size
@@ -77,8 +85,8 @@ class LinearMemory:
         found = self._walk(self._root, address, access, False, False, updates, None)
         for index, bits in updates:
             self._qwords[index] |= bits
-        if found == NON_CANONICAL:
-            raise AccessFault(bad, 0)
         if found < 0:
+            if found == NON_CANONICAL:
+                raise AccessFault(bad, 0)
             raise AccessFault(Vector.PF, -1 - found, address)
         return (found & ~PAGE_MASK) | (address & PAGE_MASK)

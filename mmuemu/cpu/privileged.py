@@ -30,6 +30,9 @@ _CANDIDATE: Final = re.compile(rb"\x0f(?:[\x00\x01\x20-\x23\x30\x32])", re.DOTAL
 """Opcodes that may need a look: groups 6 and 7 (LTR, LGDT, LIDT, SMSW, INVLPG...), MOV CR and DR, WRMSR, RDMSR."""
 _PREFIXES: Final = frozenset({0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3, *range(0x40, 0x50)})
 _LONGEST: Final = 15
+_WITHOUT_MODRM: Final = (0x30, 0x32)
+"""WRMSR and RDMSR."""
+_MOST_INSTRUCTIONS: Final = 4096
 _FIRST_LOOK: Final = 512
 """Bytes looked at where a stretch begins; a block is hardly ever longer, and too much does no harm."""
 
@@ -70,7 +73,7 @@ class Instruction:
         self.mod = modrm >> 6
         self.reg = modrm >> 3 & 7
         self.rm = modrm & 7
-        self.length = position + 3
+        self.length = position + (2 if self.opcode in _WITHOUT_MODRM else 3)
 
     @property
     def control(self) -> int:
@@ -103,6 +106,8 @@ class Privileged:
         self.write_msr: Callable[[int, int], bool | None] = lambda _msr, _value: None
         self.extra_msrs: set[int] = set()
         self._hooked: set[int] = set()
+        self._looked: dict[int, bytes] = {}
+        self._instructions: dict[tuple[bytes, bool], Instruction] = {}
         self.rescan = False
         self._tables: dict[int, Callable[[Instruction], Verdict]] = {
             0x00: self._group6,
@@ -136,6 +141,11 @@ class Privileged:
         New hooks count once the code there is translated again.
         """
         code = self.cpu.read_linear(address, size)
+        if self._looked.get(address) == code:
+            return False
+        if len(self._looked) >= _MOST_INSTRUCTIONS:
+            self._looked.clear()
+        self._looked[address] = code
         new = False
         for found in _CANDIDATE.finditer(code):
             start = found.start()
@@ -165,11 +175,11 @@ class Privileged:
             state = self.cpu.window
             state.save()
             wide = bool(state.d[window.D_HFLAGS] & window.HFLAG_CS64)
-            instruction = Instruction(self.cpu.read_linear(address, _LONGEST), wide)
+            raw = self.cpu.read_linear(address, _LONGEST)
+            instruction = self._instructions.get((raw, wide)) or self._decode(raw, wide)
             judge = self._tables.get(instruction.opcode)
             if judge is None:
                 return
-            state.save()
             verdict = judge(instruction)
             if verdict is Verdict.REFUSE:
                 cpl = state.d[window.D_HFLAGS] & 3
@@ -179,6 +189,12 @@ class Privileged:
                 self.cpu.jump((address + instruction.length) & (1 << 64) - 1)
         except BaseException as error:
             self.cpu.fail(error)
+
+    def _decode(self, raw: bytes, wide: bool) -> Instruction:
+        if len(self._instructions) >= _MOST_INSTRUCTIONS:
+            self._instructions.clear()
+        instruction = self._instructions[raw, wide] = Instruction(raw, wide)
+        return instruction
 
     def _state(self) -> controls.State:
         q = self.cpu.window.q
@@ -240,7 +256,6 @@ class Privileged:
         return q[window.Q_RCX] & 0xFFFF_FFFF, value
 
     def _wrmsr(self, instruction: Instruction) -> Verdict:
-        instruction.length -= 1
         if self._cpl:
             return Verdict.EXECUTE
         number, value = self._msr()
@@ -260,7 +275,6 @@ class Privileged:
         return Verdict.EXECUTE
 
     def _rdmsr(self, instruction: Instruction) -> Verdict:
-        instruction.length -= 1
         if self._cpl:
             return Verdict.EXECUTE
         number, _ = self._msr()
@@ -289,7 +303,7 @@ class Privileged:
             return Verdict.EXECUTE
         if instruction.reg in (2, 3):
             return self._load_table(instruction)
-        if instruction.reg == 7:
+        if instruction.reg == 7 and self.observers:
             address = self._effective_address(instruction)
             if address is not None:
                 self._tell("invlpg", address, 0)
