@@ -13,6 +13,7 @@ from unicorn import x86_const as x86
 from mmuemu.cpu import library, window
 from mmuemu.cpu.engines import ENGINES, Engine
 from mmuemu.cpu.internals import Internals
+from mmuemu.cpu.linear import LinearMemory
 from mmuemu.cpu.ports import install_ports
 from mmuemu.cpu.privileged import Privileged
 from mmuemu.cpu.traps import NoHandler, Trap, TrapHandler
@@ -99,6 +100,7 @@ class Cpu:
         _map_ram(self.uc, ram)
         self.engine: Engine = ENGINES[mmu](self)
         self.engine.install()
+        self._peek = LinearMemory(self, peek=True)
         self._install_hooks()
 
     # -- traps ---------------------------------------------------------------------------------------------------
@@ -240,9 +242,9 @@ class Cpu:
         while True:
             if remaining is not None and remaining <= 0:
                 return Stop.LIMIT
-            if until is not None and self.rip == until:
-                return Stop.UNTIL
             rip = self.rip
+            if rip == until:
+                return Stop.UNTIL
             if self.privileged is not None:
                 self.privileged.prepare(rip)
             status = library.emu_start(self.handle, rip, 0, 0, remaining or 0)
@@ -423,20 +425,7 @@ class Cpu:
     def read_linear(self, address: int, count: int) -> bytes:
         """Up to ``count`` bytes at a linear address by supervisor rights, stopping at the first unmapped page."""
         self.window.save()
-        walk = self.engine.walk_now()
-        root = self.window.q[window.Q_CR3]
-        out = b""
-        while len(out) < count:
-            here = address + len(out)
-            found = walk(root, here, 0, False, True, [], None)
-            if found < 0:
-                break
-            start = (found & ~0xFFF) | (here & 0xFFF)
-            piece = self.ram_bytes[start : min((start | 0xFFF) + 1, start + count - len(out))]
-            if not piece:
-                break
-            out += piece
-        return out
+        return self._peek.sync().available(address, count)
 
     def close(self) -> None:
         """Remove the hooks and free the state window; the CPU cannot run afterwards."""

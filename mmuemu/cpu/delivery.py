@@ -87,6 +87,7 @@ class Delivery:
 
     def __init__(self, cpu: Cpu) -> None:
         self.cpu = cpu
+        self._memory = LinearMemory(cpu)
 
     def deliver(self, event: Event) -> list[Event]:
         """Enter the guest's handler for ``event``; what was delivered in the end is the last of the list.
@@ -96,7 +97,7 @@ class Delivery:
         chain = [event]
         while True:
             try:
-                _Attempt(self.cpu, chain[-1]).run()
+                _Attempt(self.cpu, self._memory, chain[-1]).run()
                 return chain
             except AccessFault as refused:
                 chain.append(_after(chain, refused))
@@ -126,8 +127,9 @@ def _restart(first: Event) -> int:
 class _Attempt:
     """One try at one event, on a saved window."""
 
-    def __init__(self, cpu: Cpu, event: Event) -> None:
-        self.cpu = cpu
+    __slots__ = ("cpl", "event", "ext", "flags", "long", "memory", "state")
+
+    def __init__(self, cpu: Cpu, memory: LinearMemory, event: Event) -> None:
         self.event = event
         state = cpu.window
         self.flags = cpu.rflags
@@ -136,7 +138,7 @@ class _Attempt:
         q = state.q
         self.long = bool(q[window.Q_EFER] & EFER_LMA)
         self.cpl = state.d[window.D_HFLAGS] & 3
-        self.memory = LinearMemory(cpu)
+        self.memory = memory.sync()
         # EXT: delivery of something external or of an exception, as opposed to INT n (SDM volume 3, 6.13).
         self.ext = 0 if event.software else EXT
 

@@ -59,7 +59,7 @@ def _invpcid(cpu: Cpu, trap: Trap, raw: bytes, register: int) -> Trap | None:
     kind = state.q[register]
     pcide = state.q[window.Q_CR4] & CR4_PCIDE
     try:
-        descriptor = LinearMemory(cpu).read(address or 0, 16)
+        descriptor = LinearMemory(cpu).sync().read(address or 0, 16)
     except AccessFault as refused:
         return replace(trap, vector=refused.vector, error_code=refused.error_code, address=refused.address)
     pcid = int.from_bytes(descriptor[:8], "little")

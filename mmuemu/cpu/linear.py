@@ -6,18 +6,21 @@ suspend SMAP for them (SDM volume 3, section 4.6.1).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
 
-from mmuemu.cpu.window import Q_CR0, Q_CR3
-from mmuemu.mmu.walk import NON_CANONICAL
+from mmuemu.cpu.window import Q_CR0, Q_CR3, Q_EFER
+from mmuemu.mmu.walk import NON_CANONICAL, PageWalker
 from mmuemu.x86.exceptions import Vector
 from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
-from mmuemu.x86.registers import CR0_PG
+from mmuemu.x86.registers import CR0_PG, EFER_LMA
 
 if TYPE_CHECKING:
     from mmuemu.cpu.cpu import Cpu
 
-_MASK_64 = (1 << 64) - 1
+_MASK_64: Final = (1 << 64) - 1
+_LEVELS_KEPT: Final = 4
+_MOST_KEPT: Final = 4096
 
 
 class AccessFault(Exception):
@@ -33,17 +36,33 @@ class AccessFault(Exception):
 class LinearMemory:
     """Supervisor reads and writes by the paging state in a CPU's saved window.
 
-    Physical addresses beyond RAM read as ones. Make a new one when the paging state may have changed.
+    Physical addresses beyond RAM read as ones. Call :meth:`sync` when the window has been saved anew. ``peek`` makes it
+    a debugger's view: accesses as with EFLAGS.AC = 1, no accessed bits set.
+
+    A translation is kept with the entries it was made from and used again while they read the same: the result is
+    that of a walk, for a quarter of its price.
     """
 
-    __slots__ = ("_bytes", "_qwords", "_root", "_walk")
+    __slots__ = ("_bytes", "_cpu", "_kept", "_peek", "_qwords", "_root", "_walk")
 
-    def __init__(self, cpu: Cpu) -> None:
-        q = cpu.window.q
+    def __init__(self, cpu: Cpu, *, peek: bool = False) -> None:
+        self._cpu = cpu
         self._bytes = cpu.ram_bytes
         self._qwords = cpu.ram.qwords
-        self._root = q[Q_CR3]
-        self._walk = cpu.engine.walk_now() if q[Q_CR0] & CR0_PG else None
+        self._peek = peek
+        self._root = 0
+        self._walk: PageWalker | None = None
+        self._kept: dict[int, tuple[int, ...]] = {}
+
+    def sync(self) -> LinearMemory:
+        """Take the paging state from the saved window; returns itself."""
+        q = self._cpu.window.q
+        root = q[Q_CR3]
+        walk = self._cpu.engine.walk_now() if q[Q_CR0] & CR0_PG else None
+        if root != self._root or walk is not self._walk:
+            self._kept.clear()
+            self._root, self._walk = root, walk
+        return self
 
     def read(self, address: int, count: int, *, bad: int = Vector.GP) -> bytes:
         """``count`` bytes at ``address``; ``bad`` is the vector for an address that is not canonical."""
@@ -54,6 +73,19 @@ class LinearMemory:
         for physical, size in self._pieces(address, count, 0, bad):
             parts.append(self._bytes[physical : physical + size].tobytes().ljust(size, b"\xff"))
         return b"".join(parts)
+
+    def available(self, address: int, count: int) -> bytes:
+        """Up to ``count`` bytes at ``address``, stopping at the first that cannot be read or is not RAM."""
+        out = b""
+        try:
+            for physical, size in self._each(address, count, 0, Vector.GP):
+                piece = self._bytes[physical : physical + size].tobytes()
+                out += piece
+                if len(piece) < size:
+                    break
+        except AccessFault:
+            pass
+        return out
 
     def read_int(self, address: int, size: int, *, bad: int = Vector.GP) -> int:
         """A little-endian number of ``size`` bytes."""
@@ -69,24 +101,47 @@ class LinearMemory:
 
     def _pieces(self, address: int, count: int, access: int, bad: int) -> list[tuple[int, int]]:
         """(physical, size) of each page's part, A and D bits set as the accesses set them."""
-        pieces = []
+        if (address & PAGE_MASK) + count <= PAGE_SIZE:
+            return [(self._translate(address & _MASK_64, access, bad), count)]
+        return list(self._each(address, count, access, bad))
+
+    def _each(self, address: int, count: int, access: int, bad: int) -> Iterator[tuple[int, int]]:
         done = 0
         while done < count:
             here = (address + done) & _MASK_64
             size = min(PAGE_SIZE - (here & PAGE_MASK), count - done)
-            pieces.append((self._translate(here, access, bad), size))
+            yield self._translate(here, access, bad), size
             done += size
-        return pieces
 
     def _translate(self, address: int, access: int, bad: int) -> int:
+        kept = self._kept.get(address >> 12 << 1 | access)
+        if kept is not None:
+            frame, a, entry_a, b, entry_b, c, entry_c, d, entry_d = kept
+            words = self._qwords
+            if words[a] == entry_a and words[b] == entry_b and words[c] == entry_c and words[d] == entry_d:
+                return frame | address & PAGE_MASK
+        return self._walked(address, access, bad)
+
+    def _walked(self, address: int, access: int, bad: int) -> int:
         if self._walk is None:
             return address & 0xFFFF_FFFF
         updates: list[tuple[int, int]] = []
-        found = self._walk(self._root, address, access, False, False, updates, None)
-        for index, bits in updates:
-            self._qwords[index] |= bits
+        trace: list[tuple[int, int, int]] = []
+        found = self._walk(self._root, address, access, False, self._peek, updates, trace)
+        if not self._peek:
+            for index, bits in updates:
+                self._qwords[index] |= bits
         if found < 0:
             if found == NON_CANONICAL:
                 raise AccessFault(bad, 0)
             raise AccessFault(Vector.PF, -1 - found, address)
-        return (found & ~PAGE_MASK) | (address & PAGE_MASK)
+        frame = found & ~PAGE_MASK
+        if not updates and len(trace) <= _LEVELS_KEPT and self._cpu.window.q[Q_EFER] & EFER_LMA:
+            self._keep(address >> 12 << 1 | access, frame, trace)
+        return frame | address & PAGE_MASK
+
+    def _keep(self, key: int, frame: int, trace: list[tuple[int, int, int]]) -> None:
+        if len(self._kept) >= _MOST_KEPT:
+            self._kept.clear()
+        entries = [*trace, *[trace[-1]] * (_LEVELS_KEPT - len(trace))]
+        self._kept[key] = (frame, *(number for _, index, entry in entries for number in (index, entry)))
