@@ -78,6 +78,9 @@ class LinearMemory:
         """Up to ``count`` bytes at ``address``, stopping at the first that cannot be read or is not RAM."""
         out = b""
         try:
+            if (address & PAGE_MASK) + count <= PAGE_SIZE:
+                physical = self._translate(address & _MASK_64, 0, Vector.GP)
+                return self._bytes[physical : physical + count].tobytes()
             for physical, size in self._each(address, count, 0, Vector.GP):
                 piece = self._bytes[physical : physical + size].tobytes()
                 out += piece
