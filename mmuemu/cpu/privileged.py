@@ -26,8 +26,13 @@ from mmuemu.x86.registers import CR0_PG, CR4_LA57, CR4_PCIDE, CR4_UMIP, MSR_EFER
 if TYPE_CHECKING:
     from mmuemu.cpu.cpu import Cpu
 
-_CANDIDATE: Final = re.compile(rb"\x0f(?:[\x00\x01\x20-\x23\x30\x32])", re.DOTALL)
-"""Opcodes that may need a look: groups 6 and 7 (LTR, LGDT, LIDT, SMSW, INVLPG...), MOV CR and DR, WRMSR, RDMSR."""
+_CANDIDATE: Final = re.compile(
+    rb"\x0f(?:[\x00\x21-\x23\x30\x32]|\x01(?![\xca\xcb\xd0\xee\xef\xf8\xf9])|\x20(?![\xc8-\xff]))", re.DOTALL
+)
+"""Opcodes that may need a look: groups 6 and 7 (LTR, LGDT, LIDT, SMSW, INVLPG...), MOV CR and DR, WRMSR, RDMSR.
+
+Not CLAC, STAC, XGETBV, RDPKRU, WRPKRU, SWAPGS and RDTSCP of group 7; of MOV from CR, CR0 and CR8.
+"""
 _PREFIXES: Final = frozenset({0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3, *range(0x40, 0x50)})
 _LONGEST: Final = 15
 _WITHOUT_MODRM: Final = (0x30, 0x32)
