@@ -22,6 +22,19 @@ exit codes of `mmuemu run`:
 """
 
 
+_BOOT_EPILOG: Final = """\
+exit codes of `mmuemu boot`:
+  odd          (code << 1) | 1, from the kernel's write of code to port 0xf4
+  0            the kernel switched the machine off, or reset it
+  120          triple fault
+  122          halted for ever
+  124          a limit was reached (--timeout, --max-instructions)
+  125          mmuemu failed, or its options are wrong
+  126          KERNEL cannot be loaded
+  127          KERNEL was not found
+"""
+
+
 class _Parser(argparse.ArgumentParser):
     """argparse with our exit code for wrong options."""
 
@@ -49,7 +62,35 @@ def _parser() -> argparse.ArgumentParser:
     _view_options(run)
     _report_options(run)
     run.add_argument("program", nargs=argparse.REMAINDER, metavar="PROGRAM [ARGS...]", help=argparse.SUPPRESS)
+    _boot_options(commands)
     return parser
+
+
+def _boot_options(commands: argparse._SubParsersAction[_Parser]) -> None:
+    boot = commands.add_parser(
+        "boot",
+        help="boot a bare-metal x86-64 kernel",
+        usage="mmuemu boot [options] KERNEL",
+        description="Boot KERNEL, a multiboot 1 image (entered in 32-bit protected mode) or a 64-bit ELF file "
+        "(entered in long mode on an identity map), on a PC with one CPU. COM1 is standard input and output.",
+        epilog=_BOOT_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    boot.add_argument("--mmu", choices=("python", "native"), default="python", help="who walks the page tables")
+    boot.add_argument("--memory", metavar="SIZE", default="128M", help="physical memory (default: 128M)")
+    boot.add_argument(
+        "--entry",
+        choices=("auto", "multiboot", "long"),
+        default="auto",
+        help="how KERNEL is entered (default: multiboot if it has such a header, else long)",
+    )
+    boot.add_argument("--append", metavar="TEXT", default="", help="the kernel's command line")
+    boot.add_argument("--module", metavar="FILE", action="append", default=[], help="pass FILE as a boot module")
+    boot.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="stop after this much time (exit code 124)")
+    boot.add_argument("--max-instructions", type=_count, metavar="N", help="stop after N instructions (exit code 124)")
+    boot.add_argument("--trace", metavar="LIST", help="print exceptions, cr, tlb (separated by commas) as they happen")
+    boot.add_argument("--json", metavar="FILE", help="write how the machine ended to FILE")
+    boot.add_argument("kernel", metavar="KERNEL")
 
 
 def _machine_options(run: argparse.ArgumentParser) -> None:
@@ -123,6 +164,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help(sys.stderr)
         return Exit.OURS
     try:
+        if options.command == "boot":
+            from mmuemu.booter import boot
+
+            return boot(options)
         from mmuemu.runner import run
 
         return run(options)
@@ -136,4 +181,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return Exit.OURS
+    except Exception as error:
+        if os.environ.get("MMUEMU_DEBUG"):
+            raise
+        kind = type(error).__name__
+        print(f"mmuemu: this is a defect of mmuemu: {kind}: {error} (MMUEMU_DEBUG=1 shows where)", file=sys.stderr)
         return Exit.OURS

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from unicorn import x86_const as x86
+
 from mmuemu.cpu import window
-from mmuemu.cpu.cpu import enter_kernel
 from mmuemu.cpu.delivery import Delivery, Event, TripleFault
 from mmuemu.cpu.emulated import emulate
 from mmuemu.cpu.privileged import Privileged
+from mmuemu.cpu.rings import enter_kernel, put_protected_ring, put_ring
 from mmuemu.cpu.traps import Trap
 from mmuemu.x86.exceptions import Vector
-from mmuemu.x86.registers import EFER_SCE, RFLAGS_IF
+from mmuemu.x86.msrs import MSR_SYSENTER_CS, MSR_SYSENTER_EIP, MSR_SYSENTER_ESP
+from mmuemu.x86.registers import DR6_BS, EFER_LMA, EFER_SCE, RFLAGS_IF, RFLAGS_VM
 
 if TYPE_CHECKING:
     from mmuemu.cpu.cpu import Cpu
@@ -72,9 +75,18 @@ class BareMetal:
                 trap.address,
                 software=trap.software,
                 start=self._start(trap) if trap.software else None,
-                fault=trap.is_fault,
+                fault=trap.is_fault or self._is_instruction_breakpoint(trap),
             )
         )
+
+    def _is_instruction_breakpoint(self, trap: Trap) -> bool:
+        """Whether a #DB is the fault of an instruction breakpoint (SDM volume 3, 17.3.1.1), to be resumed with RF."""
+        if trap.vector != Vector.DB:
+            return False
+        uc = self.cpu.uc
+        hit, enabled = uc.reg_read(x86.UC_X86_REG_DR6), uc.reg_read(x86.UC_X86_REG_DR7)
+        executed = any(hit >> number & 1 and not enabled >> 16 + 4 * number & 3 for number in range(4))
+        return executed and not hit & DR6_BS
 
     def _start(self, trap: Trap) -> int:
         """Where the INT3, INTO or INT n before ``trap.rip`` begins."""
@@ -115,6 +127,28 @@ class BareMetal:
             self.cpu.raise_trap(
                 Trap(Vector.UD, 0, state.q[window.Q_RIP], 0, state.d[window.D_HFLAGS] & 3), state.snapshot()
             )
+
+    def sysenter(self) -> None:
+        """``sysenter`` (SDM volume 2): ring 0 at IA32_SYSENTER_EIP; #GP(0) while IA32_SYSENTER_CS is null."""
+        cpu = self.cpu
+        selector = cpu.uc.msr_read(MSR_SYSENTER_CS) & 0xFFFC
+        stack, entry = cpu.uc.msr_read(MSR_SYSENTER_ESP), cpu.uc.msr_read(MSR_SYSENTER_EIP)
+        flags = cpu.rflags
+        state = cpu.window
+        state.save()
+        if not selector:
+            trap = Trap(Vector.GP, 0, state.q[window.Q_RIP], 0, state.d[window.D_HFLAGS] & 3)
+            cpu.raise_trap(trap, state.snapshot())
+            return
+        if state.q[window.Q_EFER] & EFER_LMA:
+            put_ring(state, 0, selector, selector + 8)
+        else:
+            put_protected_ring(state, selector, selector + 8)
+        state.set_rflags(flags & ~(RFLAGS_IF | RFLAGS_VM))
+        state.q[window.Q_RSP] = stack
+        # The engine adds the length of the instruction to whatever the hook leaves.
+        state.q[window.Q_RIP] = entry - 2
+        state.restore()
 
     def port_in(self, port: int, size: int) -> int:
         return self.ports.read(port, size)

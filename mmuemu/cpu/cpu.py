@@ -16,18 +16,16 @@ from mmuemu.cpu.internals import Internals
 from mmuemu.cpu.linear import LinearMemory
 from mmuemu.cpu.ports import install_ports
 from mmuemu.cpu.privileged import Privileged
+from mmuemu.cpu.rings import SELECTORS, put_flat_protected, put_ring
 from mmuemu.cpu.traps import NoHandler, Trap, TrapHandler
 from mmuemu.cpu.window import StateWindow, check_layout
 from mmuemu.errors import MmuemuError, UsageError
 from mmuemu.mmu.state import PagingState
 from mmuemu.x86.exceptions import Vector
-from mmuemu.x86.registers import MSR_EFER, RFLAGS_ARITHMETIC
+from mmuemu.x86.registers import MSR_EFER
 
 DEFAULT_CONTROLS: Final = PagingState(cr3=0, cr0=0x8001_0033, cr4=0x0005_06A0, efer=0xD01)
 """Paging with WP, NX and global pages on; SMEP and SMAP are added by whoever has a kernel to protect."""
-_CODE_FLAGS: Final = {0: 0x00AF_9B00, 3: 0x00AF_FB00}
-_STACK_FLAGS: Final = {0: 0x00CF_9300, 3: 0x00CF_F300}
-_SELECTORS: Final = {0: (0x10, 0x18), 3: (0x33, 0x2B)}
 
 
 class Ram(Protocol):
@@ -92,6 +90,7 @@ class Cpu:
         self._trap_state: bytes | None = None
         self._trap_counter: int | None = None
         self._stop: Stop | None = None
+        self._counting = False
         self._interrupted = False
         self._rip = ctypes.c_uint64()
         self._rip_pointer = ctypes.byref(self._rip)
@@ -110,6 +109,7 @@ class Cpu:
         hooks.add(unicorn_const.UC_HOOK_INTR, library.INTR, self._on_interrupt)
         hooks.add(unicorn_const.UC_HOOK_INSN_INVALID, library.BOOL, self._on_invalid)
         hooks.add(unicorn_const.UC_HOOK_INSN, library.VOID, self._on_syscall, x86.UC_X86_INS_SYSCALL)
+        hooks.add(unicorn_const.UC_HOOK_INSN, library.VOID, self._on_sysenter, x86.UC_X86_INS_SYSENTER)
         hooks.add(unicorn_const.UC_HOOK_INSN, library.BOOL, self._on_rdtsc, x86.UC_X86_INS_RDTSC)
         hooks.add(unicorn_const.UC_HOOK_INSN, library.BOOL, self._on_rdtscp, x86.UC_X86_INS_RDTSCP)
         install_ports(self)
@@ -154,6 +154,20 @@ class Cpu:
     def _on_syscall(self) -> None:
         try:
             self.handler.syscall()
+        except BaseException as error:
+            self.fail(error)
+
+    def _on_sysenter(self) -> None:
+        """``sysenter`` does nothing by itself: whoever rules the machine enters its kernel, or it is #UD."""
+        try:
+            enter = getattr(self.handler, "sysenter", None)
+            if enter is not None:
+                enter()
+                return
+            state = self.window
+            state.save()
+            trap = Trap(Vector.UD, 0, state.q[window.Q_RIP], 0, state.d[window.D_HFLAGS] & 3)
+            self.raise_trap(trap, state.snapshot())
         except BaseException as error:
             self.fail(error)
 
@@ -247,7 +261,9 @@ class Cpu:
                 return Stop.UNTIL
             if self.privileged is not None:
                 self.privileged.prepare(rip)
+            self._counting = remaining is not None
             status = library.emu_start(self.handle, rip, 0, 0, remaining or 0)
+            self._counting = False
             limit = remaining
             if self._error is not None:
                 error, self._error = self._error, None
@@ -270,6 +286,11 @@ class Cpu:
                 return self._stop
             if self._interrupted:
                 return Stop.INTERRUPTED
+
+    @property
+    def retired(self) -> int:
+        """Instructions counted so far, those of the stretch that is running included (from a hook)."""
+        return self.instructions + (self.internals.counter if self._counting else 0)
 
     def take_trap(self) -> Trap | None:
         """The trap that ended an ``emu_start`` of the caller's own, once; None when there was none."""
@@ -325,7 +346,7 @@ class Cpu:
     def rflags(self) -> int:
         """RFLAGS, arithmetic flags included."""
         library.reg_read(self.handle, self._flags_id, self._rip_pointer)
-        return self._rip.value
+        return self._rip.value & 0xFFFF_FFFF  # EFLAGS is written as 32 bits
 
     @property
     def cpl(self) -> int:
@@ -356,8 +377,18 @@ class Cpu:
         """Put the CPU into ring 0 or 3 of 64-bit mode: CS, SS and the privilege level the engine goes by."""
         state = self.window
         state.save()
-        put_ring(state, ring, *_SELECTORS[ring])
+        put_ring(state, ring, *SELECTORS[ring])
         state.restore()
+
+    def set_flat_protected(self, cr0: int) -> None:
+        """32-bit protected mode in ring 0: paging off, flat segments 0x8 and 0x10 (multiboot's state)."""
+        uc = self.uc
+        uc.reg_write(x86.UC_X86_REG_CR0, cr0)
+        uc.reg_write(x86.UC_X86_REG_CR4, 0)
+        self.window.save()
+        put_flat_protected(self.window, cr0)
+        self.window.restore()
+        self.engine.flush()
 
     def set_bases(self, *, fs: int | None = None, gs: int | None = None, kernel_gs: int | None = None) -> None:
         """Set the FS and GS bases and what ``swapgs`` exchanges."""
@@ -435,50 +466,6 @@ class Cpu:
 
 
 _HAS_ERROR_CODE: Final = frozenset({8, 10, 11, 12, 13, 14, 17, 21})
-
-
-def put_ring(state: StateWindow, ring: int, code: int, stack: int) -> None:
-    """Write 64-bit code and stack segments of ``ring`` into a saved window (SDM volume 3, section 5.8.8)."""
-    d, q = state.d, state.q
-    for segment, selector, flags in (
-        (window.CS, code, _CODE_FLAGS[ring]),
-        (window.SS, stack, _STACK_FLAGS[ring]),
-    ):
-        d[segment.selector] = selector
-        q[segment.base] = 0
-        d[segment.limit] = 0xFFFF_FFFF
-        d[segment.flags] = flags
-    d[window.D_HFLAGS] = (
-        (d[window.D_HFLAGS] & ~window.HFLAG_CPL)
-        | ring
-        | window.HFLAG_CS32
-        | window.HFLAG_SS32
-        | window.HFLAG_CS64
-        | window.HFLAG_LMA
-    )
-
-
-def enter_kernel(cpu: Cpu) -> None:
-    """What ``syscall`` does (SDM volume 2, SYSCALL), from the syscall hook: RCX, R11, RFLAGS, CS, SS, RIP."""
-    flags = cpu.rflags
-    state = cpu.window
-    state.save()
-    q, d = state.q, state.d
-    q[window.Q_RCX] = q[window.Q_RIP] + 2
-    q[window.Q_R11] = flags
-    q[window.Q_RIP] = q[window.Q_LSTAR] - 2
-    kept = flags & ~q[window.Q_FMASK]
-    q[window.Q_RFLAGS] = kept & ~(RFLAGS_ARITHMETIC | 0x400) | 2
-    q[window.Q_CC_SRC] = kept & RFLAGS_ARITHMETIC
-    d[window.D_CC_OP] = window.CC_OP_EFLAGS
-    d[window.D_DF] = 0xFFFF_FFFF if kept & 0x400 else 1
-    code = q[window.Q_STAR] >> 32 & 0xFFFC
-    d[window.CS.selector] = code
-    d[window.CS.flags] = 0x00AF_9B00
-    d[window.SS.selector] = code + 8
-    d[window.SS.flags] = 0x00CF_9300
-    d[window.D_HFLAGS] &= ~window.HFLAG_CPL
-    state.restore()
 
 
 def _new_uc() -> Uc:

@@ -1,4 +1,4 @@
-"""Instructions that the engine does not know and the CPU models show: RDPID and INVPCID (SDM volume 2)."""
+"""Instructions that the engine does not know: INT1, RDPID and INVPCID (SDM volume 2)."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from mmuemu.x86.registers import CR4_PCIDE, MSR_TSC_AUX
 if TYPE_CHECKING:
     from mmuemu.cpu.cpu import Cpu
 
+_INT1 = b"\xf1"
 _RDPID = 0xC7
 _INVPCID = (0x38, 0x82)
 
@@ -25,6 +26,8 @@ def emulate(cpu: Cpu, trap: Trap) -> Trap | None:
     ``trap`` comes back for any other instruction.
     """
     raw = cpu.read_linear(trap.rip, 15)
+    if raw[:1] == _INT1:
+        return Trap(Vector.DB, 0, trap.rip + 1, 0, trap.cpl)
     prefixes = 0
     while prefixes < len(raw) and (raw[prefixes] in (0x66, 0xF3) or 0x40 <= raw[prefixes] < 0x50):
         prefixes += 1

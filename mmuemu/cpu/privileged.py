@@ -98,8 +98,8 @@ Observer = Callable[[str, int, int], None]
 class Privileged:
     """Watches one CPU's code for privileged instructions.
 
-    ``read_msr`` and ``write_msr`` answer registers the engine does not keep (None: it does); ``observers`` are told
-    of every change to control registers that was let through.
+    ``owns_msr`` says which further registers exist; ``read_msr`` and ``write_msr`` answer those the engine does not
+    keep (None: it does; a negative value or False: #GP). ``observers`` are told of every change that was let through.
     """
 
     def __init__(self, cpu: Cpu, cr4_allowed: int = controls.CR4_ALL, maxphyaddr: int = 40) -> None:
@@ -109,7 +109,8 @@ class Privileged:
         self.observers: list[Observer] = []
         self.read_msr: Callable[[int], int | None] = lambda _msr: None
         self.write_msr: Callable[[int, int], bool | None] = lambda _msr, _value: None
-        self.extra_msrs: set[int] = set()
+        self.owns_msr: Callable[[int], bool] = lambda _msr: False
+        self.read_cr8: Callable[[], int] | None = None
         self._hooked: set[int] = set()
         self._looked: dict[int, bytes] = {}
         self._instructions: dict[tuple[bytes, bool], Instruction] = {}
@@ -117,7 +118,7 @@ class Privileged:
         self._tables: dict[int, Callable[[Instruction], Verdict]] = {
             0x00: self._group6,
             0x01: self._group7,
-            0x20: lambda _i: Verdict.EXECUTE,
+            0x20: self._mov_from_cr,
             0x21: lambda _i: Verdict.EXECUTE,
             0x22: self._mov_to_cr,
             0x23: self._mov_to_dr,
@@ -220,6 +221,13 @@ class Privileged:
         value = self.cpu.window.q[instruction.general]
         return value if self.cpu.window.d[window.D_HFLAGS] & window.HFLAG_CS64 else value & 0xFFFF_FFFF
 
+    def _mov_from_cr(self, instruction: Instruction) -> Verdict:
+        """CR8 is the local APIC's task priority where there is one."""
+        if self._cpl or instruction.control != 8 or self.read_cr8 is None:
+            return Verdict.EXECUTE
+        self.cpu.window.q[instruction.general] = self.read_cr8()
+        return Verdict.DONE
+
     def _mov_to_cr(self, instruction: Instruction) -> Verdict:
         if self._cpl:
             return Verdict.EXECUTE
@@ -267,7 +275,7 @@ class Privileged:
         q = self.cpu.window.q
         bits = 57 if q[window.Q_CR4] & CR4_LA57 else 48
         paging = bool(q[window.Q_CR0] & CR0_PG)
-        if number not in msrs.KNOWN and number not in self.extra_msrs:
+        if number not in msrs.KNOWN and not self.owns_msr(number):
             return Verdict.REFUSE
         if msrs.refuses(number, value, efer=q[window.Q_EFER], paging=paging, linear_bits=bits):
             return Verdict.REFUSE
@@ -283,11 +291,13 @@ class Privileged:
         if self._cpl:
             return Verdict.EXECUTE
         number, _ = self._msr()
-        if number not in msrs.KNOWN and number not in self.extra_msrs:
+        if number not in msrs.KNOWN and not self.owns_msr(number):
             return Verdict.REFUSE
         value = self.read_msr(number)
         if value is None:
             return Verdict.EXECUTE
+        if value < 0:
+            return Verdict.REFUSE
         q = self.cpu.window.q
         q[window.Q_RAX], q[window.Q_RDX] = value & 0xFFFF_FFFF, value >> 32
         return Verdict.DONE

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Final, Protocol
 
-from mmuemu.cpu.cpu import DEFAULT_CONTROLS, Cpu, Stop, enter_kernel
+from mmuemu.cpu.cpu import DEFAULT_CONTROLS, Cpu, Stop
+from mmuemu.cpu.rings import enter_kernel
 from mmuemu.cpu.traps import Trap
 from mmuemu.errors import MmuemuError
 from mmuemu.kernel.abi.errno import Errno, SyscallError

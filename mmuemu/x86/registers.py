@@ -57,6 +57,9 @@ RFLAGS_ID: Final = 1 << 21
 RFLAGS_ARITHMETIC: Final = RFLAGS_CF | RFLAGS_PF | RFLAGS_AF | RFLAGS_ZF | RFLAGS_SF | RFLAGS_OF
 
 MSR_PKRS: Final = 0x6E1
+DR6_BS: Final = 1 << 14
+"""The single-step bit of DR6 (SDM volume 3, 17.2.3)."""
+
 MSR_EFER: Final = 0xC000_0080
 MSR_STAR: Final = 0xC000_0081
 MSR_LSTAR: Final = 0xC000_0082

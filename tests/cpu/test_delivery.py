@@ -283,3 +283,40 @@ def test_invpcid(rig, kind, pcid, linear, outcome):
 def test_invpcid_in_ring_3_is_gp(rig):
     _, registers = rig.run(b"\x66\x0f\x38\x82\x0f", rdi=DATA)
     assert registers["rip"] == HANDLERS + 13 * 16 + 1
+
+
+def test_single_step_is_a_trap_after_each_instruction(rig):
+    _, registers = rig.run(b"\x90\x90", rflags=0x302)
+    assert registers["rip"] == HANDLERS + 16 + 1
+    rip, _, flags, *_ = rig.frame(registers, error=False)
+    assert (rip, flags & 0x10100) == (CODE + 1, 0x100), "behind the instruction, TF as it was, no RF"
+    assert not registers["rflags"] & 0x100
+
+
+def test_an_instruction_breakpoint_is_a_fault_that_iretq_steps_over(rig, asm):
+    from unicorn.x86_const import UC_X86_REG_DR6
+
+    rig.poke(HANDLERS, b"\xf4" * 16 + b"\x48\xff\xc3\x48\xcf")  # vector 1: inc rbx; iretq
+    setup = asm(f"mov rax, {KCODE + 0x40}; mov dr0, rax; mov eax, 0x402; mov dr7, rax; jmp {KCODE + 0x40}", KCODE)
+    code = setup.ljust(0x40, b"\x90") + b"\x48\xff\xc1" + b"\xf4"
+    stop, registers = rig.run(code, ring=0, rbx=0, rcx=0)
+    assert stop is Stop.HALTED
+    assert (registers["rbx"], registers["rcx"], registers["rip"]) == (1, 1, KCODE + 0x44)
+    assert rig.cpu.uc.reg_read(UC_X86_REG_DR6) & 1
+    rig.run(asm("xor eax, eax; mov dr7, rax"), ring=0)
+
+
+def test_int1_is_a_debug_exception(rig):
+    _, registers = rig.run(b"\xf1")
+    assert registers["rip"] == HANDLERS + 16 + 1
+    assert rig.frame(registers, error=False)[0] == CODE + 1
+
+
+def test_sysenter(rig, asm):
+    assert rig.run(b"\x90\x0f\x34")[1]["rip"] == HANDLERS + 13 * 16 + 1
+    for msr, value in ((0x174, KERNEL_CS), (0x175, KSTACK + 0x800), (0x176, HANDLERS + 0x700)):
+        rig.cpu.uc.msr_write(msr, value)
+    _, registers = rig.run(b"\x0f\x34")
+    assert (registers["rip"], registers["rsp"]) == (HANDLERS + 0x701, KSTACK + 0x800)
+    assert rig.cpu.cpl == 0
+    assert not registers["rflags"] & 0x200

@@ -136,7 +136,7 @@ def test_syscall_and_sysret_change_the_ring_for_real(mmu, asm):
     kernel = asm("mov rbx, cr3; .byte 0x48, 0x0f, 0x07", KERNEL)
     prepare(mmu, asm("stc; syscall; mov rax, cr3"))
     mmu.ram.write(mmu.page_table.lookup(KERNEL).physical, kernel)
-    from mmuemu.cpu.cpu import enter_kernel
+    from mmuemu.cpu.rings import enter_kernel
 
     mmu.cpu.uc.msr_write(MSR_STAR, 0x23 << 48 | 0x10 << 32)
     mmu.cpu.uc.msr_write(MSR_LSTAR, KERNEL)

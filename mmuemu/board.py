@@ -1,0 +1,338 @@
+"""A bare machine: CPU, memory and the devices of a small PC, for kernels of the guest's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from unicorn import UcError
+
+from mmuemu.cpu import window
+from mmuemu.cpu.bare import BareMetal
+from mmuemu.cpu.cpu import Cpu, Stop
+from mmuemu.cpu.delivery import Event
+from mmuemu.devices.apic import MsrRefused
+from mmuemu.devices.platform import Platform
+from mmuemu.devices.serial import Source
+from mmuemu.errors import UsageError
+from mmuemu.memory.ram import GuestRam
+from mmuemu.mmu.state import PagingState
+from mmuemu.x86.paging import PS, RW, SIZE_1G, P
+from mmuemu.x86.registers import CR0_ET, CR0_PE, CR0_PG, CR4_PAE, EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE, RFLAGS_IF
+from mmuemu.x86.segments import KERNEL_GDT
+
+MOST_MEMORY: Final = 0xE000_0000
+"""RAM ends below the devices' addresses."""
+TRIPLE_FAULT: Final = 120
+HALTED: Final = 122
+"""Exit codes; even, since those of the debug-exit port are odd."""
+_FIRST_SLICE: Final = 16
+_LONGEST_SLICE: Final = 4096
+_FOREVER: Final = 1 << 40
+_NMI: Final = 2
+
+TRACE_KINDS: Final = ("exceptions", "cr", "tlb", "io")
+
+
+@dataclass(slots=True)
+class BoardEnd:
+    """How a bare machine ended.
+
+    ``kind`` is ``exit`` (debug-exit port), ``shutdown``, ``reset``, ``halted`` (for ever), ``triple fault``,
+    ``instructions``, ``timeout`` or ``error``; ``exit_code`` is the command line's; ``reason`` is for people.
+    """
+
+    kind: str
+    exit_code: int
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class BoardOptions:
+    """What a bare machine is made of; the serial callbacks are those of :class:`Platform`."""
+
+    memory: int = 128 << 20
+    mmu: str = "python"
+    serial_out: Callable[[bytes], None] = field(default=lambda data: None)
+    serial_in: Source | None = None
+    debug_out: Callable[[bytes], None] = field(default=lambda data: None)
+    firmware: bool = True
+
+
+class _Ports:
+    """Port I/O with the devices' clock brought up to the instruction that does it."""
+
+    def __init__(self, board: Board) -> None:
+        self.board = board
+
+    def read(self, port: int, size: int) -> int:
+        self.board.catch_up()
+        return self.board.pc.ports.read(port, size)
+
+    def write(self, port: int, size: int, value: int) -> None:
+        self.board.catch_up()
+        self.board.pc.ports.write(port, size, value)
+
+
+class Board:
+    """One CPU with RAM at physical 0 and a QEMU-"pc"-like set of devices.
+
+    Interrupts arrive at exact instruction counts: the devices' clock is the count of executed instructions.
+    """
+
+    def __init__(self, options: BoardOptions | None = None) -> None:
+        options = options or BoardOptions()
+        if not 1 << 20 <= options.memory <= MOST_MEMORY:
+            raise UsageError(
+                f"a bare machine takes 1M to {MOST_MEMORY >> 20}M of memory, not {options.memory:#x} bytes"
+            )
+        self.ram = GuestRam(options.memory)
+        self.cpu = Cpu(self.ram, mmu=options.mmu)
+        self.bare = BareMetal(self.cpu, _Ports(self))
+        self.pc = Platform(
+            options.memory,
+            serial_out=options.serial_out,
+            serial_in=options.serial_in,
+            debug_out=options.debug_out,
+            wake=self._wake,
+            remapped=self._remap,
+            firmware=options.firmware,
+        )
+        self.idle = 0
+        """Instructions' worth of time that passed while the CPU was halted."""
+        self.trace: Callable[[str, str], None] | None = None
+        self._remap_wanted = False
+        self._mapped: list[tuple[int, int]] = []
+        self._slice = _FIRST_SLICE
+        self._map_devices()
+        self.cpu.tsc = self._tsc
+        privileged = self.cpu.privileged
+        assert privileged is not None
+        privileged.owns_msr = self.pc.owns_msr
+        privileged.read_msr = self._read_msr
+        privileged.write_msr = self._write_msr
+        privileged.read_cr8 = lambda: self.pc.lapic.cr8
+        privileged.observers.append(self._observe)
+        self.bare.on_event = self._on_event
+
+    # -- memory ----------------------------------------------------------------------------------------
+
+    def write(self, physical: int, data: bytes | memoryview) -> None:
+        """Put ``data`` at a physical address of RAM."""
+        self.ram.write(physical, data)
+
+    def _map_devices(self) -> None:
+        """MMIO for the devices; everything else beyond RAM reads as ones and swallows writes, as an empty bus does."""
+        uc = self.cpu.uc
+        for start, size in self._mapped:
+            uc.mem_unmap(start, size)
+        devices = sorted({(part.first & ~0xFFF, 0x1000) for part in self.pc.mmio.ranges()})
+        self._mapped = []
+        at = self.ram.size
+        for start, size in [*devices, (1 << 40, 0)]:
+            if start > at:
+                self._map_io(at, start - at)
+            if size:
+                self._map_io(start, size)
+            at = max(at, start + size)
+        self._remap_wanted = False
+
+    def _map_io(self, start: int, size: int) -> None:
+        mmio = self.pc.mmio
+
+        def read(_uc: Any, offset: int, width: int, _data: Any) -> int:
+            self.catch_up()
+            return mmio.read(start + offset, width)
+
+        def write(_uc: Any, offset: int, width: int, value: int, _data: Any) -> None:
+            self.catch_up()
+            mmio.write(start + offset, width, value)
+
+        self.cpu.uc.mmio_map(start, size, read, None, write, None)
+        self._mapped.append((start, size))
+
+    def _remap(self) -> None:
+        self._remap_wanted = True
+        self._wake()
+
+    # -- time and devices ------------------------------------------------------------------------------
+
+    def catch_up(self) -> None:
+        """Bring the devices' clock up to the instruction that is being executed."""
+        self.pc.clock.advance_to(self.cpu.retired + self.idle)
+
+    def _tsc(self) -> int:
+        self.catch_up()
+        return self.pc.clock.tsc()
+
+    def _wake(self) -> None:
+        self.cpu.stop()
+
+    def _read_msr(self, number: int) -> int | None:
+        if number == 0x10:
+            return self._tsc()
+        if not self.pc.owns_msr(number):
+            return None
+        self.catch_up()
+        try:
+            return self.pc.read_msr(number)
+        except MsrRefused:
+            return -1
+
+    def _write_msr(self, number: int, value: int) -> bool | None:
+        if number == 0x10:
+            self.catch_up()
+            self.pc.clock.set_tsc(value)
+            return True
+        if not self.pc.owns_msr(number):
+            return None
+        self.catch_up()
+        try:
+            self.pc.write_msr(number, value)
+        except MsrRefused:
+            return False
+        return True
+
+    # -- tracing ---------------------------------------------------------------------------------------
+
+    def _observe(self, what: str, old: int, new: int) -> None:
+        if what == "cr8":
+            self.pc.lapic.cr8 = new
+        if self.trace is None:
+            return
+        kind = "tlb" if what in ("invlpg", "invpcid", "cr3") else "cr"
+        text = f"invlpg {old:#x}" if what == "invlpg" else f"{what} {old:#x} -> {new:#x}"
+        self.trace(kind, f"{text} at {self.cpu.rip:#x}")
+
+    def _on_event(self, chain: list[Event]) -> None:
+        if self.trace is not None:
+            delivered = " -> ".join(str(event) for event in chain)
+            self.trace("exceptions", f"{delivered} from {chain[0].rip:#x}")
+
+    # -- start states ----------------------------------------------------------------------------------
+
+    def enter_protected(self, entry: int, registers: dict[str, int]) -> None:
+        """32-bit protected mode with flat segments and paging off, as multiboot asks for (specification 3.2)."""
+        self.cpu.set_flat_protected(CR0_PE | CR0_ET)
+        self.cpu.set_idt(0, 0)
+        self.cpu.set_registers(rip=entry, rflags=2, **registers)
+
+    def enter_long(self, entry: int, registers: dict[str, int]) -> None:
+        """64-bit mode on an identity map of the first 512 GiB; tables and GDT lie in the last pages of RAM."""
+        base = self.ram.size - 0x3000
+        q = self.ram.qwords
+        q[base >> 3] = (base + 0x1000) | P | RW
+        for index in range(512):
+            q[(base + 0x1000 >> 3) + index] = index * SIZE_1G | P | RW | PS
+        for index, entry_bits in enumerate(KERNEL_GDT):
+            q[(base + 0x2000 >> 3) + index] = entry_bits
+        self.cpu.set_paging(
+            PagingState(base, CR0_PG | CR0_PE | CR0_ET, CR4_PAE | 0x600, EFER_LME | EFER_LMA | EFER_NXE | EFER_SCE)
+        )
+        self.cpu.set_gdt(base + 0x2000, len(KERNEL_GDT) * 8 - 1)
+        self.cpu.set_idt(0, 0)
+        self.cpu.set_ring(0)
+        self.cpu.set_registers(rip=entry, rflags=2, **{"rsp": base, **registers})
+
+    # -- running ---------------------------------------------------------------------------------------
+
+    def run(self, *, max_instructions: int | None = None, expired: Callable[[], bool] = lambda: False) -> BoardEnd:
+        """Run until the machine ends. ``expired`` is asked when another thread has interrupted the CPU."""
+        limit = _FOREVER if max_instructions is None else max_instructions
+        begun = self.cpu.instructions
+        while True:
+            self.catch_up()
+            if self._remap_wanted:
+                self._map_devices()
+            end = self._ended(limit - (self.cpu.instructions - begun))
+            if end is not None:
+                return end
+            budget = self._deliver_or_wait()
+            left = limit - (self.cpu.instructions - begun)
+            try:
+                stop = self.cpu.run(max_instructions=min(budget, left))
+            except UcError as error:
+                return BoardEnd("error", 125, f"the engine cannot go on at {self.cpu.rip:#x}: {error}")
+            if stop is Stop.INTERRUPTED:
+                if expired():
+                    return BoardEnd("timeout", 124, "the time is up")
+                raise KeyboardInterrupt
+            if stop is Stop.HALTED:
+                end = self._sleep()
+                if end is not None:
+                    return end
+
+    def _ended(self, left: int) -> BoardEnd | None:
+        if self.bare.shutdown is not None:
+            return BoardEnd("triple fault", TRIPLE_FAULT, f"triple fault: {self.bare.shutdown}")
+        ending = self.pc.ending
+        if ending is not None:
+            return BoardEnd(ending.kind, ending.status & 0xFF)
+        if left <= 0:
+            return BoardEnd("instructions", 124, "the instruction limit is reached")
+        return None
+
+    def _pending(self) -> bool:
+        return (self.pc.nmi_pending and not self.bare.nmi_blocked) or self.pc.pending_vector(True) is not None
+
+    def _deliver_or_wait(self) -> int:
+        """Deliver what can be delivered; how many instructions may run before the next look."""
+        if self.pc.nmi_pending and not self.bare.nmi_blocked:
+            self.pc.acknowledge_nmi()
+            self.bare.interrupt(_NMI, nmi=True)
+        elif self.pc.pending_vector(True) is not None:
+            if not self.bare.interruptible:
+                # Interrupts are off: look again soon, and less often the longer it takes.
+                self._slice = min(self._slice * 2, _LONGEST_SLICE)
+                return min(self._slice, self._next_event())
+            self.bare.interrupt(self.pc.acknowledge())
+        self._slice = _FIRST_SLICE
+        return self._next_event()
+
+    def _next_event(self) -> int:
+        event = self.pc.clock.next_event_in()
+        return _FOREVER if event is None else event
+
+    def _sleep(self) -> BoardEnd | None:
+        """HLT: let time pass to the next event that wakes the CPU, or end."""
+        while not self._ended(1):
+            if self._pending() and (self.bare.interruptible or self.pc.nmi_pending):
+                return None
+            step = self.pc.clock.next_event_in()
+            flags_if = self.cpu.rflags & RFLAGS_IF
+            if step is None or not flags_if:
+                why = "no event will ever wake it" if flags_if else "interrupts are off"
+                return BoardEnd("halted", HALTED, f"halted for ever at {self.cpu.rip:#x}: {why}")
+            if self.cpu.interrupted:
+                return None
+            self.idle += step
+            self.catch_up()
+        return None
+
+    # -- reports ---------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, int]:
+        """Registers, control registers and where the tables are, for reports."""
+        out = self.cpu.registers()
+        self.cpu.window.save()
+        q, d = self.cpu.window.q, self.cpu.window.d
+        return out | {
+            "cr0": q[window.Q_CR0],
+            "cr2": q[window.Q_CR2],
+            "cr3": q[window.Q_CR3],
+            "cr4": q[window.Q_CR4],
+            "efer": q[window.Q_EFER],
+            "cs": d[window.CS.selector],
+            "ss": d[window.SS.selector],
+            "ring": d[window.D_HFLAGS] & 3,
+            "gdt": q[window.GDT.base],
+            "idt": q[window.IDT.base],
+            "idt_limit": d[window.IDT.limit],
+            "tr": d[window.TR.selector],
+        }
+
+    def close(self) -> None:
+        """Free what the machine holds of the host."""
+        self.cpu.close()
+        self.ram.close()

@@ -1,0 +1,141 @@
+"""``mmuemu boot``: from parsed options to a bare machine that runs a kernel, and from its end to a report."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import sys
+from argparse import Namespace
+from contextlib import ExitStack
+from typing import Any, Final
+
+from mmuemu.board import TRACE_KINDS, Board, BoardEnd, BoardOptions
+from mmuemu.cpu.decode import disassemble
+from mmuemu.cpu.watchdog import Watchdog
+from mmuemu.errors import BadImage, MmuemuError, UsageError
+from mmuemu.loader.kernel_image import read_kernel
+from mmuemu.loader.multiboot import Module, place
+from mmuemu.memory.ram import parse_size
+
+JSON_VERSION: Final = 1
+_INPUT_WAIT: Final = 0.005
+_NOT_A_KERNEL: Final = 127
+
+
+class KernelNotFound(MmuemuError):
+    """The kernel file does not exist."""
+
+    exit_code = _NOT_A_KERNEL
+
+
+class _Stdin:
+    """Host standard input as a serial line's source: what is there now, never waiting long."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.ended = False
+
+    def __call__(self, most: int) -> bytes | None:
+        """Up to ``most`` bytes; ``b""`` when there are none yet, None at the end of input."""
+        if self.ended:
+            return None
+        try:
+            ready, _, _ = select.select([self.descriptor], [], [], _INPUT_WAIT)
+            if not ready:
+                return b""
+            data = os.read(self.descriptor, most)
+        except (OSError, ValueError):
+            data = b""
+        self.ended = not data
+        return data or None
+
+
+def _output(data: bytes) -> None:
+    """Serial output to standard output, all of it, at once."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(1, view) :]
+
+
+def _read(path: str, what: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        raise KernelNotFound(f"{path}: no such {what}") from None
+    except OSError as error:
+        raise BadImage(path, f"cannot be read: {error.strerror}") from None
+
+
+def _traced(text: str | None) -> set[str]:
+    kinds = set(filter(None, (text or "").split(",")))
+    unknown = kinds - set(TRACE_KINDS)
+    if unknown:
+        raise UsageError(f"--trace {text}: {', '.join(sorted(unknown))}? choose from {', '.join(TRACE_KINDS)}")
+    return kinds
+
+
+def boot(options: Namespace) -> int:
+    """Boot the kernel that ``options`` (of the command line) name; the exit code."""
+    traced = _traced(options.trace)
+    memory = parse_size(options.memory)
+    image = read_kernel(_read(options.kernel, "kernel"), options.kernel, options.entry)
+    modules = [Module(_read(path, "module"), path) for path in options.module]
+    with ExitStack() as stack:
+        report = None
+        if options.json is not None:
+            try:
+                report = stack.enter_context(open(options.json, "w"))
+            except OSError as error:
+                raise UsageError(f"--json {options.json}: {error.strerror}") from None
+        board = Board(BoardOptions(memory, options.mmu, serial_out=_output, serial_in=_Stdin(0), debug_out=_output))
+        stack.callback(board.close)
+        if traced:
+            board.trace = lambda kind, text: _say(f"{kind}: {text}\n") if kind in traced else None
+        plan = place(image, memory, modules, options.append)
+        for address, data in plan.writes:
+            board.write(address, data)
+        enter = board.enter_long if image.kind == "long" else board.enter_protected
+        enter(plan.entry, plan.registers)
+        with Watchdog(board.cpu, options.timeout) as watchdog:
+            end = board.run(max_instructions=options.max_instructions, expired=lambda: watchdog.expired)
+        if report is not None:
+            json.dump(_facts(board, end, options), report, indent=2)
+            report.write("\n")
+        if end.reason:
+            _say(_report(board, end, options.kernel))
+    return end.exit_code
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
+def _report(board: Board, end: BoardEnd, kernel: str) -> str:
+    """Why the machine stopped, and the state it stopped in."""
+    state = board.state()
+    code = board.cpu.read_linear(state["rip"], 15)
+    instruction = (disassemble(code, state["rip"]) if code else None) or "no instruction there"
+    lines = [f"mmuemu: {kernel}: {end.reason} (ring {state['ring']}, {state['rip']:#x}: {instruction})"]
+    names = [name for name in state if name not in ("ring", "idt_limit")]
+    for start in range(0, len(names), 4):
+        lines.append("  " + "  ".join(f"{name:>6} {state[name]:016x}" for name in names[start : start + 4]))
+    return "\n".join(lines) + "\n"
+
+
+def _facts(board: Board, end: BoardEnd, options: Namespace) -> dict[str, Any]:
+    """How the machine ended, for scripts (the fields are documented in docs/reference-cli.md)."""
+    shutdown = board.bare.shutdown
+    return {
+        "version": JSON_VERSION,
+        "kernel": options.kernel,
+        "end": end.kind,
+        "exit_code": end.exit_code,
+        "reason": end.reason or None,
+        "mmu": board.cpu.engine.name,
+        "instructions": board.cpu.instructions,
+        "events": None if shutdown is None else [str(event) for event in shutdown.chain],
+        "state": board.state(),
+    }
