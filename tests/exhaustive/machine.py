@@ -16,18 +16,21 @@ from unicorn.x86_const import UC_CPU_X86_ICELAKE_SERVER
 
 from mmuemu.cpu.attach import Attachment, attach
 from mmuemu.cpu.bare import BareMetal
-from mmuemu.x86.paging import PAGE_SIZE, PS, RW, P
+from mmuemu.x86.paging import PAGE_SIZE, RW, P
 
 SOURCES = Path(__file__).parent / "guest"
 # The numbers of guest/layout.h.
-DIRECT, RESULTS, IMAGE, USER_PAGE = 0xFFFF_8800_0000_0000, 0xFFFF_FFFF_9000_0000, 0xFFFF_FFFF_8000_0000, 0x40_0000
+RESULTS, IMAGE, WINDOW, USER_PAGE = 0xFFFF_FFFF_9000_0000, 0xFFFF_FFFF_8004_0000, 0xFFFF_FFFF_9001_0000, 0x42_0000
+PD, PT, PDPT, FRAME = 0x4000_0000, 0x6000_0000, 0x7000_0000, 0x7000_1000
+IN_2M = 0x60 << 12
+IN_1G = 5 << 21 | IN_2M
 MEMORY = 2 << 30
 _FLAGS = [
     *("-std=gnu11", "-O2", "-ffreestanding", "-mno-red-zone", "-mcmodel=kernel", "-mgeneral-regs-only"),
     *("-fno-pic", "-fno-pie", "-no-pie", "-fno-stack-protector", "-fno-asynchronous-unwind-tables"),
     *("-nostdlib", "-static", "-Wl,--oformat=binary", "-Wl,--build-id=none", "-Wl,-z,noexecstack"),
 ]
-_HEAD = ("part", "parts", "user_frame", "total", "position", "checks", "faults", "mismatches", "deviations", "finished")
+_HEAD = ("part", "parts", "total", "position", "checks", "faults", "mismatches", "deviations", "finished")
 _FATAL = ("fatal", "fatal_at", "fatal_first", "fatal_second", "fatal_cr2")
 _ENTRY_NAMES = ("PML4E", "PDPTE", "PDE", "PTE")
 
@@ -83,16 +86,16 @@ class _Ports:
 
 
 def _map(mmu: Attachment, image: bytes) -> int:
-    """The guest's image, results, ring-3 page and direct map; the physical address of the results."""
+    """The guest's image, results, ring-3 page and window; the physical address of the results."""
     mmu.map(IMAGE, image, "rwx", user=False)
     mmu.map(USER_PAGE, PAGE_SIZE, "rwx")
     mmu.map(RESULTS, 2 * PAGE_SIZE, "rwx", user=False)
-    table = mmu.frames.allocate()
-    for number in range(MEMORY >> 30):
-        mmu.ram.qwords[(table >> 3) + number] = number << 30 | P | RW | PS
-    mmu.ram.qwords[(mmu.page_table.root >> 3) + (DIRECT >> 39 & 511)] = table | P | RW
-    found = mmu.page_table.lookup(RESULTS)
+    user, found = mmu.page_table.lookup(USER_PAGE), mmu.page_table.lookup(RESULTS)
+    assert user is not None
     assert found is not None
+    window = (mmu.page_table.root, PDPT, PD, PT, FRAME, PT + IN_2M, PD + IN_1G, user.physical)
+    for number, frame in enumerate(window):
+        mmu.page_table.map(WINDOW + number * PAGE_SIZE, frame, P | RW)
     return found.physical
 
 
@@ -121,13 +124,11 @@ def run(engine: str, part: int = 0, parts: int = 1, progress: Callable[[int, int
     try:
         results = _map(mmu, image) >> 3
         words = mmu.ram.qwords
-        user = mmu.page_table.lookup(USER_PAGE)
-        assert user is not None
-        words[results], words[results + 1], words[results + 2] = part, parts, user.physical
+        words[results], words[results + 1] = part, parts
 
         def tell() -> None:
             if progress is not None:
-                progress(words[results + 4], words[results + 3], words[results + 5])
+                progress(words[results + 3], words[results + 2], words[results + 4])
 
         bare = BareMetal(mmu.cpu, _Ports(tell))
         mmu.set_ring(0)
@@ -136,13 +137,13 @@ def run(engine: str, part: int = 0, parts: int = 1, progress: Callable[[int, int
         mmu.cpu.run()
         seconds = time.perf_counter() - began
         tell()
-        head = dict(zip(_HEAD, words[results : results + 10], strict=True))
-        fatal = dict(zip(_FATAL, words[results + 10 : results + 15], strict=True)) if words[results + 10] else {}
+        head = dict(zip(_HEAD, words[results : results + 9], strict=True))
+        fatal = dict(zip(_FATAL, words[results + 9 : results + 14], strict=True)) if words[results + 9] else {}
         if bare.shutdown is not None:
             fatal["triple_fault"] = 1
-        first = results + 15
+        first = results + 14
         listed = [list(words[first + 21 * n : first + 21 * n + 21]) for n in range(min(head["mismatches"], 16))]
-        del head["part"], head["parts"], head["user_frame"], head["position"]
+        del head["part"], head["parts"], head["position"]
         finished = bool(head.pop("finished"))
         return Report(engine, **head, finished=finished, seconds=seconds, fatal=fatal, list=[*map(_mismatch, listed)])
     finally:

@@ -2,7 +2,8 @@
 #include "rules.h"
 
 #define RESULT ((volatile struct results *)RESULTS)
-#define AT(physical) ((volatile u64 *)(DIRECT + (physical)))
+#define AT(page, offset) ((volatile u64 *)(WINDOW + ((u64)(page) << 12) + (offset)))
+#define SIGNATURE 0x5ec0de0000000000UL
 #define SPREAD 1000003UL /* a prime that does not divide the number of checks of a state */
 
 extern u8 page_fault[], others[], user_stubs[], system_call[];
@@ -107,11 +108,10 @@ static void set_tables_up(void)
 /* Data and code in each page that the linear address can mean. */
 static void fill_pages(void)
 {
-    u64 inside_2m = PT_INDEX << 12, inside_1g = PD_INDEX << 21 | inside_2m;
-    u64 pages[3] = { FRAME, PT + inside_2m, PD + inside_1g };
-    for (int i = 0; i < 3; i++) {
-        *AT(pages[i] + AT_USER_CODE) = 0x050f;         /* syscall */
-        *AT(pages[i] + AT_SUPERVISOR_CODE) = 0xe3ff41; /* jmp *%r11 */
+    for (int page = AT_FRAME; page <= AT_FRAME_1G; page++) {
+        *AT(page, AT_READ) = SIGNATURE + page;
+        *AT(page, AT_USER_CODE) = 0x050f;         /* syscall */
+        *AT(page, AT_SUPERVISOR_CODE) = 0xe3ff41; /* jmp *%r11 */
     }
 }
 
@@ -151,20 +151,17 @@ static void record(u64 number, u64 set, u64 state, u64 kind, const u64 before[4]
     m->address = fault_address;
 }
 
-static u64 page_of(int leaf)
+static int page_of(int leaf)
 {
-    u64 inside_2m = PT_INDEX << 12;
-    return leaf == PTE ? FRAME : leaf == PDE ? PT + inside_2m : PD + (PD_INDEX << 21 | inside_2m);
+    return leaf == PTE ? AT_FRAME : leaf == PDE ? AT_FRAME_2M : AT_FRAME_1G;
 }
 
 /* The access itself; whether a load or store reached the right memory. */
 static int perform(int access, int user, const struct state *s, const struct outcome *expected, u64 value)
 {
-    u64 offset = access != FETCH ? AT_DATA : user ? AT_USER_CODE : AT_SUPERVISOR_CODE;
-    u64 address = LINEAR + offset;
-    volatile u64 *data = AT(page_of(expected->leaf) + AT_DATA);
-    if (!expected->fault && access == READ)
-        *data = value;
+    static const u64 offsets[2][3] = { { AT_READ, AT_WRITE, AT_SUPERVISOR_CODE }, { AT_READ, AT_WRITE, AT_USER_CODE } };
+    u64 address = LINEAR + offsets[user][access];
+    int page = page_of(expected->leaf);
     __asm__ volatile("invlpg (%0)" : : "r"(address) : "memory");
     if (user)
         user_access(address, value, USER_PAGE + 16 * access);
@@ -172,7 +169,7 @@ static int perform(int access, int user, const struct state *s, const struct out
         supervisor_access(address, value, access, s->ac);
     if (faulted)
         return fault_address == address;
-    return access == FETCH || (access == READ ? loaded : *data) == value;
+    return access == FETCH || (access == READ ? loaded == SIGNATURE + page : *AT(page, AT_WRITE) == value);
 }
 
 static void check(u64 number, u64 state, u64 rest, const struct state *s)
@@ -207,12 +204,12 @@ void main(void)
     __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
     s.maxphyaddr = a & 0xff;
     set_tables_up();
-    memcpy((void *)(DIRECT + RESULT->user_frame), user_stubs, 64);
+    memcpy((void *)AT(AT_USER, 0), user_stubs, 64);
     fill_pages();
-    slots[0] = AT((read_cr3() & 0x000ffffffffff000) + 8 * PML4_INDEX);
-    slots[1] = AT(PDPT + 8 * PDPT_INDEX);
-    slots[2] = AT(PD + 8 * PD_INDEX);
-    slots[3] = AT(PT + 8 * PT_INDEX);
+    slots[0] = AT(AT_ROOT, 8 * PML4_INDEX);
+    slots[1] = AT(AT_PDPT, 8 * PDPT_INDEX);
+    slots[2] = AT(AT_PD, 8 * PD_INDEX);
+    slots[3] = AT(AT_PT, 8 * PT_INDEX);
     RESULT->total = total;
     for (u64 number = RESULT->part; number < total; number += RESULT->parts) {
         u64 state = number / per_state;
