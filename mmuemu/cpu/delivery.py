@@ -7,6 +7,7 @@ table 6-5), error codes (6.13). Nothing of the CPU's state changes before a whol
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mmuemu.cpu.linear import AccessFault, LinearMemory
@@ -66,6 +67,8 @@ _SS_SELECTOR: Final = SS.selector
 _TR_BASE: Final = TR.base
 _TR_LIMIT: Final = TR.limit
 _TR_SELECTOR: Final = TR.selector
+_KEPT: Final = 1024
+"""Gates and descriptors that are kept judged."""
 _PF: Final = int(Vector.PF)
 _FRAME: Final = struct.Struct("<5Q").pack
 _CLEARED: Final = RFLAGS_TF | RFLAGS_NT | RFLAGS_RF | RFLAGS_VM
@@ -158,6 +161,27 @@ def _restart(first: Event) -> int:
     return first.rip if first.start is None else first.start
 
 
+@lru_cache(_KEPT)
+def _judge_gate(low: int, high: int, long: bool, software: bool, cpl: int) -> tuple[Gate, int]:
+    """An IDT entry taken apart, and the vector of what is wrong with it or 0 (SDM volume 3, 6.12.1)."""
+    entry = gate(high << 64 | low, long=long)
+    if not entry.is_system or entry.type not in (TYPE_INTERRUPT_GATE, TYPE_TRAP_GATE):
+        return entry, Vector.GP
+    if software and entry.dpl < cpl:
+        return entry, Vector.GP
+    return entry, 0 if entry.present else Vector.NP
+
+
+@lru_cache(_KEPT)
+def _judge_code(raw: int, long: bool, cpl: int) -> tuple[Descriptor, int, int]:
+    """A handler's code segment, the ring it runs in, and the vector of what is wrong with it or 0."""
+    found = descriptor(raw)
+    ring = cpl if found.is_conforming else found.dpl
+    if not found.is_code or found.dpl > cpl or (long and (not found.long or found.big)):
+        return found, ring, Vector.GP
+    return found, ring, 0 if found.present else Vector.NP
+
+
 class _Attempt:
     """One try at one event, on a saved window."""
 
@@ -199,38 +223,30 @@ class _Attempt:
         limit = state.d[_IDTR_LIMIT]
         if event.vector * size + size - 1 > limit:
             raise AccessFault(Vector.GP, code)
-        raw = self.memory.read_int((state.q[_IDTR_BASE] + event.vector * size) & _MASK_64, size)
-        entry = gate(raw, long=self.long)
-        if not entry.is_system or entry.type not in (TYPE_INTERRUPT_GATE, TYPE_TRAP_GATE):
-            raise AccessFault(Vector.GP, code)
-        if event.software and entry.dpl < self.cpl:
-            raise AccessFault(Vector.GP, code)
-        if not entry.present:
-            raise AccessFault(Vector.NP, code)
+        place = (state.q[_IDTR_BASE] + event.vector * size) & _MASK_64
+        low = self.memory.qword(place)
+        high = self.memory.qword(place + 8 & _MASK_64) if self.long else 0
+        entry, refused = _judge_gate(low, high, self.long, event.software, self.cpl)
+        if refused:
+            raise AccessFault(refused, code)
         return entry
 
-    def _read_descriptor(self, selector: int, vector: int) -> Descriptor:
+    def _read_descriptor(self, selector: int, vector: int) -> int:
         """The descriptor a selector names, or ``vector`` with the selector as error code."""
         state = self.state
         table = LDT if selector & 4 else GDT
         if selector & 0xFFF8 | 7 > state.d[table.limit]:
             raise AccessFault(vector, (selector & 0xFFFC) | self.ext)
-        return descriptor(self.memory.read_int(state.q[table.base] + (selector & 0xFFF8), 8))
+        return self.memory.qword(state.q[table.base] + (selector & 0xFFF8) & _MASK_64)
 
     def _code_segment(self, entry: Gate) -> tuple[Descriptor, int]:
         """The handler's code segment and the ring it runs in."""
         selector = entry.selector
-        code = (selector & 0xFFFC) | self.ext
         if not selector & 0xFFFC:
             raise AccessFault(Vector.GP, self.ext)
-        found = self._read_descriptor(selector, Vector.GP)
-        if not found.is_code or found.dpl > self.cpl:
-            raise AccessFault(Vector.GP, code)
-        if self.long and (not found.long or found.big):
-            raise AccessFault(Vector.GP, code)
-        if not found.present:
-            raise AccessFault(Vector.NP, code)
-        ring = self.cpl if found.is_conforming else found.dpl
+        found, ring, refused = _judge_code(self._read_descriptor(selector, Vector.GP), self.long, self.cpl)
+        if refused:
+            raise AccessFault(refused, (selector & 0xFFFC) | self.ext)
         return found, ring
 
     # -- long mode -------------------------------------------------------------------------------------
@@ -310,7 +326,7 @@ class _Attempt:
         code = (selector & 0xFFFC) | self.ext
         if not selector & 0xFFFC:
             raise AccessFault(Vector.TS, self.ext)
-        found = self._read_descriptor(selector, Vector.TS)
+        found = descriptor(self._read_descriptor(selector, Vector.TS))
         if selector & 3 != ring or found.dpl != ring or not found.is_writable_data:
             raise AccessFault(Vector.TS, code)
         if not found.present:

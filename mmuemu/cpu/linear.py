@@ -94,18 +94,32 @@ class LinearMemory:
         """A little-endian number of ``size`` bytes."""
         return int.from_bytes(self.read(address, size, bad=bad), "little")
 
+    def qword(self, address: int) -> int:
+        """The 8 bytes at ``address``: :meth:`read_int`, quicker where they are aligned."""
+        kept = self._kept.get(address >> 12 << 1)
+        if kept is not None and not address & 7:
+            frame, a, entry_a, b, entry_b, c, entry_c, d, entry_d = kept
+            words = self._qwords
+            if words[a] == entry_a and words[b] == entry_b and words[c] == entry_c and words[d] == entry_d:
+                return words[(frame | address & PAGE_MASK) >> 3]
+        return self.read_int(address, 8)
+
     def write(self, address: int, data: bytes, *, bad: int = Vector.GP) -> None:
         """Store ``data`` at ``address``: all of it, or nothing when a part is refused."""
+        count = len(data)
+        if (address & PAGE_MASK) + count <= PAGE_SIZE:
+            physical = self._translate(address & _MASK_64, 1, bad)
+            if physical + count <= len(self._bytes):
+                self._bytes[physical : physical + count] = data
+            return
         done = 0
-        for physical, size in self._pieces(address, len(data), 1, bad):
+        for physical, size in self._pieces(address, count, 1, bad):
             if physical + size <= len(self._bytes):
                 self._bytes[physical : physical + size] = data[done : done + size]
             done += size
 
     def _pieces(self, address: int, count: int, access: int, bad: int) -> list[tuple[int, int]]:
         """(physical, size) of each page's part, A and D bits set as the accesses set them."""
-        if (address & PAGE_MASK) + count <= PAGE_SIZE:
-            return [(self._translate(address & _MASK_64, access, bad), count)]
         return list(self._each(address, count, access, bad))
 
     def _each(self, address: int, count: int, access: int, bad: int) -> Iterator[tuple[int, int]]:
@@ -139,7 +153,8 @@ class LinearMemory:
                 raise AccessFault(bad, 0)
             raise AccessFault(Vector.PF, -1 - found, address)
         frame = found & ~PAGE_MASK
-        if not updates and len(trace) <= _LEVELS_KEPT and self._cpu.window.q[Q_EFER] & EFER_LMA:
+        inside = frame < len(self._bytes)
+        if inside and not updates and len(trace) <= _LEVELS_KEPT and self._cpu.window.q[Q_EFER] & EFER_LMA:
             self._keep(address >> 12 << 1 | access, frame, trace)
         return frame | address & PAGE_MASK
 

@@ -169,6 +169,8 @@ class Privileged:
         """Before a stretch of emulation from ``rip``: its first block is reported to nobody, and what the last
         stretch found must be translated again.
         """
+        if not self.rescan and self._looked.get(rip) == self.cpu.read_linear(rip, _FIRST_LOOK):
+            return
         if self.look(rip, _FIRST_LOOK) or self.rescan:
             self.rescan = False
             page = rip & ~0xFFF

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Final, NamedTuple
-
-_KEPT: Final = 1024
-"""Descriptors and gates that are kept decoded."""
 
 TYPE_TSS32_AVAILABLE: Final = 0x9
 TYPE_TSS32_BUSY: Final = 0xB
@@ -46,7 +42,6 @@ class Descriptor(NamedTuple):
         return self.is_segment and self.type & 0xA == 2
 
 
-@lru_cache(_KEPT)
 def descriptor(raw: int) -> Descriptor:
     """Take an 8-byte descriptor apart."""
     limit = raw & 0xFFFF | raw >> 32 & 0xF_0000
@@ -78,7 +73,6 @@ class Gate(NamedTuple):
     ist: int
 
 
-@lru_cache(_KEPT)
 def gate(raw: int, *, long: bool) -> Gate:
     """Take a gate apart; ``raw`` has 128 bits in long mode, else 64."""
     offset = raw & 0xFFFF | raw >> 32 & 0xFFFF_0000
