@@ -99,7 +99,8 @@ class Cpu:
         _map_ram(self.uc, ram)
         self.engine: Engine = ENGINES[mmu](self)
         self.engine.install()
-        self._peek = LinearMemory(self, peek=True)
+        self.peek = LinearMemory(self, peek=True)
+        """Linear memory by the saved window and supervisor rights, for looking only."""
         self._install_hooks()
 
     # -- traps ---------------------------------------------------------------------------------------------------
@@ -256,7 +257,8 @@ class Cpu:
         while True:
             if remaining is not None and remaining <= 0:
                 return Stop.LIMIT
-            rip = self.rip
+            self.window.save()
+            rip = self.window.q[window.Q_RIP]
             if rip == until:
                 return Stop.UNTIL
             if self.privileged is not None:
@@ -456,7 +458,7 @@ class Cpu:
     def read_linear(self, address: int, count: int) -> bytes:
         """Up to ``count`` bytes at a linear address by supervisor rights, stopping at the first unmapped page."""
         self.window.save()
-        return self._peek.sync().available(address, count)
+        return self.peek.sync().available(address, count)
 
     def close(self) -> None:
         """Remove the hooks and free the state window; the CPU cannot run afterwards."""

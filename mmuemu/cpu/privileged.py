@@ -166,10 +166,10 @@ class Privileged:
         return new
 
     def prepare(self, rip: int) -> None:
-        """Before a stretch of emulation from ``rip``: its first block is reported to nobody, and what the last
-        stretch found must be translated again.
+        """Before a stretch of emulation from ``rip``, on a saved window: its first block is reported to nobody, and
+        what the last stretch found must be translated again.
         """
-        if not self.rescan and self._looked.get(rip) == self.cpu.read_linear(rip, _FIRST_LOOK):
+        if not self.rescan and self._looked.get(rip) == self.cpu.peek.sync().available(rip, _FIRST_LOOK):
             return
         if self.look(rip, _FIRST_LOOK) or self.rescan:
             self.rescan = False
