@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from unicorn import UcError
 
@@ -12,7 +12,9 @@ from mmuemu.cpu import window
 from mmuemu.cpu.bare import BareMetal
 from mmuemu.cpu.cpu import Cpu, Stop
 from mmuemu.cpu.delivery import Event
+from mmuemu.cpu.ports import map_io
 from mmuemu.devices.apic import MsrRefused
+from mmuemu.devices.clock import InstructionClock
 from mmuemu.devices.platform import Platform
 from mmuemu.devices.serial import Source
 from mmuemu.errors import UsageError
@@ -27,6 +29,8 @@ MOST_MEMORY: Final = 0xE000_0000
 TRIPLE_FAULT: Final = 120
 HALTED: Final = 122
 """Exit codes; even, since those of the debug-exit port are odd."""
+INSTRUCTIONS_PER_US: Final = 100
+"""Guest time: the engine executes about so many, and a kernel that polls a timer must not take for ever."""
 _FIRST_SLICE: Final = 16
 _LONGEST_SLICE: Final = 4096
 _FOREVER: Final = 1 << 40
@@ -92,6 +96,7 @@ class Board:
         self.bare = BareMetal(self.cpu, _Ports(self))
         self.pc = Platform(
             options.memory,
+            clock=InstructionClock(INSTRUCTIONS_PER_US),
             serial_out=options.serial_out,
             serial_in=options.serial_in,
             debug_out=options.debug_out,
@@ -124,9 +129,8 @@ class Board:
 
     def _map_devices(self) -> None:
         """MMIO for the devices; everything else beyond RAM reads as ones and swallows writes, as an empty bus does."""
-        uc = self.cpu.uc
         for start, size in self._mapped:
-            uc.mem_unmap(start, size)
+            self.cpu.uc.mem_unmap(start, size)
         devices = sorted({(part.first & ~0xFFF, 0x1000) for part in self.pc.mmio.ranges()})
         self._mapped = []
         at = self.ram.size
@@ -141,15 +145,15 @@ class Board:
     def _map_io(self, start: int, size: int) -> None:
         mmio = self.pc.mmio
 
-        def read(_uc: Any, offset: int, width: int, _data: Any) -> int:
+        def read(offset: int, width: int) -> int:
             self.catch_up()
             return mmio.read(start + offset, width)
 
-        def write(_uc: Any, offset: int, width: int, value: int, _data: Any) -> None:
+        def write(offset: int, width: int, value: int) -> None:
             self.catch_up()
             mmio.write(start + offset, width, value)
 
-        self.cpu.uc.mmio_map(start, size, read, None, write, None)
+        map_io(self.cpu, start, size, read, write)
         self._mapped.append((start, size))
 
     def _remap(self) -> None:
@@ -167,7 +171,7 @@ class Board:
         return self.pc.clock.tsc()
 
     def _wake(self) -> None:
-        self.cpu.stop()
+        self.cpu.stop_soon()
 
     def _read_msr(self, number: int) -> int | None:
         if number == 0x10:
@@ -213,10 +217,14 @@ class Board:
     # -- start states ----------------------------------------------------------------------------------
 
     def enter_protected(self, entry: int, registers: dict[str, int]) -> None:
-        """32-bit protected mode with flat segments and paging off, as multiboot asks for (specification 3.2)."""
+        """32-bit protected mode with flat segments and paging off, as multiboot asks for (specification 3.2).
+
+        ``registers`` by their 32-bit names.
+        """
         self.cpu.set_flat_protected(CR0_PE | CR0_ET)
         self.cpu.set_idt(0, 0)
-        self.cpu.set_registers(rip=entry, rflags=2, **registers)
+        wide = {f"r{name[1:]}": value for name, value in registers.items()}
+        self.cpu.set_registers(rip=entry, rflags=2, **wide)
 
     def enter_long(self, entry: int, registers: dict[str, int]) -> None:
         """64-bit mode on an identity map of the first 512 GiB; tables and GDT lie in the last pages of RAM."""
@@ -256,7 +264,7 @@ class Board:
                 return BoardEnd("error", 125, f"the engine cannot go on at {self.cpu.rip:#x}: {error}")
             if stop is Stop.INTERRUPTED:
                 if expired():
-                    return BoardEnd("timeout", 124, "the time is up")
+                    return BoardEnd("timeout", 124, "the time is up (--timeout)")
                 raise KeyboardInterrupt
             if stop is Stop.HALTED:
                 end = self._sleep()
@@ -270,7 +278,7 @@ class Board:
         if ending is not None:
             return BoardEnd(ending.kind, ending.status & 0xFF)
         if left <= 0:
-            return BoardEnd("instructions", 124, "the instruction limit is reached")
+            return BoardEnd("instructions", 124, "the instruction limit is reached (--max-instructions)")
         return None
 
     def _pending(self) -> bool:

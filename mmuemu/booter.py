@@ -8,18 +8,23 @@ import select
 import sys
 from argparse import Namespace
 from contextlib import ExitStack
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mmuemu.board import TRACE_KINDS, Board, BoardEnd, BoardOptions
 from mmuemu.cpu.decode import disassemble
-from mmuemu.cpu.watchdog import Watchdog
-from mmuemu.errors import BadImage, MmuemuError, UsageError
+from mmuemu.cpu.watchdog import Expired, Watchdog
+from mmuemu.errors import BadImage, Exit, MmuemuError, UsageError
 from mmuemu.loader.kernel_image import read_kernel
 from mmuemu.loader.multiboot import Module, place
 from mmuemu.memory.ram import parse_size
 
+if TYPE_CHECKING:
+    from mmuemu.cpu.modelled import ModelledTlb
+
 JSON_VERSION: Final = 1
+_TIME_IS_UP: Final = "the time is up (--timeout)"
 _INPUT_WAIT: Final = 0.005
+_MOST_HELD: Final = 512
 _NOT_A_KERNEL: Final = 127
 
 
@@ -29,15 +34,37 @@ class KernelNotFound(MmuemuError):
     exit_code = _NOT_A_KERNEL
 
 
+class _Stdout:
+    """Serial output to standard output: at a line's end, when enough has come together, and when asked to."""
+
+    def __init__(self) -> None:
+        self.held = bytearray()
+
+    def __call__(self, data: bytes) -> None:
+        """Take output."""
+        self.held += data
+        if len(self.held) >= _MOST_HELD or data[-1:] == b"\n":
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is held, all of it."""
+        view = memoryview(bytes(self.held))
+        self.held.clear()
+        while view:
+            view = view[os.write(1, view) :]
+
+
 class _Stdin:
     """Host standard input as a serial line's source: what is there now, never waiting long."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, output: _Stdout) -> None:
         self.descriptor = descriptor
+        self.output = output
         self.ended = False
 
     def __call__(self, most: int) -> bytes | None:
         """Up to ``most`` bytes; ``b""`` when there are none yet, None at the end of input."""
+        self.output.flush()
         if self.ended:
             return None
         try:
@@ -49,13 +76,6 @@ class _Stdin:
             data = b""
         self.ended = not data
         return data or None
-
-
-def _output(data: bytes) -> None:
-    """Serial output to standard output, all of it, at once."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(1, view) :]
 
 
 def _read(path: str, what: str) -> bytes:
@@ -89,23 +109,43 @@ def boot(options: Namespace) -> int:
                 report = stack.enter_context(open(options.json, "w"))
             except OSError as error:
                 raise UsageError(f"--json {options.json}: {error.strerror}") from None
-        board = Board(BoardOptions(memory, options.mmu, serial_out=_output, serial_in=_Stdin(0), debug_out=_output))
+        output = _Stdout()
+        source = _Stdin(0, output)
+        board = Board(BoardOptions(memory, options.mmu, serial_out=output, serial_in=source, debug_out=output))
         stack.callback(board.close)
         if traced:
             board.trace = lambda kind, text: _say(f"{kind}: {text}\n") if kind in traced else None
+        model = _tlb_model(board, options)
         plan = place(image, memory, modules, options.append)
         for address, data in plan.writes:
             board.write(address, data)
         enter = board.enter_long if image.kind == "long" else board.enter_protected
         enter(plan.entry, plan.registers)
-        with Watchdog(board.cpu, options.timeout) as watchdog:
-            end = board.run(max_instructions=options.max_instructions, expired=lambda: watchdog.expired)
+        try:
+            with Watchdog(board.cpu, options.timeout) as watchdog:
+                end = board.run(max_instructions=options.max_instructions, expired=lambda: watchdog.expired)
+        except Expired:
+            end = BoardEnd("timeout", Exit.LIMIT, _TIME_IS_UP)
+        finally:
+            output.flush()
+        if model is not None and options.tlb_stats:
+            _say("".join(f"{name:<28}{count:>16}\n" for name, count in model.statistics().items()))
         if report is not None:
             json.dump(_facts(board, end, options), report, indent=2)
             report.write("\n")
         if end.reason:
             _say(_report(board, end, options.kernel))
     return end.exit_code
+
+
+def _tlb_model(board: Board, options: Namespace) -> ModelledTlb | None:
+    """The TLB model, when an option asks for it."""
+    if not (options.tlb_stats or options.tlb_strict):
+        return None
+    from mmuemu.cpu.modelled import model_tlb
+
+    stale = (lambda use: _say(f"stale TLB entry used: {use}\n")) if options.tlb_strict else None
+    return model_tlb(board.cpu, on_stale=stale)
 
 
 def _say(text: str) -> None:

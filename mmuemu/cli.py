@@ -89,6 +89,10 @@ def _boot_options(commands: argparse._SubParsersAction[_Parser]) -> None:
     boot.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="stop after this much time (exit code 124)")
     boot.add_argument("--max-instructions", type=_count, metavar="N", help="stop after N instructions (exit code 124)")
     boot.add_argument("--trace", metavar="LIST", help="print exceptions, cr, tlb (separated by commas) as they happen")
+    boot.add_argument("--tlb-stats", action="store_true", help="model the TLB; print hits, misses, flushes by cause")
+    boot.add_argument(
+        "--tlb-strict", action="store_true", help="model the TLB; report every use of a translation gone stale"
+    )
     boot.add_argument("--json", metavar="FILE", help="write how the machine ended to FILE")
     boot.add_argument("kernel", metavar="KERNEL")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from enum import Enum
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from unicorn import Uc, UcError, unicorn_const
 from unicorn import x86_const as x86
@@ -23,6 +23,9 @@ from mmuemu.errors import MmuemuError, UsageError
 from mmuemu.mmu.state import PagingState
 from mmuemu.x86.exceptions import Vector
 from mmuemu.x86.registers import MSR_EFER
+
+if TYPE_CHECKING:
+    from mmuemu.cpu.modelled import ModelledTlb
 
 DEFAULT_CONTROLS: Final = PagingState(cr3=0, cr0=0x8001_0033, cr4=0x0005_06A0, efer=0xD01)
 """Paging with WP, NX and global pages on; SMEP and SMAP are added by whoever has a kernel to protect."""
@@ -85,6 +88,8 @@ class Cpu:
         self.tsc: Callable[[], int] | None = None
         self.privileged: Privileged | None = None
         """Set to have privileged instructions checked (a kernel of the guest's own runs in ring 0)."""
+        self.tlb: ModelledTlb | None = None
+        """The TLB model, if there is one (:func:`mmuemu.cpu.modelled.model_tlb`)."""
         self._error: BaseException | None = None
         self._trap: Trap | None = None
         self._trap_state: bytes | None = None
@@ -223,6 +228,17 @@ class Cpu:
             # The engine counts one more instruction before it notices.
             self._trap_counter = self.internals.counter
         library.emu_stop(self.handle)
+
+    def stop_soon(self) -> None:
+        """End the run after the current instruction, from a callback in the middle of it (memory-mapped I/O).
+
+        Stopping the engine there would have it execute the instruction again.
+        """
+        self._stop = Stop.REQUESTED
+        if self._counting:
+            self.internals.cut_short()
+        else:
+            library.emu_stop(self.handle)
 
     def interrupt(self) -> None:
         """End the run from another thread; call again until it has ended (a stop between two stretches is lost)."""
@@ -432,12 +448,12 @@ class Cpu:
         uc.reg_write(x86.UC_X86_REG_CR4, state.cr4)
         uc.reg_write(x86.UC_X86_REG_CR3, state.cr3)
         uc.reg_write(x86.UC_X86_REG_CR0, state.cr0)
-        self.engine.flush()
+        self.flush_tlb()
 
     def set_root(self, root: int) -> None:
         """Load CR3 (a physical address), which drops cached translations."""
         self.uc.reg_write(x86.UC_X86_REG_CR3, root)
-        self.engine.flush()
+        self.flush_tlb()
 
     def set_gdt(self, base: int, limit: int) -> None:
         """What ``lgdt`` does."""
@@ -454,6 +470,8 @@ class Cpu:
     def flush_tlb(self) -> None:
         """Drop every cached translation: after any table change that removes or weakens a present entry."""
         self.engine.flush()
+        if self.tlb is not None:
+            self.tlb.flush()
 
     def read_linear(self, address: int, count: int) -> bytes:
         """Up to ``count`` bytes at a linear address by supervisor rights, stopping at the first unmapped page."""

@@ -8,6 +8,7 @@ for page faults. Each is the other's oracle.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from unicorn import unicorn_const
@@ -84,7 +85,7 @@ class _Engine:
         self._handle, self._context = cpu.handle, state.context
         self._results: dict[int, ctypes.Array[ctypes.c_uint64]] = {}
         self.walkers: dict[tuple[int, ...], PageWalker] = {}
-        self._probing = False
+        self.probing = False
         self._flush_code = ctypes.c_int(library.CTL_TLB_FLUSH - (1 << 32 if library.CTL_TLB_FLUSH >> 31 else 0))
 
     def walker(self, key: tuple[int, int, int, int, int]) -> PageWalker:
@@ -115,6 +116,12 @@ class _Engine:
             self.growths += 1
             self.flush()
 
+    def count_fill(self) -> None:
+        """A miss was served: flush when there were too many."""
+        self.fills += 1
+        if self.fills > self._grow_at:
+            self._grow()
+
     def _result(self, result: int) -> ctypes.Array[ctypes.c_uint64]:
         """The ``uc_tlb_entry`` at host address ``result``, a place on the stack that hardly ever changes."""
         if len(self._results) > _MOST_RESULTS:
@@ -122,7 +129,7 @@ class _Engine:
         entry = self._results[result] = (ctypes.c_uint64 * 2).from_address(result)
         return entry
 
-    def _answer(self, result: int, page: int, permissions: int) -> None:
+    def answer(self, result: int, page: int, permissions: int) -> None:
         """Write a ``uc_tlb_entry`` at host address ``result``."""
         entry = self._results.get(result) or self._result(result)
         entry[0] = page
@@ -131,7 +138,7 @@ class _Engine:
     def forget_code(self, frame: int) -> None:
         """Drop the translations of code in the 4 KiB at physical ``frame`` (its content is changing)."""
         uc = self.cpu.uc
-        self._probing = True
+        self.probing = True
         if self.tlb_type != unicorn_const.UC_TLB_VIRTUAL:
             uc.ctl_set_tlb_mode(unicorn_const.UC_TLB_VIRTUAL)
         try:
@@ -139,7 +146,7 @@ class _Engine:
         finally:
             if self.tlb_type != unicorn_const.UC_TLB_VIRTUAL:
                 uc.ctl_set_tlb_mode(self.tlb_type)
-            self._probing = False
+            self.probing = False
         self.flush()
 
 
@@ -151,19 +158,27 @@ class PythonEngine(_Engine):
 
     def __init__(self, cpu: Cpu) -> None:
         super().__init__(cpu)
+        self._fill_hook: library.Hook | None = None
         self._executed: dict[int, int] = {}
         self._stored: dict[int, int] = {}
         self.refused: tuple[int, int, int] | None = None
 
     def install(self) -> None:
         self.cpu.uc.ctl_set_tlb_mode(self.tlb_type)
-        self.cpu.hooks.add(unicorn_const.UC_HOOK_TLB_FILL, library.FILL, self._fill)
+        self.serve(self._fill)
+
+    def serve(self, fill: Callable[[int, int, int, int], bool]) -> None:
+        """Let ``fill`` serve the misses from now on: ``(_, page, kind of access, result) -> served``."""
+        hooks = self.cpu.hooks
+        if self._fill_hook is not None:
+            hooks.remove(self._fill_hook)
+        self._fill_hook = hooks.add(unicorn_const.UC_HOOK_TLB_FILL, library.FILL, fill)
 
     def _fill(self, _uc: int, page: int, kind: int, result: int) -> bool:
         """Serve one miss. Every name here is on the hottest path there is."""
         try:
-            if self._probing:
-                self._answer(result, page - PROBE, 5)
+            if self.probing:
+                self.answer(result, page - PROBE, 5)
                 return True
             cpu = self.cpu
             access = kind - MEM_READ
@@ -180,9 +195,9 @@ class PythonEngine(_Engine):
                 if found < 0:
                     return False
             if updates:
-                self._commit(updates)
+                self.commit(updates)
             if access == FETCH or found & WRITABLE:
-                found = self._exclusive(page, found, access)
+                found = self.exclusive(page, found, access)
             entry = self._results.get(result) or self._result(result)
             entry[0] = found & ~PAGE_MASK
             entry[1] = found & 7
@@ -209,7 +224,7 @@ class PythonEngine(_Engine):
         handler = self.cpu.handler
         while found < 0:
             if updates:
-                self._commit(updates)
+                self.commit(updates)
             entry = 0 if found == NON_CANONICAL else handler.page_fault(page, -1 - found)
             if entry == 0:
                 if self.refused is None:
@@ -220,7 +235,7 @@ class PythonEngine(_Engine):
                 found = walk(root, page, access, user, ac, updates, None)
         return found
 
-    def _exclusive(self, page: int, found: int, access: int) -> int:
+    def exclusive(self, page: int, found: int, access: int) -> int:
         """Keep stores through one linear address from changing code that runs at another.
 
         The engine notices stores into translated code at the code's own address only. So a page of RAM is either
@@ -244,7 +259,7 @@ class PythonEngine(_Engine):
         super().flush()
         self._stored.clear()
 
-    def _commit(self, updates: list[tuple[int, int]]) -> None:
+    def commit(self, updates: list[tuple[int, int]]) -> None:
         """Set the accessed and dirty bits that a walk owes."""
         memory = self.cpu.ram.qwords
         for index, bits in updates:
@@ -295,9 +310,9 @@ class NativeEngine(_Engine):
         self.cpu.hooks.add(unicorn_const.UC_HOOK_TLB_FILL, library.FILL, self._fill)
 
     def _fill(self, _uc: int, page: int, _kind: int, result: int) -> bool:
-        if self._probing:
-            self._answer(result, page - PROBE, 5)
-        return self._probing
+        if self.probing:
+            self.answer(result, page - PROBE, 5)
+        return self.probing
 
     def count_fault(self) -> None:
         self.fills += 1

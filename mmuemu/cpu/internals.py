@@ -45,6 +45,11 @@ class Internals:
     def counter(self, value: int) -> None:
         self._counter.value = value
 
+    def cut_short(self) -> None:
+        """Let the counted run that is on end after the instruction it is executing."""
+        self._count.value = self._counter.value
+
     def executed(self, count: int) -> int | None:
         """Instructions begun by the last run, which was started with a limit of ``count``."""
-        return min(self._counter.value, count) if self._count.value == count else None
+        limit = self._count.value
+        return min(self._counter.value, limit) if limit <= count else None

@@ -44,6 +44,10 @@ def check(status: int) -> None:
         raise UcError(status)
 
 
+Hook = tuple[ctypes.c_size_t, Any]
+"""A registered callback: Unicorn's handle of it, and what keeps it alive."""
+
+
 class Hooks:
     """Raw callbacks registered with one engine; keeps them alive, removes them on :meth:`close`.
 
@@ -53,17 +57,18 @@ class Hooks:
 
     def __init__(self, uc: Uc) -> None:
         self._handle = handle(uc)
-        self._kept: list[tuple[ctypes.c_size_t, Any]] = []
+        self._kept: list[Hook] = []
+        self._io: list[Any] = []
 
-    def add(self, kind: int, prototype: Any, function: Callable[..., Any], *extra: int) -> None:
+    def add(self, kind: int, prototype: Any, function: Callable[..., Any], *extra: int) -> Hook:
         """Register ``function`` for hook ``kind`` everywhere; ``extra`` is the instruction id of UC_HOOK_INSN."""
-        self._add(kind, prototype(function), 1, 0, *extra)
+        return self._add(kind, prototype(function), 1, 0, *extra)
 
     def add_at(self, kind: int, prototype: Any, function: Callable[..., Any], address: int) -> None:
         """Register ``function`` for hook ``kind`` at one linear address."""
         self._add(kind, prototype(function), address, address)
 
-    def _add(self, kind: int, callback: Any, begin: int, end: int, *extra: int) -> None:
+    def _add(self, kind: int, callback: Any, begin: int, end: int, *extra: int) -> Hook:
         hook = ctypes.c_size_t()
         status = uclib.uc_hook_add(
             self._handle,
@@ -76,7 +81,21 @@ class Hooks:
             *[ctypes.c_int(value) for value in extra],
         )
         check(status)
-        self._kept.append((hook, callback))
+        added = (hook, callback)
+        self._kept.append(added)
+        return added
+
+    def remove(self, hook: Hook) -> None:
+        """Remove one hook, while nothing runs."""
+        check(uclib.uc_hook_del(self._handle, hook[0]))
+        self._kept = [kept for kept in self._kept if kept is not hook]
+
+    def map_io(self, start: int, size: int, read: Callable[..., int], write: Callable[..., None]) -> None:
+        """Memory-mapped I/O at physical ``start``: ``read(uc, offset, bytes)``, ``write(uc, offset, bytes, value)``."""
+        callbacks = IO_READ(read), IO_WRITE(write)
+        pointers = [ctypes.cast(callback, ctypes.c_void_p) for callback in callbacks]
+        check(uclib.uc_mmio_map(self._handle, start, size, pointers[0], None, pointers[1], None))
+        self._io.append(callbacks)
 
     def close(self) -> None:
         """Remove every hook."""
@@ -90,5 +109,7 @@ VOID: Final = ctypes.CFUNCTYPE(None)
 BOOL: Final = ctypes.CFUNCTYPE(ctypes.c_bool)
 INTR: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32)
 FILL: Final = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int, ctypes.c_void_p)
+IO_READ: Final = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint)
+IO_WRITE: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_uint64)
 PORT_IN: Final = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int)
 PORT_OUT: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint32)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from mmuemu.cpu.window import Q_CR0, Q_CR3, Q_EFER
+from mmuemu.cpu.window import Q_CR0, Q_CR3, Q_CR4, Q_EFER, Q_PKRU
+from mmuemu.mmu.state import PagingState
 from mmuemu.mmu.walk import NON_CANONICAL, PageWalker
 from mmuemu.x86.exceptions import Vector
 from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
@@ -40,7 +41,7 @@ class LinearMemory:
     a debugger's view: accesses as with EFLAGS.AC = 1, no accessed bits set.
 
     A translation is kept with the entries it was made from and used again while they read the same: the result is
-    that of a walk, for a quarter of its price.
+    that of a walk, for a quarter of its price. Where the CPU has a TLB model, addresses are translated through it.
     """
 
     __slots__ = ("_bytes", "_cpu", "_kept", "_peek", "_qwords", "_root", "_walk")
@@ -58,11 +59,20 @@ class LinearMemory:
         """Take the paging state from the saved window; returns itself."""
         q = self._cpu.window.q
         root = q[Q_CR3]
-        walk = self._cpu.engine.walk_now() if q[Q_CR0] & CR0_PG else None
+        walk = self._walk_now() if q[Q_CR0] & CR0_PG else None
         if root != self._root or walk is not self._walk:
             self._kept.clear()
             self._root, self._walk = root, walk
         return self
+
+    def _walk_now(self) -> PageWalker:
+        cpu = self._cpu
+        if cpu.tlb is None:
+            return cpu.engine.walk_now()
+        q = cpu.window.q
+        pkru = q[Q_PKRU] & 0xFFFF_FFFF
+        state = PagingState(q[Q_CR3], q[Q_CR0], q[Q_CR4], q[Q_EFER], pkru=pkru, pkrs=cpu.pkrs)
+        return cpu.tlb.looker(state) if self._peek else cpu.tlb.walker(state)
 
     def read(self, address: int, count: int, *, bad: int = Vector.GP) -> bytes:
         """``count`` bytes at ``address``; ``bad`` is the vector for an address that is not canonical."""
@@ -153,8 +163,8 @@ class LinearMemory:
                 raise AccessFault(bad, 0)
             raise AccessFault(Vector.PF, -1 - found, address)
         frame = found & ~PAGE_MASK
-        inside = frame < len(self._bytes)
-        if inside and not updates and len(trace) <= _LEVELS_KEPT and self._cpu.window.q[Q_EFER] & EFER_LMA:
+        plain = self._cpu.tlb is None and frame < len(self._bytes)
+        if plain and not updates and len(trace) <= _LEVELS_KEPT and self._cpu.window.q[Q_EFER] & EFER_LMA:
             self._keep(address >> 12 << 1 | access, frame, trace)
         return frame | address & PAGE_MASK
 

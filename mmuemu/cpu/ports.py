@@ -1,7 +1,8 @@
-"""Port I/O: ``in`` and ``out`` reach the handler from ring 0, and raise #GP(0) in ring 3 (SDM volume 1, 19.5)."""
+"""I/O: ``in`` and ``out`` reach the handler, or raise #GP(0) in ring 3 (SDM volume 1, 19.5); MMIO reaches functions."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from unicorn import unicorn_const
@@ -44,3 +45,24 @@ def install_ports(cpu: Cpu) -> None:
 
     cpu.hooks.add(unicorn_const.UC_HOOK_INSN, library.PORT_OUT, port_out, x86.UC_X86_INS_OUT)
     cpu.hooks.add(unicorn_const.UC_HOOK_INSN, library.PORT_IN, port_in, x86.UC_X86_INS_IN)
+
+
+def map_io(
+    cpu: Cpu, start: int, size: int, read: Callable[[int, int], int], write: Callable[[int, int, int], None]
+) -> None:
+    """Have accesses to ``[start, start + size)`` of physical space call ``read(offset, bytes)`` and ``write(...)``."""
+
+    def on_read(_uc: int, offset: int, width: int) -> int:
+        try:
+            return read(offset, width) & (1 << 64) - 1
+        except BaseException as error:
+            cpu.fail(error)
+            return 0
+
+    def on_write(_uc: int, offset: int, width: int, value: int) -> None:
+        try:
+            write(offset, width, value)
+        except BaseException as error:
+            cpu.fail(error)
+
+    cpu.hooks.map_io(start, size, on_read, on_write)

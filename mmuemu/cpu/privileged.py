@@ -26,13 +26,14 @@ from mmuemu.x86.registers import CR0_PG, CR4_LA57, CR4_PCIDE, CR4_UMIP, MSR_EFER
 if TYPE_CHECKING:
     from mmuemu.cpu.cpu import Cpu
 
-_CANDIDATE: Final = re.compile(
-    rb"\x0f(?:[\x00\x21-\x23\x30\x32]|\x01(?![\xca\xcb\xd0\xee\xef\xf8\xf9])|\x20(?![\xc8-\xff]))", re.DOTALL
-)
+_OPCODES: Final = rb"\x0f(?:[\x00\x21-\x23\x30\x32]|\x01(?![\xca\xcb\xd0\xee\xef\xf8\xf9])|\x20(?![\xc8-\xff]))"
 """Opcodes that may need a look: groups 6 and 7 (LTR, LGDT, LIDT, SMSW, INVLPG...), MOV CR and DR, WRMSR, RDMSR.
 
 Not CLAC, STAC, XGETBV, RDPKRU, WRPKRU, SWAPGS and RDTSCP of group 7; of MOV from CR, CR0 and CR8.
 """
+_CANDIDATE: Final = re.compile(_OPCODES, re.DOTALL)
+_CANDIDATE_OR_IRET: Final = re.compile(_OPCODES + rb"|\xcf", re.DOTALL)
+_IRET: Final = 0xCF
 _PREFIXES: Final = frozenset({0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3, *range(0x40, 0x50)})
 _LONGEST: Final = 15
 _WITHOUT_MODRM: Final = (0x30, 0x32)
@@ -73,6 +74,7 @@ class Instruction:
         while position < len(raw) and raw[position] in _PREFIXES and (wide or not 0x40 <= raw[position] < 0x50):
             self.rex = raw[position] if 0x40 <= raw[position] < 0x50 else 0
             position += 1
+        self.is_iret = raw[position : position + 1] == bytes((_IRET,))
         self.opcode = raw[position + 1] if raw[position : position + 1] == b"\x0f" else -1
         modrm = raw[position + 2] if position + 2 < len(raw) else 0
         self.mod = modrm >> 6
@@ -114,6 +116,7 @@ class Privileged:
         self._hooked: set[int] = set()
         self._looked: dict[int, bytes] = {}
         self._instructions: dict[tuple[bytes, bool], Instruction] = {}
+        self._on_iret: Callable[[], None] | None = None
         self.rescan = False
         self._tables: dict[int, Callable[[Instruction], Verdict]] = {
             0x00: self._group6,
@@ -153,7 +156,8 @@ class Privileged:
             self._looked.clear()
         self._looked[address] = code
         new = False
-        for found in _CANDIDATE.finditer(code):
+        pattern = _CANDIDATE if self._on_iret is None else _CANDIDATE_OR_IRET
+        for found in pattern.finditer(code):
             start = found.start()
             while True:
                 if address + start not in self._hooked:
@@ -164,6 +168,12 @@ class Privileged:
                     break
                 start -= 1
         return new
+
+    def at_next_iret(self, tell: Callable[[], None]) -> None:
+        """Call ``tell`` when the next IRET is about to be executed (to be asked between two runs)."""
+        self._on_iret = tell
+        self._looked.clear()
+        self.cpu.uc.ctl_flush_tb()
 
     def prepare(self, rip: int) -> None:
         """Before a stretch of emulation from ``rip``, on a saved window: its first block is reported to nobody, and
@@ -185,6 +195,10 @@ class Privileged:
             wide = bool(state.d[window.D_HFLAGS] & window.HFLAG_CS64)
             raw = self.cpu.read_linear(address, _LONGEST)
             instruction = self._instructions.get((raw, wide)) or self._decode(raw, wide)
+            if instruction.is_iret and self._on_iret is not None:
+                told, self._on_iret = self._on_iret, None
+                told()
+                return
             judge = self._tables.get(instruction.opcode)
             if judge is None:
                 return

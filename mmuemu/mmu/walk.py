@@ -89,7 +89,7 @@ def page_walker(qwords: memoryview, state: PagingState) -> PageWalker:
     return _with_separation(walker, state) if state.address_space_separation else walker
 
 
-def _fault_result(state: PagingState) -> Callable[[int, bool, int], int]:
+def fault_result(state: PagingState) -> Callable[[int, bool, int], int]:
     """``(access, user, base) -> -1 - error_code`` for a #PF; ``base`` is P, RSVD and PK (SDM volume 3, figure 4-12)."""
     reports_fetch = state.smep or state.no_execute
 
@@ -119,7 +119,7 @@ def _walker(words_of_ram: memoryview, state: PagingState, levels: tuple[Level, .
     supervisor_rights_ac = rights_table(state, user=False, ac=True)
     keys = key_tables(state)
     high_part = pse36_bits(state) if mode.entry_bytes == 4 else 0
-    fault = _fault_result(state)
+    fault = fault_result(state)
 
     def walk_page(
         root: int, linear: int, access: int, user: bool, ac: bool, updates: Updates, trace: Trace | None
@@ -212,7 +212,7 @@ def _with_pdptes(walker: PageWalker, qwords: memoryview, state: PagingState) -> 
     """A walk whose root is chosen by one of four PDPTEs, which have no rights and no accessed bit (PAE paging)."""
     root_mask = state.mode.root_mask
     shift, _, reserved, _ = level_rule(state.mode.levels[0], state.mode, state)
-    fault = _fault_result(state)
+    fault = fault_result(state)
 
     def walk_page(
         root: int, linear: int, access: int, user: bool, ac: bool, updates: Updates, trace: Trace | None
@@ -304,6 +304,7 @@ __all__ = [
     "PageWalker",
     "PhysicalMemory",
     "commit",
+    "fault_result",
     "is_canonical",
     "page_walker",
     "walk",

@@ -320,3 +320,20 @@ def test_sysenter(rig, asm):
     assert (registers["rip"], registers["rsp"]) == (HANDLERS + 0x701, KSTACK + 0x800)
     assert rig.cpu.cpl == 0
     assert not registers["rflags"] & 0x200
+
+
+def test_an_nmi_blocks_the_next_until_an_iret(rig, asm):
+    rig.poke(HANDLERS, b"\xf4" * 32 + b"\x90\x90\x48\xcf")  # vector 2: nop; nop; iretq
+    rig.poke(KCODE, asm("l: jmp l"))
+    rig.mmu.set_ring(0)
+    rig.cpu.set_registers(rip=KCODE, rsp=KSTACK + 0xFF8, rflags=2)
+    for _ in range(3):
+        rig.cpu.run(max_instructions=10)
+        assert not rig.bare.nmi_blocked
+        rig.bare.interrupt(2, nmi=True)
+        rig.cpu.run(max_instructions=2)
+        assert rig.bare.nmi_blocked
+        assert rig.cpu.rip == HANDLERS + 34
+        assert rig.cpu.run(max_instructions=1000) is Stop.REQUESTED
+        assert not rig.bare.nmi_blocked
+        assert rig.cpu.rip == KCODE, "the run ends right behind the IRET"

@@ -280,6 +280,10 @@ class _Composer:
             assert isinstance(inode, MemoryFile)
             if text:
                 inode.write_at(0, text.encode())
+        alternatives = "/etc/alternatives"
+        if not options.isolate and options.root is None and os.path.isdir(alternatives):
+            # Debian's /usr/bin/awk, vi and hundreds more are links through this directory.
+            tree.mount(os.fsencode(alternatives), self.host_root(alternatives, alternatives), "rw,overlay")
 
     def kernel_trees(self, tree: MountTree) -> None:
         """/dev and /proc."""
@@ -316,7 +320,10 @@ class _Composer:
         except SyscallError as error:
             if error.errno is not Errno.ENOENT:
                 raise UsageError(f"{path}: {error}") from error
-        tree.mount(where, self.host_root(where, "file"), "rw,overlay")
+        try:
+            tree.mount(where, self.host_root(where, "file"), "rw,overlay")
+        except SyscallError as error:
+            raise UsageError(f"{path}: cannot be shown to the guest at its own path: {error}") from error
 
     def extra(self, tree: MountTree, spec: str) -> None:
         """One ``--mount SRC:DST[:ro|rw]``."""
