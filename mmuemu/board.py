@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from unicorn import UcError
+from unicorn import UcError, unicorn_const
 
 from mmuemu.cpu import window
 from mmuemu.cpu.bare import BareMetal
@@ -15,22 +15,29 @@ from mmuemu.cpu.delivery import Event
 from mmuemu.cpu.ports import map_io
 from mmuemu.devices.apic import MsrRefused
 from mmuemu.devices.clock import InstructionClock
+from mmuemu.devices.firmware_tables import firmware_memory
 from mmuemu.devices.platform import Platform
 from mmuemu.devices.serial import Source
 from mmuemu.errors import UsageError
 from mmuemu.memory.ram import GuestRam
 from mmuemu.mmu.state import PagingState
+from mmuemu.x86.exceptions import Vector
 from mmuemu.x86.paging import PS, RW, SIZE_1G, P
 from mmuemu.x86.registers import CR0_ET, CR0_PE, CR0_PG, CR4_PAE, EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE, RFLAGS_IF
 from mmuemu.x86.segments import KERNEL_GDT
 
-MOST_MEMORY: Final = 0xE000_0000
-"""RAM ends below the devices' addresses."""
+MOST_MEMORY: Final = 0xC000_0000
+"""RAM ends below the devices' addresses, where QEMU's "pc" ends it too."""
+BOOT_TABLES: Final = 0x3000
+"""Bytes at the end of RAM that hold the page tables and the GDT of a long-mode start."""
 TRIPLE_FAULT: Final = 120
 HALTED: Final = 122
 """Exit codes; even, since those of the debug-exit port are odd."""
 INSTRUCTIONS_PER_US: Final = 100
 """Guest time: the engine executes about so many, and a kernel that polls a timer must not take for ever."""
+PORT_COST: Final = INSTRUCTIONS_PER_US
+"""What a port access takes on an ISA bus: about a microsecond."""
+_NO_CODE: Final = frozenset({unicorn_const.UC_ERR_FETCH_UNMAPPED, unicorn_const.UC_ERR_FETCH_PROT})
 _FIRST_SLICE: Final = 16
 _LONGEST_SLICE: Final = 4096
 _FOREVER: Final = 1 << 40
@@ -72,10 +79,12 @@ class _Ports:
 
     def read(self, port: int, size: int) -> int:
         self.board.catch_up()
+        self.board.idle += PORT_COST
         return self.board.pc.ports.read(port, size)
 
     def write(self, port: int, size: int, value: int) -> None:
         self.board.catch_up()
+        self.board.idle += PORT_COST
         self.board.pc.ports.write(port, size, value)
 
 
@@ -105,12 +114,15 @@ class Board:
             firmware=options.firmware,
         )
         self.idle = 0
-        """Instructions' worth of time that passed while the CPU was halted."""
+        """Instructions' worth of time that passed while the CPU was halted or waited for a port."""
         self.trace: Callable[[str, str], None] | None = None
         self._remap_wanted = False
         self._mapped: list[tuple[int, int]] = []
         self._slice = _FIRST_SLICE
         self._map_devices()
+        if options.firmware:
+            for address, data in firmware_memory():
+                self.write(address, data)
         self.cpu.tsc = self._tsc
         privileged = self.cpu.privileged
         assert privileged is not None
@@ -228,7 +240,7 @@ class Board:
 
     def enter_long(self, entry: int, registers: dict[str, int]) -> None:
         """64-bit mode on an identity map of the first 512 GiB; tables and GDT lie in the last pages of RAM."""
-        base = self.ram.size - 0x3000
+        base = self.ram.size - BOOT_TABLES
         q = self.ram.qwords
         q[base >> 3] = (base + 0x1000) | P | RW
         for index in range(512):
@@ -261,7 +273,11 @@ class Board:
             try:
                 stop = self.cpu.run(max_instructions=min(budget, left))
             except UcError as error:
-                return BoardEnd("error", 125, f"the engine cannot go on at {self.cpu.rip:#x}: {error}")
+                if error.errno not in _NO_CODE:
+                    return BoardEnd("error", 125, f"the engine cannot go on at {self.cpu.rip:#x}: {error}")
+                # Nothing answers there: the bus reads ff ff, which is no instruction.
+                self.bare.deliver(Event(Vector.UD, 0, self.cpu.rip, fault=True))
+                continue
             if stop is Stop.INTERRUPTED:
                 if expired():
                     return BoardEnd("timeout", 124, "the time is up (--timeout)")

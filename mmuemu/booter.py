@@ -10,12 +10,12 @@ from argparse import Namespace
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
-from mmuemu.board import TRACE_KINDS, Board, BoardEnd, BoardOptions
+from mmuemu.board import BOOT_TABLES, TRACE_KINDS, Board, BoardEnd, BoardOptions
 from mmuemu.cpu.decode import disassemble
 from mmuemu.cpu.watchdog import Expired, Watchdog
 from mmuemu.errors import BadImage, Exit, MmuemuError, UsageError
 from mmuemu.loader.kernel_image import read_kernel
-from mmuemu.loader.multiboot import Module, place
+from mmuemu.loader.multiboot import Block, Module, place
 from mmuemu.memory.ram import parse_size
 
 if TYPE_CHECKING:
@@ -116,7 +116,10 @@ def boot(options: Namespace) -> int:
         if traced:
             board.trace = lambda kind, text: _say(f"{kind}: {text}\n") if kind in traced else None
         model = _tlb_model(board, options)
-        plan = place(image, memory, modules, options.append)
+        reserved = [Block(memory - BOOT_TABLES, memory)] if image.kind == "long" else []
+        plan = place(image, memory, modules, options.append, reserved)
+        for address, size in plan.zeros:
+            board.ram.zero(address, size)
         for address, data in plan.writes:
             board.write(address, data)
         enter = board.enter_long if image.kind == "long" else board.enter_protected

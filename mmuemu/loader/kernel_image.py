@@ -280,6 +280,14 @@ class _Reader:
         if elf.type == 3 and segments[0].address == 0:
             self.bad("is position-independent and linked at address 0: a kernel is linked where it is to lie")
 
+    def without_header(self, more: str = "") -> NoReturn:
+        """Says why no multiboot header was found, and what ``more`` there is to say about the file."""
+        at = bytes(self.data[:HEADER_SEARCH]).find(HEADER_MAGIC.to_bytes(4, "little"))
+        if at < 0:
+            self.bad(f"has no multiboot header in its first {HEADER_SEARCH} bytes{more}")
+        problem = "is not at a multiple of 4" if at & 3 else "has a wrong checksum or is cut off"
+        self.bad(f"has no multiboot header (what is at {at:#x} {problem}){more}")
+
     def automatic(self) -> KernelImage:
         """Whatever the file is."""
         data = self.data
@@ -289,12 +297,12 @@ class _Reader:
             if bytes(data[:2]) == name:
                 self.bad(f"is no multiboot or ELF kernel; it begins with {bytes(data[:8])!r}")
         if bytes(data[:4]) != b"\x7fELF":
-            self.bad(f"has no multiboot header in its first {HEADER_SEARCH} bytes and is not an ELF file")
+            self.without_header(" and is not an ELF file")
         if _MULTIBOOT2_MAGIC in bytes(data[:_MULTIBOOT2_SEARCH]):
             self.bad("has a multiboot 2 header only; multiboot 1 is what is spoken here")
         elf = self.elf()
         if elf.bits == 32:
-            self.bad(f"is a 32-bit ELF file without a multiboot header in its first {HEADER_SEARCH} bytes")
+            self.without_header(" and is a 32-bit ELF file")
         if elf.interpreter:
             self.bad("is a dynamically linked program, not a kernel (`mmuemu run` runs programs)")
         return self.long()
@@ -318,5 +326,5 @@ def read_kernel(data: bytes | bytearray | memoryview, name: str, entry: Entry = 
     if header is not None:
         return reader.multiboot(*header)
     if entry == "multiboot":
-        reader.bad(f"has no multiboot header in its first {HEADER_SEARCH} bytes")
+        reader.without_header()
     return reader.automatic()

@@ -3,7 +3,7 @@
 Sources: Multiboot Specification 0.6.96, sections 3.2 (machine state) and 3.3 (boot information format); QEMU's
 ``hw/i386/multiboot.c`` for the low address of the information and the empty modules list that is present all the same;
 GRUB's ``multiboot_elfxx.c`` for the sections without an address, which are loaded and get one; QEMU's
-``hw/i386/pc_piix.c`` for the hole between 3 GiB and 4 GiB.
+``hw/i386/pc_piix.c`` for the memory's hole below 4 GiB.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ LOADER_NAME: Final = b"mmuemu\0"
 
 BASE_MEMORY_END: Final = 0x9_FC00
 UPPER_MEMORY: Final = 0x10_0000
-HOLE: Final = 3 << 30
+DEVICES: Final = 0xE000_0000
+"""Memory up to so much lies below the devices in one piece; of more, 3 GiB do and the rest is above 4 GiB."""
 HIGH_MEMORY: Final = 4 << 30
 INFORMATION_FROM: Final = 0x9000
 INFORMATION_LIMIT: Final = 0x9_F000
@@ -69,10 +70,15 @@ class PlacedSections(NamedTuple):
     table: SectionTable
 
 
+def low_memory(memory_size: int) -> int:
+    """The end of the memory below 4 GiB."""
+    return memory_size if memory_size <= DEVICES else 3 << 30
+
+
 def ram(memory_size: int) -> tuple[Block, ...]:
     """The usable physical memory of a machine with ``memory_size`` bytes: below 640 KiB, from 1 MiB, from 4 GiB."""
-    blocks = [Block(0, min(memory_size, BASE_MEMORY_END)), Block(UPPER_MEMORY, min(memory_size, HOLE))]
-    blocks.append(Block(HIGH_MEMORY, HIGH_MEMORY + memory_size - HOLE))
+    blocks = [Block(0, min(memory_size, BASE_MEMORY_END)), Block(UPPER_MEMORY, low_memory(memory_size))]
+    blocks.append(Block(HIGH_MEMORY, HIGH_MEMORY + memory_size - low_memory(memory_size)))
     return tuple(block for block in blocks if block.end > block.start)
 
 
@@ -96,7 +102,7 @@ class Free:
         """Everything claimed so far, in ascending order."""
         return tuple(self._taken)
 
-    def claim(self, size: int, align: int = 16, lowest: int = 0, limit: int = HOLE) -> int | None:
+    def claim(self, size: int, align: int = 16, lowest: int = 0, limit: int = DEVICES) -> int | None:
         """The address, a multiple of ``align``, of ``size`` bytes from ``lowest`` up to ``limit``; None: no room."""
         for block in self._ram:
             end = min(block.end, limit)
@@ -123,7 +129,7 @@ class BootPlan:
     zeros: tuple[tuple[int, int], ...]
     """Pairs of (physical address, size) to be cleared."""
     registers: dict[str, int]
-    """``eax``: the boot magic; ``ebx``: where the information is."""
+    """``rax``: the boot magic; ``rbx``: where the information is. The rest does not matter."""
     information: int
     occupied: tuple[Block, ...]
     """Everything that is in use, what the caller had reserved included."""
@@ -162,7 +168,7 @@ def build_information(
     put(bytes(strings))
     flags = HAS_MEMORY | HAS_CMDLINE | HAS_MODULES | HAS_MEMORY_MAP | HAS_LOADER_NAME
     lower = min(memory_size, BASE_MEMORY_END) >> 10
-    upper = max(min(memory_size, HOLE) - UPPER_MEMORY, 0) >> 10
+    upper = max(low_memory(memory_size) - UPPER_MEMORY, 0) >> 10
     fields = [lower, upper, 0, put(cmdline + b"\0"), len(modules), modules_at, 0, 0, 0, 0]
     if sections is not None:
         flags |= HAS_ELF_SECTIONS
@@ -247,10 +253,10 @@ def place(
     _check_memory(image, memory_size, reserved)
     free = Free(memory_size, [*reserved, *(Block(segment.address, segment.end) for segment in image.segments)])
     writes: list[tuple[int, bytes | memoryview]] = [(s.address, s.data) for s in image.segments if len(s.data)]
-    below = [segment.end for segment in image.segments if segment.end <= HOLE]
+    below = [segment.end for segment in image.segments if segment.end <= DEVICES]
     above = max([UPPER_MEMORY, *below])
 
-    def claim(size: int, align: int, lowest: int, limit: int = HOLE) -> int | None:
+    def claim(size: int, align: int, lowest: int, limit: int = DEVICES) -> int | None:
         first = free.claim(size, align, lowest, limit)
         return free.claim(size, align, PAGE_SIZE) if first is None else first
 
@@ -274,5 +280,5 @@ def place(
     writes += sections[1] if sections else []
     writes.append((information, build_information(information, memory_size, line, placed, table)))
     zeros = [(s.address + len(s.data), s.memory - len(s.data)) for s in image.segments if s.memory > len(s.data)]
-    registers = {"eax": BOOT_MAGIC, "ebx": information}
+    registers = {"rax": BOOT_MAGIC, "rbx": information}
     return BootPlan(image.entry, tuple(writes), tuple(zeros), registers, information, free.taken, memory_size)
