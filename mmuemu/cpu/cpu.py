@@ -17,6 +17,7 @@ from mmuemu.cpu.fastcall import FastCalls
 from mmuemu.cpu.implicit import RingThree
 from mmuemu.cpu.instructions import install_instructions
 from mmuemu.cpu.internals import Internals
+from mmuemu.cpu.linear import LinearMemory
 from mmuemu.cpu.ports import install_ports
 from mmuemu.cpu.privileged import Privileged
 from mmuemu.cpu.rings import SELECTORS, put_flat_protected, put_ring
@@ -83,6 +84,8 @@ class Cpu:
         self.window = StateWindow(self.uc)
         self.internals = Internals(self.handle)
         self.hooks = library.Hooks(self.uc)
+        self.ram_bytes = ram.qwords.cast("B")
+        """Guest RAM by byte."""
         self.instructions = 0
         self.cpuid: CpuidUnit | None = None
         self.pkrs = 0
@@ -103,12 +106,13 @@ class Cpu:
         self._rip_pointer = ctypes.byref(self._rip)
         self._rip_id = ctypes.c_int(x86.UC_X86_REG_RIP)
         self._flags_id = ctypes.c_int(x86.UC_X86_REG_EFLAGS)
-        self.bytes = ram.qwords.cast("B")
         _map_ram(self.uc, ram)
         self.engine: Engine = ENGINES[mmu](self)
         self.engine.install()
         self.fast_calls, self.ring_three = FastCalls(self), RingThree(self)
         self.syscall_places = self.fast_calls.places
+        self.peek = LinearMemory(self, peek=True)
+        """Linear memory by the saved window and supervisor rights, for looking only."""
         self._install_hooks()
         if self.owns_uc:
             self.set_model(DEFAULT)
@@ -234,9 +238,10 @@ class Cpu:
         while True:
             if remaining is not None and remaining <= 0:
                 return Stop.LIMIT
-            if until is not None and self.rip == until:
+            self.window.save()
+            rip = self.window.q[window.Q_RIP]
+            if rip == until:
                 return Stop.UNTIL
-            rip = self.rip
             if self.privileged is not None:
                 self.privileged.prepare(rip)
             self._counting = remaining is not None
@@ -474,28 +479,14 @@ class Cpu:
 
     def read_linear(self, address: int, count: int) -> bytes:
         """Up to ``count`` bytes at a linear address by supervisor rights, stopping at the first unmapped page."""
-        from mmuemu.mmu.walk import page_walker
-
-        state = self.paging
-        walker = page_walker(self.ram.qwords, state) if self.tlb is None else self.tlb.looker(state)
-        out = b""
-        memory = self.ram.qwords.cast("B")
-        while len(out) < count:
-            here = address + len(out)
-            found = walker(state.cr3, here, 0, False, True, [], None)
-            if found < 0:
-                break
-            start = (found & ~0xFFF) | (here & 0xFFF)
-            piece = bytes(memory[start : min((start | 0xFFF) + 1, start + count - len(out))])
-            if not piece:
-                break  # mapped, but to no RAM
-            out += piece
-        return out
+        self.window.save()
+        return self.peek.sync().available(address, count)
 
     def close(self) -> None:
         """Remove the hooks and free the state window; the CPU cannot run afterwards."""
         self.hooks.close()
         self.window.close()
+        self.ram_bytes.release()
 
 
 _HAS_ERROR_CODE: Final = frozenset({8, 10, 11, 12, 13, 14, 17, 21})

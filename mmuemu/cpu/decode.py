@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
 from mmuemu.cpu.window import D_HFLAGS, FS, GS, HFLAG_CS64, Q_RSP, REGISTERS, StateWindow
 from mmuemu.x86.paging import is_canonical
 
@@ -9,47 +12,66 @@ _PUSHES = frozenset({"push", "call", "enter", "pushfq", "pushf"})
 _POPS = frozenset({"pop", "ret", "popfq", "popf", "iretq"})
 
 
-def disassemble(code: bytes, address: int) -> str | None:
-    """The first instruction of ``code`` in Intel syntax, or None when it decodes to nothing."""
+if TYPE_CHECKING:
+    from capstone import Cs
+
+_KEPT: Final = 1024
+"""Decoded instructions that are kept."""
+
+
+@lru_cache(2)
+def _decoder(wide: bool) -> Cs:
+    """The disassembler of 64-bit or of 32-bit code, with operands."""
     import capstone
 
-    engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
-    for _, _, mnemonic, operands in engine.disasm_lite(code, address, 1):
+    engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64 if wide else capstone.CS_MODE_32)
+    engine.detail = True
+    return engine
+
+
+def disassemble(code: bytes, address: int) -> str | None:
+    """The first instruction of ``code`` in Intel syntax, or None when it decodes to nothing."""
+    for _, _, mnemonic, operands in _decoder(True).disasm_lite(code, address, 1):
         return f"{mnemonic} {operands}".strip()
     return None
 
 
 def instruction_length(code: bytes, address: int) -> int:
     """Bytes of the first instruction of ``code``, 0 when it decodes to nothing."""
-    import capstone
-
-    engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
-    return next((size for _, size, _, _ in engine.disasm_lite(code, address, 1)), 0)
+    return next((size for _, size, _, _ in _decoder(True).disasm_lite(code, address, 1)), 0)
 
 
 def memory_operand(code: bytes, state: StateWindow) -> int | None:
     """The linear address of the memory operand of the first instruction, by a saved window; None without one."""
-    import capstone
+    wide = bool(state.d[D_HFLAGS] & HFLAG_CS64)
+    operand = _memory_operand(code, wide)
+    if operand is None:
+        return None
+    address, size, registers, segment = operand
+    for register, scale in registers:
+        if register == "rip":
+            address += state.q[REGISTERS["rip"]] + size
+        else:
+            address += _register(register, state) * scale
+    if segment:
+        address += state.q[(FS if segment == "fs" else GS).base]
+    return address & (0xFFFF_FFFF_FFFF_FFFF if wide else 0xFFFF_FFFF)
+
+
+@lru_cache(_KEPT)
+def _memory_operand(code: bytes, wide: bool) -> tuple[int, int, tuple[tuple[str, int], ...], str] | None:
+    """(displacement, instruction size, registers with their scales, "fs", "gs" or "") of the memory operand."""
     from capstone import x86
 
-    wide = bool(state.d[D_HFLAGS] & HFLAG_CS64)
-    engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64 if wide else capstone.CS_MODE_32)
-    engine.detail = True
-    rip = state.q[REGISTERS["rip"]]
-    for instruction in engine.disasm(code, rip, 1):
+    for instruction in _decoder(wide).disasm(code, 0, 1):
         for operand in instruction.operands:
             if operand.type != x86.X86_OP_MEM:
                 continue
             memory = operand.mem
-            address = int(memory.disp)
-            for register, scale in ((memory.base, 1), (memory.index, memory.scale)):
-                if register == x86.X86_REG_RIP:
-                    address += rip + instruction.size
-                elif register:
-                    address += _register(instruction.reg_name(register), state) * scale
-            if memory.segment in (x86.X86_REG_FS, x86.X86_REG_GS):
-                address += state.q[(FS if memory.segment == x86.X86_REG_FS else GS).base]
-            return address & (0xFFFF_FFFF_FFFF_FFFF if wide else 0xFFFF_FFFF)
+            parts = ((memory.base, 1), (memory.index, memory.scale))
+            registers = tuple((instruction.reg_name(register), scale) for register, scale in parts if register)
+            segment = {x86.X86_REG_FS: "fs", x86.X86_REG_GS: "gs"}.get(memory.segment, "")
+            return int(memory.disp), instruction.size, registers, segment
     return None
 
 
@@ -67,12 +89,9 @@ def is_non_canonical_stack_access(code: bytes, address: int, state: StateWindow)
     ``state`` is a saved window. RSP and RBP as a base imply SS unless an FS or GS override stands before them
     (SDM volume 1, section 3.7.4).
     """
-    import capstone
     from capstone import x86
 
-    engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
-    engine.detail = True
-    for instruction in engine.disasm(code, address, 1):
+    for instruction in _decoder(True).disasm(code, address, 1):
         top = state.q[Q_RSP]
         if instruction.mnemonic in _PUSHES and not is_canonical((top - 8) & 0xFFFF_FFFF_FFFF_FFFF):
             return True

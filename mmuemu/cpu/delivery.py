@@ -6,12 +6,31 @@ table 6-5), error codes (6.13). Nothing of the CPU's state changes before a whol
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+import struct
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from mmuemu.cpu import window
 from mmuemu.cpu.linear import AccessFault, LinearMemory
-from mmuemu.cpu.window import StateWindow
+from mmuemu.cpu.window import (
+    CS,
+    D_HFLAGS,
+    D_OLD_EXCEPTION,
+    GDT,
+    HFLAG_CPL,
+    HFLAG_CS32,
+    HFLAG_CS64,
+    HFLAG_SS32,
+    LDT,
+    NO_EXCEPTION,
+    Q_CR2,
+    Q_EFER,
+    Q_RIP,
+    Q_RSP,
+    SS,
+    TR,
+    StateWindow,
+)
+from mmuemu.cpu.window import IDT as IDTR
 from mmuemu.x86.descriptors import (
     TYPE_INTERRUPT_GATE,
     TYPE_TRAP_GATE,
@@ -34,6 +53,27 @@ from mmuemu.x86.registers import (
 if TYPE_CHECKING:
     from mmuemu.cpu.cpu import Cpu
 
+# Places in the window, looked up once: every attribute counts here.
+_CS_BASE: Final = CS.base
+_CS_FLAGS: Final = CS.flags
+_CS_LIMIT: Final = CS.limit
+_CS_SELECTOR: Final = CS.selector
+_IDTR_BASE: Final = IDTR.base
+_IDTR_LIMIT: Final = IDTR.limit
+_SS_BASE: Final = SS.base
+_SS_FLAGS: Final = SS.flags
+_SS_LIMIT: Final = SS.limit
+_SS_SELECTOR: Final = SS.selector
+_TR_BASE: Final = TR.base
+_TR_LIMIT: Final = TR.limit
+_TR_SELECTOR: Final = TR.selector
+_KEPT: Final = 1024
+"""Gates and descriptors that are kept judged."""
+_PF: Final = int(Vector.PF)
+_FRAME: Final = struct.Struct("<5Q").pack
+_CLEARED: Final = RFLAGS_TF | RFLAGS_NT | RFLAGS_RF | RFLAGS_VM
+_HFLAGS_KEPT: Final = ~(HFLAG_CPL | HFLAG_CS32 | HFLAG_CS64 | HFLAG_SS32)
+_HFLAGS_LONG: Final = HFLAG_CS64 | HFLAG_CS32 | HFLAG_SS32
 EXT: Final = 1
 IDT: Final = 2
 _MASK_64: Final = (1 << 64) - 1
@@ -49,8 +89,7 @@ class TripleFault(Exception):
         self.chain = chain
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """What is to be delivered.
 
     ``rip`` is where the handler returns to; ``software`` says that an INT n, INT3 or INTO caused it (gate DPL is
@@ -85,6 +124,7 @@ class Delivery:
 
     def __init__(self, cpu: Cpu) -> None:
         self.cpu = cpu
+        self._memory = LinearMemory(cpu)
 
     def deliver(self, event: Event) -> list[Event]:
         """Enter the guest's handler for ``event``; what was delivered in the end is the last of the list.
@@ -94,7 +134,7 @@ class Delivery:
         chain = [event]
         while True:
             try:
-                _Attempt(self.cpu, chain[-1]).run()
+                _Attempt(self.cpu, self._memory, chain[-1]).run()
                 return chain
             except AccessFault as refused:
                 chain.append(_after(chain, refused))
@@ -121,20 +161,42 @@ def _restart(first: Event) -> int:
     return first.rip if first.start is None else first.start
 
 
+@lru_cache(_KEPT)
+def _judge_gate(low: int, high: int, long: bool, software: bool, cpl: int) -> tuple[Gate, int]:
+    """An IDT entry taken apart, and the vector of what is wrong with it or 0 (SDM volume 3, 6.12.1)."""
+    entry = gate(high << 64 | low, long=long)
+    if not entry.is_system or entry.type not in (TYPE_INTERRUPT_GATE, TYPE_TRAP_GATE):
+        return entry, Vector.GP
+    if software and entry.dpl < cpl:
+        return entry, Vector.GP
+    return entry, 0 if entry.present else Vector.NP
+
+
+@lru_cache(_KEPT)
+def _judge_code(raw: int, long: bool, cpl: int) -> tuple[Descriptor, int, int]:
+    """A handler's code segment, the ring it runs in, and the vector of what is wrong with it or 0."""
+    found = descriptor(raw)
+    ring = cpl if found.is_conforming else found.dpl
+    if not found.is_code or found.dpl > cpl or (long and (not found.long or found.big)):
+        return found, ring, Vector.GP
+    return found, ring, 0 if found.present else Vector.NP
+
+
 class _Attempt:
     """One try at one event, on a saved window."""
 
-    def __init__(self, cpu: Cpu, event: Event) -> None:
-        self.cpu = cpu
+    __slots__ = ("cpl", "event", "ext", "flags", "long", "memory", "state")
+
+    def __init__(self, cpu: Cpu, memory: LinearMemory, event: Event) -> None:
         self.event = event
         state = cpu.window
         self.flags = cpu.rflags
         state.save()
         self.state: StateWindow = state
         q = state.q
-        self.long = bool(q[window.Q_EFER] & EFER_LMA)
-        self.cpl = state.d[window.D_HFLAGS] & 3
-        self.memory = LinearMemory(cpu.ram, cpu.paging, cpu.tlb)
+        self.long = bool(q[Q_EFER] & EFER_LMA)
+        self.cpl = state.d[D_HFLAGS] & 3
+        self.memory = memory.sync()
         # EXT: delivery of something external or of an exception, as opposed to INT n (SDM volume 3, 6.13).
         self.ext = 0 if event.software else EXT
 
@@ -147,9 +209,9 @@ class _Attempt:
             self._enter_long(entry, code, ring)
         else:
             self._enter_protected(entry, code, ring)
-        if event.vector == Vector.PF:
-            self.state.q[window.Q_CR2] = event.address
-        self.state.d[window.D_OLD_EXCEPTION] = window.NO_EXCEPTION
+        if event.vector == _PF:
+            self.state.q[Q_CR2] = event.address
+        self.state.d[D_OLD_EXCEPTION] = NO_EXCEPTION
         self.state.restore()
 
     # -- checks ----------------------------------------------------------------------------------------
@@ -158,41 +220,33 @@ class _Attempt:
         event, state = self.event, self.state
         size = 16 if self.long else 8
         code = event.vector * 8 + IDT + self.ext
-        limit = state.d[window.IDT.limit]
+        limit = state.d[_IDTR_LIMIT]
         if event.vector * size + size - 1 > limit:
             raise AccessFault(Vector.GP, code)
-        raw = self.memory.read_int((state.q[window.IDT.base] + event.vector * size) & _MASK_64, size)
-        entry = gate(raw, long=self.long)
-        if not entry.is_system or entry.type not in (TYPE_INTERRUPT_GATE, TYPE_TRAP_GATE):
-            raise AccessFault(Vector.GP, code)
-        if event.software and entry.dpl < self.cpl:
-            raise AccessFault(Vector.GP, code)
-        if not entry.present:
-            raise AccessFault(Vector.NP, code)
+        place = (state.q[_IDTR_BASE] + event.vector * size) & _MASK_64
+        low = self.memory.qword(place)
+        high = self.memory.qword(place + 8 & _MASK_64) if self.long else 0
+        entry, refused = _judge_gate(low, high, self.long, event.software, self.cpl)
+        if refused:
+            raise AccessFault(refused, code)
         return entry
 
-    def _read_descriptor(self, selector: int, vector: int) -> Descriptor:
+    def _read_descriptor(self, selector: int, vector: int) -> int:
         """The descriptor a selector names, or ``vector`` with the selector as error code."""
         state = self.state
-        table = window.LDT if selector & 4 else window.GDT
+        table = LDT if selector & 4 else GDT
         if selector & 0xFFF8 | 7 > state.d[table.limit]:
             raise AccessFault(vector, (selector & 0xFFFC) | self.ext)
-        return descriptor(self.memory.read_int(state.q[table.base] + (selector & 0xFFF8), 8))
+        return self.memory.qword(state.q[table.base] + (selector & 0xFFF8) & _MASK_64)
 
     def _code_segment(self, entry: Gate) -> tuple[Descriptor, int]:
         """The handler's code segment and the ring it runs in."""
         selector = entry.selector
-        code = (selector & 0xFFFC) | self.ext
         if not selector & 0xFFFC:
             raise AccessFault(Vector.GP, self.ext)
-        found = self._read_descriptor(selector, Vector.GP)
-        if not found.is_code or found.dpl > self.cpl:
-            raise AccessFault(Vector.GP, code)
-        if self.long and (not found.long or found.big):
-            raise AccessFault(Vector.GP, code)
-        if not found.present:
-            raise AccessFault(Vector.NP, code)
-        ring = self.cpl if found.is_conforming else found.dpl
+        found, ring, refused = _judge_code(self._read_descriptor(selector, Vector.GP), self.long, self.cpl)
+        if refused:
+            raise AccessFault(refused, (selector & 0xFFFC) | self.ext)
         return found, ring
 
     # -- long mode -------------------------------------------------------------------------------------
@@ -203,33 +257,33 @@ class _Attempt:
             return self._task_state(36 + 8 * (entry.ist - 1))
         if ring < self.cpl:
             return self._task_state(4 + 8 * ring)
-        return self.state.q[window.Q_RSP]
+        return self.state.q[Q_RSP]
 
     def _task_state(self, offset: int) -> int:
         """A 64-bit field of the TSS; #TS with TR's selector when it does not reach that far."""
         state = self.state
-        if offset + 7 > state.d[window.TR.limit]:
-            raise AccessFault(Vector.TS, (state.d[window.TR.selector] & 0xFFFC) | self.ext)
-        return self.memory.read_int(state.q[window.TR.base] + offset, 8)
+        if offset + 7 > state.d[_TR_LIMIT]:
+            raise AccessFault(Vector.TS, (state.d[_TR_SELECTOR] & 0xFFFC) | self.ext)
+        return self.memory.read_int(state.q[_TR_BASE] + offset, 8)
 
     def _enter_long(self, entry: Gate, code: Descriptor, ring: int) -> None:
         event, state = self.event, self.state
         q, d = state.q, state.d
         if not is_canonical(entry.offset):
             raise AccessFault(Vector.GP, self.ext)
-        stack = self._stack_pointer(entry, ring) & ~15 & _MASK_64
+        stack = self._stack_pointer(entry, ring) & -16
         flags = self.flags | (RFLAGS_RF if event.fault else 0)
-        words = [event.rip, d[window.CS.selector], flags, q[window.Q_RSP], d[window.SS.selector]]
+        frame = _FRAME(event.rip, d[_CS_SELECTOR], flags, q[Q_RSP], d[_SS_SELECTOR])
         if event.has_error_code:
-            words.insert(0, event.error_code)
-        frame = b"".join(word.to_bytes(8, "little") for word in words)
-        self.memory.write((stack - len(frame)) & _MASK_64, frame, bad=Vector.SS)
-        q[window.Q_RSP] = (stack - len(frame)) & _MASK_64
+            frame = event.error_code.to_bytes(8, "little") + frame
+        stack = (stack - len(frame)) & _MASK_64
+        self.memory.write(stack, frame, bad=Vector.SS)
+        q[Q_RSP] = stack
         if ring != self.cpl:
             # A NULL selector with the new RPL (SDM volume 3, 6.14.2).
-            d[window.SS.selector] = ring
-            q[window.SS.base] = 0
-            d[window.SS.flags] = ring << 13
+            d[_SS_SELECTOR] = ring
+            q[_SS_BASE] = 0
+            d[_SS_FLAGS] = ring << 13
         self._enter(entry, code, ring)
 
     # -- protected mode ----------------------------------------------------------------------------------
@@ -237,42 +291,42 @@ class _Attempt:
     def _enter_protected(self, entry: Gate, code: Descriptor, ring: int) -> None:
         event, state = self.event, self.state
         q, d = state.q, state.d
-        old = (d[window.SS.selector], q[window.Q_RSP] & 0xFFFF_FFFF)
-        words = [event.rip & 0xFFFF_FFFF, d[window.CS.selector], self.flags & 0xFFFF_FFFF]
+        old = (d[_SS_SELECTOR], q[Q_RSP] & 0xFFFF_FFFF)
+        words = [event.rip & 0xFFFF_FFFF, d[_CS_SELECTOR], self.flags & 0xFFFF_FFFF]
         if event.fault:
             words[2] |= RFLAGS_RF
         if event.has_error_code:
             words.insert(0, event.error_code)
         selector, stack = old
         found: Descriptor | None = None
-        base = q[window.SS.base]
+        base = q[_SS_BASE]
         if ring < self.cpl:
             selector, stack, found = self._inner_stack(ring)
             base = found.base
             words += [old[1], old[0]]
-        frame = b"".join(word.to_bytes(4, "little") for word in words)
+        frame = struct.pack(f"<{len(words)}I", *words)
         stack = (stack - len(frame)) & 0xFFFF_FFFF
         self.memory.write((base + stack) & 0xFFFF_FFFF, frame, bad=Vector.SS)
-        q[window.Q_RSP] = stack
+        q[Q_RSP] = stack
         if found is not None:
-            d[window.SS.selector] = selector
-            q[window.SS.base] = found.base
-            d[window.SS.limit] = found.limit
-            d[window.SS.flags] = found.flags
+            d[_SS_SELECTOR] = selector
+            q[_SS_BASE] = found.base
+            d[_SS_LIMIT] = found.limit
+            d[_SS_FLAGS] = found.flags
         self._enter(entry, code, ring)
 
     def _inner_stack(self, ring: int) -> tuple[int, int, Descriptor]:
         """SS and ESP of ``ring`` from the 32-bit TSS, checked (SDM volume 3, 6.12.1)."""
         state = self.state
         offset = 4 + 8 * ring
-        if offset + 5 > state.d[window.TR.limit]:
-            raise AccessFault(Vector.TS, (state.d[window.TR.selector] & 0xFFFC) | self.ext)
-        stack = self.memory.read_int(state.q[window.TR.base] + offset, 4)
-        selector = self.memory.read_int(state.q[window.TR.base] + offset + 4, 2)
+        if offset + 5 > state.d[_TR_LIMIT]:
+            raise AccessFault(Vector.TS, (state.d[_TR_SELECTOR] & 0xFFFC) | self.ext)
+        stack = self.memory.read_int(state.q[_TR_BASE] + offset, 4)
+        selector = self.memory.read_int(state.q[_TR_BASE] + offset + 4, 2)
         code = (selector & 0xFFFC) | self.ext
         if not selector & 0xFFFC:
             raise AccessFault(Vector.TS, self.ext)
-        found = self._read_descriptor(selector, Vector.TS)
+        found = descriptor(self._read_descriptor(selector, Vector.TS))
         if selector & 3 != ring or found.dpl != ring or not found.is_writable_data:
             raise AccessFault(Vector.TS, code)
         if not found.present:
@@ -283,20 +337,16 @@ class _Attempt:
         """CS:RIP, flags and the privilege level of the handler."""
         state = self.state
         q, d = state.q, state.d
-        d[window.CS.selector] = (entry.selector & 0xFFFC) | ring
-        q[window.CS.base] = 0 if self.long else code.base
-        d[window.CS.limit] = code.limit
-        d[window.CS.flags] = code.flags
-        q[window.Q_RIP] = entry.offset
-        cleared = RFLAGS_TF | RFLAGS_NT | RFLAGS_RF | RFLAGS_VM
-        if entry.type == TYPE_INTERRUPT_GATE:
-            cleared |= RFLAGS_IF
-        state.set_rflags(self.flags & ~cleared)
-        hidden = d[window.D_HFLAGS] & ~(window.HFLAG_CPL | window.HFLAG_CS32 | window.HFLAG_CS64 | window.HFLAG_SS32)
-        hidden |= ring
+        d[_CS_SELECTOR] = (entry.selector & 0xFFFC) | ring
+        q[_CS_BASE] = 0 if self.long else code.base
+        d[_CS_LIMIT] = code.limit
+        d[_CS_FLAGS] = code.flags
+        q[Q_RIP] = entry.offset
+        state.set_rflags(self.flags & ~(_CLEARED | RFLAGS_IF if entry.type == TYPE_INTERRUPT_GATE else _CLEARED))
+        hidden = d[D_HFLAGS] & _HFLAGS_KEPT | ring
         if code.long and self.long:
-            hidden |= window.HFLAG_CS64 | window.HFLAG_CS32 | window.HFLAG_SS32
+            hidden |= _HFLAGS_LONG
         else:
-            hidden |= window.HFLAG_CS32 if code.big else 0
-            hidden |= window.HFLAG_SS32 if d[window.SS.flags] >> 22 & 1 else 0
-        d[window.D_HFLAGS] = hidden
+            hidden |= HFLAG_CS32 if code.big else 0
+            hidden |= HFLAG_SS32 if d[_SS_FLAGS] >> 22 & 1 else 0
+        d[D_HFLAGS] = hidden

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mmuemu.cpu import window
@@ -68,21 +67,21 @@ def _invpcid(cpu: Cpu, trap: Trap, raw: bytes, register: int) -> Trap | None:
     from mmuemu.cpu.decode import instruction_length, memory_operand
 
     if trap.cpl:
-        return replace(trap, vector=Vector.GP)
+        return trap._replace(vector=Vector.GP)
     state = cpu.window
     state.save()
     address = memory_operand(raw, state)
     kind = state.q[register]
     pcide = state.q[window.Q_CR4] & CR4_PCIDE
     try:
-        descriptor = LinearMemory(cpu.ram, cpu.paging, cpu.tlb).read(address or 0, 16)
+        descriptor = LinearMemory(cpu).sync().read(address or 0, 16)
     except AccessFault as refused:
-        return replace(trap, vector=refused.vector, error_code=refused.error_code, address=refused.address)
+        return trap._replace(vector=refused.vector, error_code=refused.error_code, address=refused.address)
     pcid = int.from_bytes(descriptor[:8], "little")
     linear = int.from_bytes(descriptor[8:], "little")
     bad = kind > 3 or (kind < 2 and pcid >> 12) or (kind == 0 and not is_canonical(linear))
     if bad or (kind < 2 and pcid and not pcide):
-        return replace(trap, vector=Vector.GP)
+        return trap._replace(vector=Vector.GP)
     state.save()
     state.q[window.Q_RIP] = trap.rip + instruction_length(raw, trap.rip)
     state.restore()

@@ -68,6 +68,9 @@ class Engine(Protocol):
     def forget_rules(self) -> None:
         """The CPU model has changed."""
 
+    def walk_now(self) -> PageWalker:
+        """The walk by the paging state in the saved window."""
+
 
 class _Engine:
     """What both engines share: flushing, and answering the probe window."""
@@ -87,9 +90,26 @@ class _Engine:
         self._save = library.context_save
         self._handle, self._context = cpu.handle, state.context
         self._results: dict[int, ctypes.Array[ctypes.c_uint64]] = {}
+        self.walkers: dict[tuple[int, ...], PageWalker] = {}
         self.probing = False
         self.permitted: tuple[int, int] | None = None
         self._flush_code = ctypes.c_int(library.CTL_TLB_FLUSH - (1 << 32 if library.CTL_TLB_FLUSH >> 31 else 0))
+
+    def walker(self, key: tuple[int, int, int, int, int]) -> PageWalker:
+        """The walk for (CR0, CR4, EFER, PKRU, IA32_PKRS), made on first use and kept."""
+        cr0, cr4, efer, pkru, pkrs = key
+        if len(self.walkers) >= _MOST_WALKERS:
+            self.walkers.clear()
+        state = PagingState(0, cr0, cr4, efer, pkru=pkru, pkrs=pkrs, page_1g=self.cpu.page_1g)
+        found = page_walker(self.cpu.ram.qwords, state)
+        self.walkers[key] = found
+        return found
+
+    def walk_now(self) -> PageWalker:
+        """The walk by the paging state in the saved window."""
+        q = self._q
+        key = (q[Q_CR0], q[Q_CR4], q[Q_EFER], q[Q_PKRU] & 0xFFFF_FFFF, self.cpu.pkrs)
+        return self.walkers.get(key) or self.walker(key)
 
     def flush(self) -> None:
         """Drop every cached translation (about 1 us, and the misses that follow)."""
@@ -140,6 +160,7 @@ class _Engine:
 
     def forget_rules(self) -> None:
         """The CPU model has changed."""
+        self.walkers.clear()
 
     def permits(self, page: int, access: int) -> bool:
         """Whether :attr:`permitted` covers this; to write a descriptor is to have read it."""
@@ -161,19 +182,7 @@ class PythonEngine(_Engine):
         self._fill_hook: library.Hook | None = None
         self._executed: dict[int, int] = {}
         self._stored: dict[int, int] = {}
-        self.walkers: dict[tuple[int, ...], PageWalker] = {}
         self.refused: tuple[int, int, int] | None = None
-
-    def walker(self, key: tuple[int, int, int, int, int]) -> PageWalker:
-        """The walk for (CR0, CR4, EFER, PKRU, IA32_PKRS), made on first use and kept."""
-        cr0, cr4, efer, pkru, pkrs = key
-        if len(self.walkers) >= _MOST_WALKERS:
-            self.walkers.clear()
-        found = page_walker(
-            self.cpu.ram.qwords, PagingState(0, cr0, cr4, efer, pkru=pkru, pkrs=pkrs, page_1g=self.cpu.page_1g)
-        )
-        self.walkers[key] = found
-        return found
 
     def install(self) -> None:
         self.cpu.uc.ctl_set_tlb_mode(self.tlb_type)
@@ -185,9 +194,6 @@ class PythonEngine(_Engine):
         if self._fill_hook is not None:
             hooks.remove(self._fill_hook)
         self._fill_hook = hooks.add(unicorn_const.UC_HOOK_TLB_FILL, library.FILL, fill)
-
-    def forget_rules(self) -> None:
-        self.walkers.clear()
 
     def _fill(self, _uc: int, page: int, kind: int, result: int) -> bool:
         """Serve one miss. Every name here is on the hottest path there is."""

@@ -46,8 +46,8 @@ class _Return:
         self.discard = discard
         self.flags = cpu.rflags
         paging = cpu.paging
-        self.user = LinearMemory(cpu.ram, paging, cpu.tlb, user=True)
-        self.system = LinearMemory(cpu.ram, paging, cpu.tlb)
+        self.user = LinearMemory(cpu, user=True).sync()
+        self.system = LinearMemory(cpu).sync()
         self.state = cpu.window
         self.wide = bool(self.state.d[window.D_HFLAGS] & window.HFLAG_CS64)
         self.linear_bits = 57 if paging.cr4 & CR4_LA57 else 48

@@ -32,7 +32,7 @@ class FastCalls:
             walker = page_walker(cpu.ram.qwords, state) if cpu.tlb is None else cpu.tlb.looker(state)
             found = walker(state.cr3, rip, 0, False, True, [], None)
             place = found & ~PAGE_MASK | rip & PAGE_MASK
-            if found >= 0 and place < len(cpu.bytes):
+            if found >= 0 and place < len(cpu.ram_bytes):
                 if len(self.places) >= _MOST_PLACES:
                     self.places.clear()
                 self.places[rip] = place

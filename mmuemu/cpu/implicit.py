@@ -9,7 +9,6 @@ Both are settled once the access has been refused and RIP is exact.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.cpu import window
@@ -149,7 +148,7 @@ class RingThree:
             return trap
         found = look(self.cpu, trap.address, access)
         if found < 0:
-            return replace(trap, error_code=-1 - found)
+            return trap._replace(error_code=-1 - found)
         engine.permitted = (page, int(access))
         return None
 

@@ -29,10 +29,14 @@ if TYPE_CHECKING:
     from mmuemu.cpu.cpu import Cpu
     from mmuemu.cpu.cpuid import CpuModel
 
-_CANDIDATE: Final = re.compile(rb"\x0f(?:[\x00\x01\x07\x20-\x23\x30\x32\x35])", re.DOTALL)
+_OPCODES: Final = rb"\x0f(?:[\x00\x07\x21-\x23\x30\x32\x35]|\x01(?![\xca\xcb\xd0\xee\xef\xf8\xf9])|\x20(?![\xc8-\xff]))"
 """Opcodes that may need a look: groups 6 and 7 (LTR, LGDT, LIDT, SMSW, INVLPG...), MOV CR and DR, WRMSR, RDMSR,
-SYSRET, SYSEXIT."""
-_CANDIDATE_OR_IRET: Final = re.compile(_CANDIDATE.pattern + rb"|\xcf", re.DOTALL)
+SYSRET, SYSEXIT.
+
+Not CLAC, STAC, XGETBV, RDPKRU, WRPKRU, SWAPGS and RDTSCP of group 7; of MOV from CR, CR0 and CR8.
+"""
+_CANDIDATE: Final = re.compile(_OPCODES, re.DOTALL)
+_CANDIDATE_OR_IRET: Final = re.compile(_OPCODES + rb"|\xcf", re.DOTALL)
 _IRET: Final = 0xCF
 _FAR_RETURN: Final = re.compile(rb"\x48[\xca\xcb\xcf]")
 """REX.W far returns, which ring 3 does not leave to the engine."""
@@ -43,6 +47,9 @@ _SYSEXIT: Final = 0x35
 _XSETBV: Final = 0xD1
 _HALF: Final = 1 << 47
 _MASK_64: Final = (1 << 64) - 1
+_WITHOUT_MODRM: Final = (0x30, 0x32)
+"""WRMSR and RDMSR."""
+_MOST_INSTRUCTIONS: Final = 4096
 _FIRST_LOOK: Final = 512
 """Bytes looked at where a stretch begins; a block is hardly ever longer, and too much does no harm."""
 
@@ -84,7 +91,7 @@ class Instruction:
         self.mod = modrm >> 6
         self.reg = modrm >> 3 & 7
         self.rm = modrm & 7
-        self.length = position + 3
+        self.length = position + (2 if self.opcode in _WITHOUT_MODRM else 3)
 
     @property
     def control(self) -> int:
@@ -121,6 +128,8 @@ class Privileged:
         self.owns_msr: Callable[[int], bool] = lambda _msr: False
         self.read_cr8: Callable[[], int] | None = None
         self._hooked: set[tuple[int, int]] = set()
+        self._looked: dict[int, bytes] = {}
+        self._instructions: dict[tuple[bytes, bool], Instruction] = {}
         self._on_iret: Callable[[], None] | None = None
         self.rescan = False
         self._special: dict[int, Callable[[int, int, int], None]] = {
@@ -175,6 +184,11 @@ class Privileged:
         New hooks count once the code there is translated again.
         """
         code = self.cpu.read_linear(address, size)
+        if self._looked.get(address) == code:
+            return False
+        if len(self._looked) >= _MOST_INSTRUCTIONS:
+            self._looked.clear()
+        self._looked[address] = code
         new = False
         pattern = _CANDIDATE if self._on_iret is None else _CANDIDATE_OR_IRET
         candidates = list(pattern.finditer(code))
@@ -199,12 +213,15 @@ class Privileged:
     def at_next_iret(self, tell: Callable[[], None]) -> None:
         """Call ``tell`` when the next IRET is about to be executed (to be asked between two runs)."""
         self._on_iret = tell
+        self._looked.clear()
         self.cpu.uc.ctl_flush_tb()
 
     def prepare(self, rip: int) -> None:
-        """Before a stretch of emulation from ``rip``: its first block is reported to nobody, and what the last
-        stretch found must be translated again.
+        """Before a stretch of emulation from ``rip``, on a saved window: its first block is reported to nobody, and
+        what the last stretch found must be translated again.
         """
+        if not self.rescan and self._looked.get(rip) == self.cpu.peek.sync().available(rip, _FIRST_LOOK):
+            return
         if self.look(rip, _FIRST_LOOK) or self.rescan:
             self.rescan = False
             page = rip & ~0xFFF
@@ -217,7 +234,8 @@ class Privileged:
             state = self.cpu.window
             state.save()
             wide = bool(state.d[window.D_HFLAGS] & window.HFLAG_CS64)
-            instruction = Instruction(self.cpu.read_linear(address, _LONGEST), wide)
+            raw = self.cpu.read_linear(address, _LONGEST)
+            instruction = self._instructions.get((raw, wide)) or self._decode(raw, wide)
             if instruction.is_iret and self._on_iret is not None:
                 told, self._on_iret = self._on_iret, None
                 told()
@@ -225,7 +243,6 @@ class Privileged:
             judge = self._tables.get(instruction.opcode)
             if judge is None:
                 return
-            state.save()
             verdict = judge(instruction)
             if verdict is Verdict.REFUSE:
                 cpl = state.d[window.D_HFLAGS] & 3
@@ -276,6 +293,12 @@ class Privileged:
                 self.cpu.jump(state.q[window.Q_RIP])
         except BaseException as error:
             self.cpu.fail(error)
+
+    def _decode(self, raw: bytes, wide: bool) -> Instruction:
+        if len(self._instructions) >= _MOST_INSTRUCTIONS:
+            self._instructions.clear()
+        instruction = self._instructions[raw, wide] = Instruction(raw, wide)
+        return instruction
 
     def _state(self) -> controls.State:
         q = self.cpu.window.q
@@ -350,7 +373,6 @@ class Privileged:
         return self.owns_msr(number) or (number in msrs.KNOWN and number not in self.missing_msrs)
 
     def _wrmsr(self, instruction: Instruction) -> Verdict:
-        instruction.length -= 1
         if self._cpl:
             return Verdict.EXECUTE
         number, value = self._msr()
@@ -376,7 +398,6 @@ class Privileged:
         return Verdict.EXECUTE
 
     def _rdmsr(self, instruction: Instruction) -> Verdict:
-        instruction.length -= 1
         if self._cpl:
             return Verdict.EXECUTE
         number, _ = self._msr()
@@ -411,7 +432,7 @@ class Privileged:
             return Verdict.EXECUTE
         if instruction.reg in (2, 3):
             return self._load_table(instruction)
-        if instruction.reg == 7:
+        if instruction.reg == 7 and self.observers:
             address = self._effective_address(instruction)
             self.cpu.fast_calls.places.clear()
             if address is not None:

@@ -69,7 +69,7 @@ def enter_kernel(cpu: Cpu) -> None:
         cpu.raise_trap(Trap(Vector.UD, 0, rip, 0, d[window.D_HFLAGS] & 3), state.snapshot())
         return
     place = cpu.syscall_places.get(rip)
-    length = 2 if place is not None and cpu.bytes[place] == 0x0F else cpu.fast_calls.length(rip)
+    length = 2 if place is not None and cpu.ram_bytes[place] == 0x0F else cpu.fast_calls.length(rip)
     q[window.Q_RCX] = rip + length
     q[window.Q_R11] = flags
     q[window.Q_RIP] = q[window.Q_LSTAR] - length

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from mmuemu.x86.exceptions import Vector, vector_name
 from mmuemu.x86.paging import FaultBits
@@ -13,8 +12,7 @@ _TRAPS: Final = frozenset({Vector.DB, Vector.BP, Vector.OF})
 _LONGEST_INSTRUCTION: Final = 15
 
 
-@dataclass(frozen=True, slots=True)
-class Trap:
+class Trap(NamedTuple):
     """One exception or software interrupt, as the hardware would describe it to a handler.
 
     ``rip`` is the faulting instruction for faults and the next one for traps (``int3``, ``int n``);

@@ -96,6 +96,9 @@ def main() -> None:
         print(row(name, cpu, median["hello"]))
     for who in ("python", "native"):
         print(f"peak resident memory of hello, {who}: {max(size for _, size in figures['hello'][who])} KiB")
+    from tests.bench.exceptions import lines
+
+    print("\n".join(lines(options.rounds)))
     if options.json:
         Path(options.json).write_text(json.dumps(figures, indent=2) + "\n")
 

@@ -110,3 +110,27 @@ def test_umip(mmu, run):
         mmu.cpu.uc.reg_write(__import__("unicorn").x86_const.UC_X86_REG_CR4, mmu.cpu.paging.cr4 | 1 << 11)
         assert run(source, ring=3, rdi=DATA) == Trap(Vector.GP, 0, CODE, 0, 3), source
         mmu.unmap(CODE)
+
+
+@pytest.mark.parametrize(
+    ("code", "looked_at"),
+    [
+        ("0f01cb", False),  # stac
+        ("0f01ca", False),  # clac
+        ("0f01f8", False),  # swapgs
+        ("0f01ef", False),  # wrpkru
+        ("0f01d1", True),  # xsetbv
+        ("0f01e0", True),  # smsw eax
+        ("0f013f", True),  # invlpg [rdi]
+        ("0f011f", True),  # lidt [rdi]
+        ("0f20d0", False),  # mov rax, cr2
+        ("440f20c0", True),  # mov rax, cr8
+        ("0f22d8", True),  # mov cr3, rax
+        ("0f30", True),  # wrmsr
+        ("90", False),
+    ],
+)
+def test_what_is_looked_at(mmu, code, looked_at):
+    """Every look costs a stop of the engine; what nobody judges is left to it."""
+    mmu.map(0x40_0000, bytes.fromhex(code).ljust(64, b"\x90"))
+    assert Privileged(mmu.cpu).look(0x40_0000, 32) is looked_at
