@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from random import Random
 from typing import Final
 
 from unicorn import UcError, unicorn_const
@@ -11,7 +12,7 @@ from unicorn import UcError, unicorn_const
 from mmuemu.cpu import window
 from mmuemu.cpu.bare import BareMetal
 from mmuemu.cpu.cpu import Cpu, Stop
-from mmuemu.cpu.cpuid import DEFAULT
+from mmuemu.cpu.cpuid import DEFAULT, CpuModel
 from mmuemu.cpu.delivery import Event
 from mmuemu.cpu.ports import map_io
 from mmuemu.devices.apic import MsrRefused
@@ -39,6 +40,7 @@ INSTRUCTIONS_PER_US: Final = 100
 PORT_COST: Final = INSTRUCTIONS_PER_US
 """What a port access takes on an ISA bus: about a microsecond."""
 _NO_CODE: Final = frozenset({unicorn_const.UC_ERR_FETCH_UNMAPPED, unicorn_const.UC_ERR_FETCH_PROT})
+_LARGEST_SHIFT: Final = 10_000 * INSTRUCTIONS_PER_US
 _FIRST_SLICE: Final = 16
 _LONGEST_SLICE: Final = 4096
 _FOREVER: Final = 1 << 40
@@ -70,6 +72,9 @@ class BoardOptions:
     serial_in: Source | None = None
     debug_out: Callable[[bytes], None] = field(default=lambda data: None)
     firmware: bool = True
+    model: CpuModel = DEFAULT
+    seed: int | None = None
+    """Shifts the devices' clock against the first instruction by up to 10 ms: where interrupts fall."""
 
 
 class _Ports:
@@ -114,11 +119,11 @@ class Board:
             remapped=self._remap,
             firmware=options.firmware,
         )
-        model = DEFAULT.on_board(tsc_hz=self.pc.clock.tsc_hz, crystal_hz=NS_PER_SECOND)
+        model = options.model.on_board(tsc_hz=self.pc.clock.tsc_hz, crystal_hz=NS_PER_SECOND)
         self.cpu.set_model(model)
         assert self.cpu.cpuid is not None
         self.cpu.cpuid.apic_enabled = lambda: self.pc.lapic.enabled
-        self.idle = 0
+        self.idle = 0 if options.seed is None else Random(options.seed).randrange(_LARGEST_SHIFT)
         """Instructions' worth of time that passed while the CPU was halted or waited for a port."""
         self.trace: Callable[[str, str], None] | None = None
         self._remap_wanted = False

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
 from mmuemu.board import BOOT_TABLES, TRACE_KINDS, Board, BoardEnd, BoardOptions
+from mmuemu.cpu.cpuid import cpu_model
 from mmuemu.cpu.decode import disassemble
 from mmuemu.cpu.watchdog import Expired, Watchdog
 from mmuemu.errors import BadImage, Exit, MmuemuError, UsageError
@@ -111,7 +112,17 @@ def boot(options: Namespace) -> int:
                 raise UsageError(f"--json {options.json}: {error.strerror}") from None
         output = _Stdout()
         source = _Stdin(0, output)
-        board = Board(BoardOptions(memory, options.mmu, serial_out=output, serial_in=source, debug_out=output))
+        board = Board(
+            BoardOptions(
+                memory,
+                options.mmu,
+                serial_out=output,
+                serial_in=source,
+                debug_out=output,
+                model=cpu_model(options.cpu),
+                seed=options.seed,
+            )
+        )
         stack.callback(board.close)
         if traced:
             board.trace = lambda kind, text: _say(f"{kind}: {text}\n") if kind in traced else None

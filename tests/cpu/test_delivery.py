@@ -337,3 +337,31 @@ def test_an_nmi_blocks_the_next_until_an_iret(rig, asm):
         assert rig.cpu.run(max_instructions=1000) is Stop.REQUESTED
         assert not rig.bare.nmi_blocked
         assert rig.cpu.rip == KCODE, "the run ends right behind the IRET"
+
+
+def test_iretq_to_compatibility_mode_and_back(rig, asm):
+    """Ring 0 enters 32-bit code in ring 3; its INT 0x80 comes back to the 64-bit handler."""
+    rig.poke(CODE, b"\x48\x40\x40\x67\x8d\x00\xcd\x80")  # in 32-bit code: dec eax; inc eax; inc eax; lea; int 0x80
+    enter = asm(f"push 0x2b; push {USTACK + 0x800}; push 0x202; push 0x23; push {CODE}; xor eax, eax; iretq", KCODE)
+    rig.poke(KCODE, enter)
+    rig.mmu.set_ring(0)
+    rig.cpu.set_registers(rip=KCODE, rsp=KSTACK + 0x800, rflags=2)
+    assert rig.cpu.run(max_instructions=1000) is Stop.HALTED
+    registers = rig.cpu.registers()
+    assert registers["rip"] == HANDLERS + 0x80 * 16 + 1
+    rip, cs, _, rsp, ss = rig.frame(registers, error=False)
+    assert (rip, cs, rsp, ss) == (CODE + 8, 0x23, USTACK + 0x800, USER_SS)
+    assert registers["rsp"] == KSTACK + 0x1000 - 40, "the 64-bit frame, on the stack of the TSS"
+
+
+def test_a_call_gate_leads_into_ring_0(rig, asm):
+    entry = HANDLERS + 0x900
+    gate = entry & 0xFFFF | KERNEL_CS << 16 | 0xEC << 40 | (entry >> 16 & 0xFFFF) << 48 | entry >> 32 << 64
+    rig.poke(TABLES + 0x60, gate.to_bytes(16, "little"))
+    rig.cpu.set_gdt(TABLES, 0x6F)
+    rig.poke(DATA, (0).to_bytes(8, "little") + (0x63).to_bytes(2, "little"))
+    _, registers = rig.run(b"\x48\xff\x1f", rdi=DATA)
+    assert registers["rip"] == entry + 1
+    assert rig.cpu.cpl == 0
+    rip, cs, rsp, ss = rig.words(registers["rsp"], 4)
+    assert (rip, cs, rsp, ss) == (CODE + 3, USER_CS, USTACK + 0xFF8, USER_SS)
