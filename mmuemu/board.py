@@ -40,7 +40,7 @@ INSTRUCTIONS_PER_US: Final = 100
 PORT_COST: Final = INSTRUCTIONS_PER_US
 """What a port access takes on an ISA bus: about a microsecond."""
 _NO_CODE: Final = frozenset({unicorn_const.UC_ERR_FETCH_UNMAPPED, unicorn_const.UC_ERR_FETCH_PROT})
-_LARGEST_SHIFT: Final = 10_000 * INSTRUCTIONS_PER_US
+_LONGEST_DELAY: Final = 2 * INSTRUCTIONS_PER_US
 _FIRST_SLICE: Final = 16
 _LONGEST_SLICE: Final = 4096
 _FOREVER: Final = 1 << 40
@@ -74,7 +74,7 @@ class BoardOptions:
     firmware: bool = True
     model: CpuModel = DEFAULT
     seed: int | None = None
-    """Shifts the devices' clock against the first instruction by up to 10 ms: where interrupts fall."""
+    """Delays each device event by up to 2 us of guest time: interrupts fall on other instructions, repeatably."""
 
 
 class _Ports:
@@ -123,7 +123,8 @@ class Board:
         self.cpu.set_model(model)
         assert self.cpu.cpuid is not None
         self.cpu.cpuid.apic_enabled = lambda: self.pc.lapic.enabled
-        self.idle = 0 if options.seed is None else Random(options.seed).randrange(_LARGEST_SHIFT)
+        self._random = None if options.seed is None else Random(options.seed)
+        self.idle = 0
         """Instructions' worth of time that passed while the CPU was halted or waited for a port."""
         self.trace: Callable[[str, str], None] | None = None
         self._remap_wanted = False
@@ -326,7 +327,9 @@ class Board:
 
     def _next_event(self) -> int:
         event = self.pc.clock.next_event_in()
-        return _FOREVER if event is None else event
+        if event is None:
+            return _FOREVER
+        return event if self._random is None else event + self._random.randrange(_LONGEST_DELAY)
 
     def _sleep(self) -> BoardEnd | None:
         """HLT: let time pass to the next event that wakes the CPU, or end."""

@@ -79,7 +79,7 @@ def _boot_options(commands: argparse._SubParsersAction[_Parser]) -> None:
     boot.add_argument("--mmu", choices=("python", "native"), default="python", help="who walks the page tables")
     boot.add_argument("--cpu", metavar="NAME", default="default", help="CPU model, which CPUID shows (see the docs)")
     boot.add_argument(
-        "--seed", type=int, metavar="N", help="shift the devices' clock: interrupts fall on other instructions"
+        "--seed", type=int, metavar="N", help="delay interrupts a little: they fall on other instructions, repeatably"
     )
     boot.add_argument("--memory", metavar="SIZE", default="128M", help="physical memory (default: 128M)")
     boot.add_argument(

@@ -156,6 +156,25 @@ def test_interrupts_arrive_at_the_same_instructions_every_time(kernels: Kernels,
     assert facts[0] == facts[1]
 
 
+def test_a_seed_moves_interrupts_and_repeats(kernels: Kernels, engine: str, tmp_path: Path) -> None:
+    counts = []
+    for seed in ("1", "2", "2"):
+        boot(kernels("timer"), "--mmu", engine, "--seed", seed, "--json", tmp_path / "report")
+        counts.append(json.loads((tmp_path / "report").read_text())["instructions"])
+    assert counts[0] != counts[1]
+    assert counts[1] == counts[2]
+
+
+def test_the_tlb_model_tells_its_counts(kernels: Kernels, engine: str) -> None:
+    result = boot(kernels("long64"), "--mmu", engine, "--tlb-stats", "--tlb-strict")
+    text = result.err.decode()
+    if engine == "native":
+        assert (result.code, "needs the python MMU engine" in text) == (125, True)
+        return
+    assert "flush: invlpg" in text
+    assert "stale" not in text
+
+
 def test_exceptions_are_traced(kernels: Kernels, engine: str) -> None:
     result = boot(kernels("long64"), "--mmu", engine, "--trace", "exceptions")
     text = result.err.decode()
