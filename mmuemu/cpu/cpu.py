@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from unicorn import Uc, UcError, unicorn_const
 from unicorn import x86_const as x86
@@ -21,6 +21,7 @@ from mmuemu.cpu.linear import LinearMemory
 from mmuemu.cpu.ports import install_ports
 from mmuemu.cpu.privileged import Privileged
 from mmuemu.cpu.rings import SELECTORS, put_flat_protected, put_ring
+from mmuemu.cpu.setup import Ram, map_ram, new_uc
 from mmuemu.cpu.traps import NoHandler, Trap, TrapHandler
 from mmuemu.cpu.window import StateWindow, check_layout
 from mmuemu.errors import MmuemuError, UsageError
@@ -33,19 +34,6 @@ if TYPE_CHECKING:
 
 DEFAULT_CONTROLS: Final = PagingState(cr3=0, cr0=0x8001_0033, cr4=0x0005_06A0, efer=0xD01)
 """Paging with WP, NX and global pages on; SMEP and SMAP are added by whoever has a kernel to protect."""
-
-
-class Ram(Protocol):
-    """Guest RAM: ``qwords[physical >> 3]``, and where the host keeps it."""
-
-    @property
-    def size(self) -> int: ...
-
-    @property
-    def address(self) -> int: ...
-
-    @property
-    def qwords(self) -> memoryview: ...
 
 
 class Stop(Enum):
@@ -79,7 +67,7 @@ class Cpu:
         self.ram = ram
         self.handler: TrapHandler = handler or NoHandler()
         self.owns_uc = uc is None
-        self.uc = uc if uc is not None else _new_uc()
+        self.uc = uc if uc is not None else new_uc()
         self.handle = library.handle(self.uc)
         self.window = StateWindow(self.uc)
         self.internals = Internals(self.handle)
@@ -100,13 +88,13 @@ class Cpu:
         self._trap_state: bytes | None = None
         self._trap_counter: int | None = None
         self._stop: Stop | None = None
-        self._counting = False
+        self._counting = self._again = False
         self._interrupted = False
         self._rip = ctypes.c_uint64()
         self._rip_pointer = ctypes.byref(self._rip)
         self._rip_id = ctypes.c_int(x86.UC_X86_REG_RIP)
         self._flags_id = ctypes.c_int(x86.UC_X86_REG_EFLAGS)
-        _map_ram(self.uc, ram)
+        map_ram(self.uc, ram)
         self.engine: Engine = ENGINES[mmu](self)
         self.engine.install()
         self.fast_calls, self.ring_three = FastCalls(self), RingThree(self)
@@ -194,6 +182,11 @@ class Cpu:
             self._trap_counter = self.internals.counter
         library.emu_stop(self.handle)
 
+    def pause(self) -> None:
+        """From a callback of a counted run: look around behind the current instruction, then go on."""
+        self._again = True
+        self.internals.cut_short()
+
     def stop_soon(self) -> None:
         """End the run after the current instruction, from a callback in the middle of it (memory-mapped I/O).
 
@@ -235,6 +228,8 @@ class Cpu:
                 self.uc.ctl_exits_enabled(False)
 
     def _run(self, remaining: int | None, until: int | None) -> Stop:
+        if remaining is None and self.privileged is not None:
+            remaining = _UNLIMITED  # a stretch can be cut short behind an instruction only while it is counted
         while True:
             if remaining is not None and remaining <= 0:
                 return Stop.LIMIT
@@ -255,7 +250,12 @@ class Cpu:
             trap = self.take_trap()
             if remaining is not None and limit is not None:
                 remaining -= self._count(limit, trap)
-            if self.privileged is not None and self.privileged.rescan:
+            again, self._again = self._again, False
+            if self.privileged is not None:
+                if self.privileged.rescan:
+                    continue
+                trap = trap or self.privileged.breakpoints.take()
+            if again and trap is None and self._stop is None and not self._interrupted:
                 continue
             if trap is not None and trap.cpl == 3 and trap.vector == Vector.PF:
                 trap = self.ring_three.resolve(trap)
@@ -489,26 +489,5 @@ class Cpu:
         self.ram_bytes.release()
 
 
+_UNLIMITED: Final = 1 << 62
 _HAS_ERROR_CODE: Final = frozenset({8, 10, 11, 12, 13, 14, 17, 21})
-
-
-def _new_uc() -> Uc:
-    uc = Uc(unicorn_const.UC_ARCH_X86, unicorn_const.UC_MODE_64)
-    uc.ctl_set_cpu_model(x86.UC_CPU_X86_ICELAKE_SERVER)
-    uc.ctl_exits_enabled(True)
-    uc.ctl_set_exits([])
-    # The engine starts with an x87 control word of 0, single precision; FNINIT leaves 0x37f (SDM volume 1, 8.1.5).
-    uc.reg_write(x86.UC_X86_REG_FPCW, 0x37F)
-    uc.reg_write(x86.UC_X86_REG_FPTAG, 0xFFFF)
-    uc.reg_write(x86.UC_X86_REG_MXCSR, 0x1F80)
-    return uc
-
-
-def _map_ram(uc: Uc, ram: Ram) -> None:
-    for start, end, _ in uc.mem_regions():
-        if start < ram.size:
-            raise UsageError(
-                f"this Uc has memory mapped at {start:#x}-{end + 1:#x}, where guest RAM (0-{ram.size:#x}) goes: "
-                "attach first, or map it above"
-            )
-    uc.mem_map_ptr(0, ram.size, unicorn_const.UC_PROT_ALL, ram.address)

@@ -68,6 +68,10 @@ class Hooks:
         """Register ``function`` for hook ``kind`` at one linear address."""
         self._add(kind, prototype(function), address, address)
 
+    def add_range(self, kind: int, prototype: Any, function: Callable[..., Any], first: int, last: int) -> Hook:
+        """Register ``function`` for hook ``kind`` at addresses ``first`` to ``last``."""
+        return self._add(kind, prototype(function), first, last)
+
     def _add(self, kind: int, callback: Any, begin: int, end: int, *extra: int) -> Hook:
         hook = ctypes.c_size_t()
         status = uclib.uc_hook_add(
@@ -109,6 +113,7 @@ VOID: Final = ctypes.CFUNCTYPE(None)
 BOOL: Final = ctypes.CFUNCTYPE(ctypes.c_bool)
 INTR: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32)
 FILL: Final = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int, ctypes.c_void_p)
+MEMORY: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_uint64, ctypes.c_int)
 IO_READ: Final = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint)
 IO_WRITE: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_uint64)
 PORT_IN: Final = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int)

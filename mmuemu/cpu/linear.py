@@ -101,6 +101,13 @@ class LinearMemory:
             pass
         return out
 
+    def physical(self, address: int) -> int | None:
+        """Where ``address`` leads, or None."""
+        try:
+            return self._translate(address & _MASK_64, 0, Vector.GP)
+        except AccessFault:
+            return None
+
     def read_int(self, address: int, size: int, *, bad: int = Vector.GP) -> int:
         """A little-endian number of ``size`` bytes."""
         return int.from_bytes(self.read(address, size, bad=bad), "little")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from unicorn import unicorn_const
 
 from mmuemu.cpu import library, window
+from mmuemu.cpu.breakpoints import DataBreakpoints
 from mmuemu.cpu.implicit import FAR_RETURNS
 from mmuemu.cpu.model_rules import ModelRules
 from mmuemu.cpu.traps import Trap
@@ -130,6 +131,7 @@ class Privileged:
         self._hooked: set[tuple[int, int]] = set()
         self._looked: dict[int, bytes] = {}
         self._instructions: dict[tuple[bytes, bool], Instruction] = {}
+        self.breakpoints = DataBreakpoints(cpu)
         self._on_iret: Callable[[], None] | None = None
         self.rescan = False
         self._special: dict[int, Callable[[int, int, int], None]] = {
@@ -220,6 +222,8 @@ class Privileged:
         """Before a stretch of emulation from ``rip``, on a saved window: its first block is reported to nobody, and
         what the last stretch found must be translated again.
         """
+        if self.breakpoints.changed:
+            self.breakpoints.refresh()
         if not self.rescan and self._looked.get(rip) == self.cpu.peek.sync().available(rip, _FIRST_LOOK):
             return
         if self.look(rip, _FIRST_LOOK) or self.rescan:
@@ -312,6 +316,9 @@ class Privileged:
         return self.cpu.window.d[window.D_HFLAGS] & 3
 
     def _tell(self, what: str, old: int, new: int) -> None:
+        if self.breakpoints.active and what in ("cr3", "invlpg", "cr0", "cr4"):
+            self.breakpoints.changed = True
+            self.cpu.pause()
         for observer in self.observers:
             observer(what, old, new)
 
@@ -359,8 +366,11 @@ class Privileged:
     def _mov_to_dr(self, instruction: Instruction) -> Verdict:
         if self._cpl:
             return Verdict.EXECUTE
-        refused = controls.refuses_debug(instruction.control, self._operand(instruction))
-        return Verdict.REFUSE if refused else Verdict.EXECUTE
+        if controls.refuses_debug(instruction.control, self._operand(instruction)):
+            return Verdict.REFUSE
+        self.breakpoints.changed = True
+        self.cpu.pause()
+        return Verdict.EXECUTE
 
     def _msr(self) -> tuple[int, int]:
         q = self.cpu.window.q

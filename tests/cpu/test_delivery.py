@@ -365,3 +365,27 @@ def test_a_call_gate_leads_into_ring_0(rig, asm):
     assert rig.cpu.cpl == 0
     rip, cs, rsp, ss = rig.words(registers["rsp"], 4)
     assert (rip, cs, rsp, ss) == (CODE + 3, USER_CS, USTACK + 0xFF8, USER_SS)
+
+
+@pytest.mark.parametrize("kind", [1, 3], ids=["writes", "accesses"])
+def test_a_data_breakpoint_is_a_trap_behind_the_access(rig, asm, kind):
+    """Four bytes at DATA + 0x10 are watched; a write beside them is not reported."""
+    from unicorn.x86_const import UC_X86_REG_DR6
+
+    rig.poke(HANDLERS, b"\xf4" * 16 + b"\x48\xff\xc3\x48\xcf")  # vector 1: inc rbx; iretq
+    seen = []
+    rig.bare.on_event = lambda chain: seen.append((chain[0].vector, chain[0].rip))
+    source = f"""
+        mov rdi, {DATA + 0x10}; mov dr1, rdi; mov eax, {4 | kind << 20 | 3 << 22}; mov dr7, rax
+        mov eax, [rdi]; mov [rdi + 4], eax; mov byte ptr [rdi + 2], 7; mov [rdi - 8], rax
+        xor eax, eax; mov dr7, rax; mov [rdi], eax
+    """
+    code = asm(source, KCODE)
+    stop, registers = rig.run(code + b"\xf4", ring=0, rbx=0)
+    assert stop is Stop.HALTED
+    read_end = len(asm(source.split("mov eax, [rdi];")[0] + "mov eax, [rdi]", KCODE))
+    write_end = len(asm(source.split("mov [rdi - 8]")[0], KCODE))
+    expected = [(1, KCODE + write_end)] if kind == 1 else [(1, KCODE + read_end), (1, KCODE + write_end)]
+    assert seen == expected
+    assert registers["rbx"] == len(expected)
+    assert rig.cpu.uc.reg_read(UC_X86_REG_DR6) & 0xF == 2
