@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -109,6 +110,8 @@ def _run(machine: Machine, program: str | bytes, arguments: list[str], options: 
     machine.load(program, arguments, _environment(options))
     if options.verbose:
         _say(_placement(machine))
+    # What start-up made lives to the end: the collector need not look at it again and again.
+    gc.freeze()
     try:
         outcome = machine.run(timeout=options.timeout, max_instructions=options.max_instructions)
     except MmuemuError as error:

@@ -34,6 +34,7 @@ _FIRST_TLB_SIZE: Final = 256
 _LARGEST_TLB_SIZE: Final = 1 << 20
 _MOST_RESULTS: Final = 64
 MEM_READ: Final = unicorn_const.UC_MEM_READ
+WRITE: Final = int(Access.WRITE)
 FETCH: Final = int(Access.FETCH)
 _SEVERAL: Final = -1
 """In place of the one linear address a frame is executed or stored to through."""
@@ -265,13 +266,13 @@ class PythonEngine(_Engine):
         executed through one address or stored to through another, never both in one TLB.
         """
         frame = found & ~PAGE_MASK
-        if access == Access.FETCH:
+        if access == FETCH:
             if self._stored.get(frame, page) != page:
                 self.flush()
             self._executed[frame] = page if self._executed.get(frame, page) == page else _SEVERAL
             return found if self._stored.get(frame) == page else found & ~WRITABLE
         if self._executed.get(frame, page) != page:
-            if access != Access.WRITE:
+            if access != WRITE:
                 return found & ~WRITABLE
             del self._executed[frame]
             self.forget_code(frame)
