@@ -134,7 +134,9 @@ def _view_options(run: argparse.ArgumentParser) -> None:
         help="show host file or directory SRC as DST; with :rw the guest's changes reach the host",
     )
     group.add_argument("--root", metavar="DIR", help="show DIR as / in place of the host's system directories")
-    group.add_argument("--isolate", action="store_true", help="show nothing of the host but the program")
+    group.add_argument(
+        "--isolate", action="store_true", help="show nothing of the host but the program and what it links to"
+    )
     group.add_argument(
         "--env", action="append", default=[], metavar="NAME=VALUE", help="set a variable of the guest's environment"
     )

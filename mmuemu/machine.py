@@ -115,6 +115,10 @@ class Machine:
         shown = list(self.files.programs)
         if isinstance(program, str) and self.files.root is None and os.path.isfile(program):
             shown.append(os.path.abspath(program))
+            if self.files.isolate:
+                from mmuemu.linked import linked_files
+
+                shown += linked_files(os.path.abspath(program))
         return ViewOptions(
             root=self.files.root,
             mounts=self.files.mounts,

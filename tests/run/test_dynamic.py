@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.run.harness import compare
+from tests.run.harness import compare, mmuemu
 
 COMMANDS = (
     ("sed", "-n", "2,3p"),
@@ -29,3 +29,16 @@ def test_command(command: tuple[str, ...], engine: str, tmp_path: Path) -> None:
     found = compare(Path(program), list(command[1:]), engine, tmp_path, stdin=b"10 one\n20 two\n30 three\n5 four\n")
     assert found.code == 0
     assert found.out
+
+
+@pytest.mark.parametrize("name", ["sed", "perl", "bash"])
+def test_isolated_it_sees_what_it_links_to_and_nothing_else(name: str, tmp_path: Path) -> None:
+    program = shutil.which(name)
+    if program is None:
+        pytest.skip(f"{name} is not installed")
+    assert mmuemu("--isolate", program, "--version", cwd=tmp_path).code == 0
+    shell = shutil.which("bash")
+    if shell is not None:
+        found = mmuemu("--isolate", shell, "-c", "echo /usr/bin/* /usr/share/*", cwd=tmp_path)
+        assert found.out.split()[-1] == b"/usr/share/*"
+        assert all(word.startswith(b"/usr/bin/bash") for word in found.out.split()[:-1])
