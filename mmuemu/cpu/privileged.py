@@ -22,6 +22,7 @@ from mmuemu.cpu.implicit import FAR_RETURNS
 from mmuemu.cpu.model_rules import ModelRules
 from mmuemu.cpu.traps import Trap
 from mmuemu.x86 import controls, msrs
+from mmuemu.x86.descriptors import descriptor
 from mmuemu.x86.exceptions import Vector
 from mmuemu.x86.paging import is_canonical
 from mmuemu.x86.registers import CR0_PG, CR4_LA57, CR4_OSXSAVE, CR4_PCIDE, CR4_UMIP, EFER_LMA, MSR_EFER
@@ -45,6 +46,8 @@ _PREFIXES: Final = frozenset({0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0x
 _LONGEST: Final = 15
 _SYSRET: Final = 0x07
 _SYSEXIT: Final = 0x35
+_LLDT: Final = 2
+_LTR: Final = 3
 _XSETBV: Final = 0xD1
 _HALF: Final = 1 << 47
 _MASK_64: Final = (1 << 64) - 1
@@ -430,7 +433,24 @@ class Privileged:
         return Verdict.REFUSE if refused else Verdict.EXECUTE
 
     def _group6(self, instruction: Instruction) -> Verdict:
-        return self._umip() if instruction.reg in (0, 1) else Verdict.EXECUTE
+        if instruction.reg in (0, 1):
+            return self._umip()
+        loads = instruction.reg in (_LLDT, _LTR) and not self._cpl
+        return self._load_system_segment(instruction) if loads else Verdict.EXECUTE
+
+    def _load_system_segment(self, instruction: Instruction) -> Verdict:
+        """LLDT and LTR in 64-bit mode: a base that is not canonical is #GP(0); the engine checks the rest."""
+        q, d = self.cpu.window.q, self.cpu.window.d
+        if not d[window.D_HFLAGS] & window.HFLAG_CS64:
+            return Verdict.EXECUTE
+        selector = q[instruction.general] & 0xFFFF
+        if instruction.mod != 3:
+            address = self._effective_address(instruction)
+            selector = int.from_bytes(self.cpu.read_linear(address or 0, 2), "little")
+        raw = self.cpu.read_linear(q[window.GDT.base] + (selector & 0xFFF8), 16)
+        within = (selector & 0xFFF8) + 15 <= d[window.GDT.limit] and len(raw) == 16 and not selector & 4
+        base = descriptor(int.from_bytes(raw[:8], "little")).base | int.from_bytes(raw[8:12], "little") << 32
+        return Verdict.REFUSE if within and selector & 0xFFFC and not is_canonical(base) else Verdict.EXECUTE
 
     def _group7(self, instruction: Instruction) -> Verdict:
         memory = instruction.mod != 3

@@ -134,3 +134,16 @@ def test_what_is_looked_at(mmu, code, looked_at):
     """Every look costs a stop of the engine; what nobody judges is left to it."""
     mmu.map(0x40_0000, bytes.fromhex(code).ljust(64, b"\x90"))
     assert Privileged(mmu.cpu).look(0x40_0000, 32) is looked_at
+
+
+@pytest.mark.parametrize(("source", "kind"), [("ltr ax", 0x89), ("lldt ax", 0x82), ("ltr word ptr [rdi]", 0x89)])
+def test_a_system_segments_base_must_be_canonical(mmu, run, source, kind):
+    """The descriptor at selector 8 with its base's high half bad, then good."""
+    low = 0x67 | kind << 40
+    for high, outcome in ((0x8000, GP), (0, Stop.HALTED)):
+        gdt = bytes(8) + low.to_bytes(8, "little") + high.to_bytes(8, "little") + (8).to_bytes(8, "little")
+        mmu.map(DATA, gdt, "rw-", user=False)
+        mmu.cpu.set_gdt(DATA, 23)
+        assert run(source, rax=8, rdi=DATA + 24) == outcome
+        mmu.unmap(DATA)
+        mmu.unmap(CODE)
