@@ -46,7 +46,7 @@ _LONGEST_SLICE: Final = 4096
 _FOREVER: Final = 1 << 40
 _NMI: Final = 2
 
-TRACE_KINDS: Final = ("exceptions", "cr", "tlb", "io")
+TRACE_KINDS: Final = ("exceptions", "cr", "tlb")
 
 
 @dataclass(slots=True)
