@@ -31,6 +31,9 @@ _POPS: Final = frozenset({0x07, 0x17, 0x1F, 0x0FA1, 0x0FA9})
 _PLAIN: Final = _POPS | {0x8E, 0x9A, 0xEA, 0xC4, 0xC5, 0x0F02, 0x0F03, 0x0FB2, 0x0FB4, 0x0FB5}
 """Opcodes that read descriptors; 0xff /3 and /5 (far call and jump) and 0f 00 /4 and /5 (VERR, VERW) do too."""
 _FRAME: Final = 40
+_WRITE: Final = int(FaultBits.W)
+_USER: Final = int(FaultBits.U)
+_FETCH: Final = int(FaultBits.I)
 _GATE_FRAME: Final = 0x20 + 31 * 8
 """Most bytes a call gate pushes on the inner stack."""
 _MOST_ATTEMPTS: Final = 3
@@ -94,29 +97,28 @@ class RingThree:
         state.save()
         self.emulated = False
         if isinstance(engine, PythonEngine):
-            if trap.error_code & FaultBits.I or not self._is_system(trap.address):
+            if trap.error_code & _FETCH or not self._is_system(trap.address, trap.error_code & _WRITE):
                 return trap
             return self._descriptor(engine, trap)
-        if trap.error_code & (FaultBits.U | FaultBits.I) or not state.q[window.Q_CR4] & CR4_SMAP:
+        if trap.error_code & (_USER | _FETCH) or not state.q[window.Q_CR4] & CR4_SMAP:
             return trap
         return self._far_return(trap, self._instruction(self._linear(trap)))
 
     # -- descriptors -----------------------------------------------------------------------------------
 
-    def _is_system(self, address: int) -> bool:
-        """Whether ``address`` is in the GDT, the LDT, the TSS or where a stack of the TSS goes."""
+    def _is_system(self, address: int, write: int) -> bool:
+        """Whether ``address`` is in the GDT, the LDT, the TSS or, for a write, where a stack of the TSS goes."""
         state = self.cpu.window
         for table in (window.GDT, window.LDT, window.TR):
             if 0 <= address - state.q[table.base] <= state.d[table.limit]:
                 return True
-        return self._is_inner_stack(address)
+        return bool(write) and self._is_inner_stack(address)
 
     def _is_inner_stack(self, address: int) -> bool:
         state = self.cpu.window
         if state.d[window.TR.limit] < 27 or not state.d[window.D_HFLAGS] & window.HFLAG_LMA:
             return False
-        raw = self.cpu.read_linear(state.q[window.TR.base] + 4, 24)
-        state.save()
+        raw = self.cpu.peek.sync().available(state.q[window.TR.base] + 4, 24)
         tops = [int.from_bytes(raw[n : n + 8], "little") for n in range(0, len(raw) - 7, 8)]
         return any(0 < top - address <= _GATE_FRAME for top in tops)
 
@@ -137,7 +139,7 @@ class RingThree:
             return trap
         if self._is_inner_stack(trap.address) and not instruction.is_far_call:
             return trap
-        access = Access.WRITE if trap.error_code & FaultBits.W else Access.READ
+        access = Access.WRITE if trap.error_code & _WRITE else Access.READ
         page = trap.address & ~PAGE_MASK
         attempt = (trap.rip, page, int(access))
         unused = engine.permitted is not None and attempt == self._attempt

@@ -9,6 +9,7 @@ from mmuemu.x86.paging import FaultBits
 
 _TRAPS: Final = frozenset({Vector.DB, Vector.BP, Vector.OF})
 """Exceptions reported after the instruction (SDM volume 3, table 6-1)."""
+_FETCH: Final = int(FaultBits.I)
 _LONGEST_INSTRUCTION: Final = 15
 
 
@@ -37,7 +38,7 @@ class Trap(NamedTuple):
         """Whether the instruction itself could not be fetched (without NX and SMEP, no error-code bit tells)."""
         if self.vector != Vector.PF:
             return False
-        return bool(self.error_code & FaultBits.I) or 0 <= self.address - self.rip < _LONGEST_INSTRUCTION
+        return bool(self.error_code & _FETCH) or 0 <= self.address - self.rip < _LONGEST_INSTRUCTION
 
     def __str__(self) -> str:
         text = f"{vector_name(self.vector)} at {self.rip:#x} in ring {self.cpl}, error code {self.error_code:#x}"
