@@ -26,13 +26,12 @@ JSON_VERSION: Final = 1
 _TIME_IS_UP: Final = "the time is up (--timeout)"
 _INPUT_WAIT: Final = 0.005
 _MOST_HELD: Final = 512
-_NOT_A_KERNEL: Final = 127
 
 
 class KernelNotFound(MmuemuError):
     """The kernel file does not exist."""
 
-    exit_code = _NOT_A_KERNEL
+    exit_code = Exit.NOT_FOUND
 
 
 class _Stdout:

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from mmuemu.kernel.files.namespace import MountTree
     from mmuemu.kernel.task import Task
 
-Stream = "int | IO[bytes]"
-
 
 @dataclass(slots=True)
 class Outcome:
@@ -144,6 +142,8 @@ class Machine:
                 stop = self.kernel.run(max_instructions=max_instructions)
             except Expired:
                 stop = Stop.INTERRUPTED
+            finally:
+                task.mm.write_back_all()
         if max_instructions is not None:
             self.instructions = self.kernel.cpu.instructions - before
         if task.death is not None:

@@ -22,14 +22,12 @@ reg_read: Final = _held["uc_reg_read"]
 reg_write: Final = _held["uc_reg_write"]
 ctl: Final = _held["uc_ctl"]
 emu_stop: Final = _held["uc_emu_stop"]
-mem_read: Final = _held["uc_mem_read"]
 
 _released: Final = ctypes.CDLL(uclib._name)
 emu_start: Final = _released["uc_emu_start"]
 emu_start.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_size_t]
 
 CTL_TLB_FLUSH: Final = unicorn_const.UC_CTL_TLB_FLUSH | unicorn_const.UC_CTL_IO_WRITE << 30
-CTL_TB_FLUSH: Final = unicorn_const.UC_CTL_TB_FLUSH | unicorn_const.UC_CTL_IO_WRITE << 30
 
 
 def handle(uc: Uc) -> ctypes.c_void_p:

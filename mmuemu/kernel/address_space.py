@@ -6,6 +6,7 @@ pages. Every method raises SyscallError with the errno of the call it is named a
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.kernel import advice, remap
@@ -375,6 +376,16 @@ class AddressSpace(AreaSpace):
         if found:
             self.on_flush(found[0][0], found[-1][0] + PAGE_SIZE)
         mapping.sync()
+
+    def write_back_all(self) -> None:
+        """Pass every store through a shared area on to its file: nobody may come to unmap it.
+
+        A file that takes no more is passed over, as when an area is unmapped: nobody is left to be told.
+        """
+        for vma in self.vmas:
+            if vma.flags & VM_SHARED and vma.mapping is not None:
+                with contextlib.suppress(SyscallError):
+                    self.write_back(vma, vma.start, vma.end)
 
     def mincore(self, start: int, end: int) -> bytes:
         """One byte a page of ``[start, end)``, 1 for a page in memory. ENOMEM when a part is unmapped."""

@@ -11,7 +11,7 @@ from mmap import ACCESS_READ, mmap
 from random import Random
 from typing import TYPE_CHECKING, Final
 
-from mmuemu.errors import BadImage, MmuemuError
+from mmuemu.errors import BadImage, Exit, MmuemuError
 from mmuemu.guest.build import load
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.fcntl import O_RDONLY, X_OK
@@ -58,7 +58,7 @@ PROT_READ_EXEC: Final = 5
 class NotFound(MmuemuError):
     """The program does not exist in the guest's view."""
 
-    exit_code = 127
+    exit_code = Exit.NOT_FOUND
 
 
 class _Caller:
