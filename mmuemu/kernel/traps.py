@@ -8,6 +8,7 @@ from typing import Final
 from mmuemu.cpu.traps import Trap
 from mmuemu.kernel.abi.signals import (
     BUS_ADRALN,
+    DUMPS_CORE,
     FPE_FLTINV,
     FPE_INTDIV,
     ILL_ILLOPN,
@@ -27,6 +28,11 @@ class Death:
     address: int = 0
     trap: Trap | None = None
     reason: str = ""
+
+    @property
+    def core(self) -> bool:
+        """Whether the signal's default action dumps core (signal(7)); wait(2) tells so, no file is written."""
+        return self.signal in DUMPS_CORE
 
     @property
     def exit_code(self) -> int:

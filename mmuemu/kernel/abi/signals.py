@@ -48,6 +48,12 @@ SIG_IGN: Final = 1
 
 IGNORED_BY_DEFAULT: Final = frozenset({Signal.SIGCHLD, Signal.SIGCONT, Signal.SIGURG, Signal.SIGWINCH})
 STOPS_BY_DEFAULT: Final = frozenset({Signal.SIGSTOP, Signal.SIGTSTP, Signal.SIGTTIN, Signal.SIGTTOU})
+DUMPS_CORE: Final = frozenset(
+    {
+        Signal.SIGQUIT, Signal.SIGILL, Signal.SIGTRAP, Signal.SIGABRT, Signal.SIGBUS, Signal.SIGFPE,
+        Signal.SIGSEGV, Signal.SIGXCPU, Signal.SIGXFSZ, Signal.SIGSYS,
+    }
+)  # fmt: skip
 
 SI_KERNEL: Final = 0x80
 SEGV_MAPERR: Final = 1

@@ -29,6 +29,7 @@ from mmuemu.kernel.abi.fcntl import (
     SEEK_SET,
 )
 from mmuemu.kernel.abi.stat import Stat, pack_dirent, pack_dirent64
+from mmuemu.kernel.wait import Blocked as Blocked
 
 if TYPE_CHECKING:
     from mmuemu.kernel.files.inode import Caller, Directory, Inode
@@ -36,17 +37,6 @@ if TYPE_CHECKING:
 
 _AT_OPEN_ONLY: Final = O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC
 ALWAYS_READY: Final = POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM
-
-
-class Blocked(SyscallError):
-    """The call would sleep until another task acts; with nobody to act the dispatcher sees EAGAIN.
-
-    ``file`` is what is waited for; the call has had no effect and may be made again.
-    """
-
-    def __init__(self, file: OpenFile | None = None) -> None:
-        super().__init__(Errno.EAGAIN)
-        self.file = file
 
 
 class UserMemory(Protocol):

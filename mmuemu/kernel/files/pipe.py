@@ -52,7 +52,7 @@ class PipeInode(Inode):
             if flags & O_NONBLOCK and access == O_WRONLY:
                 raise SyscallError(Errno.ENXIO)
             if not flags & O_NONBLOCK:
-                raise Blocked
+                raise Blocked()
         return PipeEnd(self, flags)
 
 
@@ -82,7 +82,7 @@ class PipeEnd(OpenFile):
             self.inode.buffer.clear()
 
     def _block(self) -> NoReturn:
-        raise SyscallError(Errno.EAGAIN) if self.nonblocking else Blocked(self)
+        raise SyscallError(Errno.EAGAIN) if self.nonblocking else Blocked()
 
     def read(self, count: int) -> bytes:
         """What is there, up to ``count``; empty when no writer is left."""

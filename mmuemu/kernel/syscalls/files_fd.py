@@ -134,7 +134,7 @@ def sys_flock(task: Task, fd: int, operation: int) -> int:
     if kind == c.LOCK_UN:
         holders.pop(file, None)
     elif c.LOCK_EX in others or (kind == c.LOCK_EX and others):
-        raise SyscallError(Errno.EAGAIN) if operation & c.LOCK_NB else Blocked(file)
+        raise SyscallError(Errno.EAGAIN) if operation & c.LOCK_NB else Blocked()
     else:
         holders[file] = kind
     inode.locks = holders or None

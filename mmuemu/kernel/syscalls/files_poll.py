@@ -47,7 +47,7 @@ def wait(task: Task, wanted: list[tuple[int, int]], timeout_ns: int | None) -> l
     if hosts:
         return _wait_for_host(task, wanted, hosts, timeout_ns)
     if timeout_ns is None:
-        raise Blocked
+        raise Blocked()
     task.fs.sleep(timeout_ns / 1e9)
     return ready(task, wanted)
 

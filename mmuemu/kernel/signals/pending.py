@@ -1,0 +1,64 @@
+"""Signals that wait to be delivered, to one thread or to a whole process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+FIRST_REALTIME: Final = 32
+"""From here on (SIGRTMIN as the kernel counts) every sending is kept, not the first only (signal(7))."""
+
+
+@dataclass(frozen=True, slots=True)
+class SigInfo:
+    """What ``siginfo_t`` says: ``payload`` are the bytes of its union, which begin 16 bytes into it."""
+
+    signal: int
+    code: int = 0
+    payload: bytes = b""
+    errno: int = 0
+
+    def pack(self) -> bytes:
+        """The 128 bytes of a ``siginfo_t`` (include/uapi/asm-generic/siginfo.h)."""
+        head = b"".join(part.to_bytes(4, "little", signed=True) for part in (self.signal, self.errno, self.code, 0))
+        return (head + self.payload).ljust(128, b"\0")
+
+
+class Pending:
+    """A queue of signals; of each standard signal one at a time. ``bits`` has bit ``signal - 1`` for each."""
+
+    __slots__ = ("_queue", "bits")
+
+    def __init__(self) -> None:
+        self._queue: list[SigInfo] = []
+        self.bits = 0
+
+    def add(self, info: SigInfo) -> bool:
+        """Keep ``info``; False when it is a standard signal that is pending already."""
+        bit = 1 << (info.signal - 1)
+        if self.bits & bit and info.signal < FIRST_REALTIME:
+            return False
+        self.bits |= bit
+        self._queue.append(info)
+        return True
+
+    def take(self, wanted: int) -> SigInfo | None:
+        """Remove the lowest-numbered signal among the bits ``wanted``, the oldest of its number."""
+        ready = self.bits & wanted
+        if not ready:
+            return None
+        number = (ready & -ready).bit_length()
+        same = [info for info in self._queue if info.signal == number]
+        self._queue.remove(same[0])
+        if len(same) == 1:
+            self.bits &= ~(1 << (number - 1))
+        return same[0]
+
+    def discard(self, unwanted: int) -> None:
+        """Forget the signals among the bits ``unwanted``."""
+        if self.bits & unwanted:
+            self.bits &= ~unwanted
+            self._queue = [info for info in self._queue if not unwanted >> (info.signal - 1) & 1]
+
+    def __len__(self) -> int:
+        return len(self._queue)
