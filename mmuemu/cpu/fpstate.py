@@ -81,7 +81,7 @@ class FpState:
         if features & X87:
             self._load_x87(image)
         if features & SSE:
-            self._set_mxcsr(int.from_bytes(image[24:28], "little"))
+            self.set_mxcsr(int.from_bytes(image[24:28], "little"))
             words = memoryview(image)[160:416].cast("Q")
             self._low[:] = words[::2]
             self._high[:] = words[1::2]
@@ -111,7 +111,8 @@ class FpState:
         stack = image[32:160]
         self._st[:] = stack[split:] + stack[:split]
 
-    def _set_mxcsr(self, value: int) -> None:
+    def set_mxcsr(self, value: int) -> None:
+        """Load MXCSR, which must have no reserved bit set."""
         self._d[window.D_MXCSR] = value
         raw = self._raw
         raw[window.B_SSE_ROUNDING] = value >> 13 & 3
