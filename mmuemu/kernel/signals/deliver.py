@@ -124,16 +124,25 @@ def _end_call(task: Task, action: Action) -> None:
         registers[pt.AX] = registers[pt.ORIG_AX]
         registers[pt.IP] -= _CALL_BYTES
     else:
-        if task.on_interrupt is not None:
-            task.on_interrupt()
-        registers[pt.AX] = -Errno.EINTR
+        registers[pt.AX] = -_interrupted(task)
     leave_call(task)
+
+
+def _interrupted(task: Task) -> int:
+    """Let the call say what was left of it; the error it fails with."""
+    if task.on_interrupt is not None:
+        try:
+            task.on_interrupt()
+        except SyscallError as error:
+            return error.errno
+    return Errno.EINTR
 
 
 def leave_call(task: Task) -> None:
     """The call that was slept in is over."""
     task.in_call = task.interrupted = False
     task.call_state = task.on_interrupt = None
+    task.signal_wait = 0
 
 
 def set_pkru(cpu: Cpu, value: int) -> None:

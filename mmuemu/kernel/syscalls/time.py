@@ -31,6 +31,7 @@ _CPUTIMES: Final = frozenset({CLOCK_PROCESS_CPUTIME_ID, CLOCK_THREAD_CPUTIME_ID}
 _UNWAITABLE: Final = frozenset({CLOCK_MONOTONIC_RAW, CLOCK_REALTIME_COARSE, CLOCK_MONOTONIC_COARSE})
 """Clocks that nothing can sleep by."""
 _ALARMS: Final = frozenset({CLOCK_REALTIME_ALARM, CLOCK_BOOTTIME_ALARM})
+"""Clocks that wake the machine: they need CAP_WAKE_ALARM."""
 _FOREVER: Final = (1 << 63) - 1
 """The latest time there is (KTIME_MAX)."""
 _TIMESPEC: Final = struct.Struct("<qq")
@@ -103,11 +104,13 @@ def is_cpu_clock(clock: int) -> bool:
 
 
 def clock_offset(task: Task, clock: int) -> int:
-    """What is to be subtracted from a time of ``clock`` for one of ``kernel.clock.now()``. EINVAL, EOPNOTSUPP."""
+    """What is to be subtracted from a time of ``clock`` for one of ``kernel.clock.now()``. EINVAL, EOPNOTSUPP, EPERM."""
     if clock in _UNWAITABLE:
         raise SyscallError(Errno.EOPNOTSUPP)
-    if clock in _MONOTONICS or clock in _ALARMS:
-        return 0 if clock != CLOCK_REALTIME_ALARM else clock_offset(task, CLOCK_REALTIME)
+    if clock in _ALARMS:
+        raise SyscallError(Errno.EPERM)
+    if clock in _MONOTONICS:
+        return 0
     now = _read_clock(task, clock)
     return now - task.kernel.clock.now()
 
