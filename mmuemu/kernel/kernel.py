@@ -21,7 +21,7 @@ from mmuemu.kernel.clock import Clock, HostClock, VirtualClock
 from mmuemu.kernel.faults import FaultResult
 from mmuemu.kernel.half import HYPERCALL_PORT, KernelLayout, KernelMemory
 from mmuemu.kernel.itimers import forget_timers
-from mmuemu.kernel.registers import AX, IP
+from mmuemu.kernel.registers import AX, DI, DX, IP, ORIG_AX, R8, R9, R10, SI
 from mmuemu.kernel.scheduler import Scheduler
 from mmuemu.kernel.signals.deliver import deliver, interrupt_call
 from mmuemu.kernel.signals.pending import SigInfo
@@ -72,7 +72,10 @@ class Tracer(Protocol):
         """The call is about to be served; ``arguments`` are the six raw registers."""
 
     def leave(self, task: Task, call: Syscall | None, number: int, arguments: tuple[int, ...], result: int) -> None:
-        """The call returns ``result`` (negative: an error number)."""
+        """The call returns ``result`` (negative: an error number; -512 when it is made again after a handler)."""
+
+    def signal(self, task: Task, info: SigInfo) -> None:
+        """A signal that is not ignored is delivered."""
 
 
 @dataclass(slots=True)
@@ -390,6 +393,14 @@ class Kernel:
             self.tracer.leave(task, call, number, arguments, result)
         if not task.ended:
             q[base + AX] = result & _MASK
+
+    def call_left(self, task: Task, result: int) -> None:
+        """Tell the tracer how a call ended that a signal interrupted."""
+        if self.tracer is not None:
+            registers = task.registers
+            number = registers[ORIG_AX] & 0xFFFF_FFFF
+            arguments = (registers[DI], registers[SI], registers[DX], registers[R10], registers[R8], registers[R9])
+            self.tracer.leave(task, TABLE.get(number), number, arguments, result)
 
     def _sleep(self, task: Task, blocked: Blocked) -> None:
         """The call cannot go on: the task sleeps, unless a signal is there already."""

@@ -62,6 +62,8 @@ class Task:
     """Bits of the signals that it waits for in sigtimedwait, blocked or not."""
     trap_state: TrapState = NO_TRAP
     """Its last exception, which the frames of all later signals show."""
+    parent_death_signal: int = 0
+    """PR_SET_PDEATHSIG."""
     alternate_stack: AltStack = NO_ALTSTACK
     """sigaltstack: address, SS_* flags, size."""
     state: State = State.RUNNABLE

@@ -9,7 +9,6 @@ from mmuemu.kernel import life
 from mmuemu.kernel import registers as pt
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.signals import (
-    IGNORED_BY_DEFAULT,
     SA_NODEFER,
     SA_ONSTACK,
     SA_RESETHAND,
@@ -18,14 +17,13 @@ from mmuemu.kernel.abi.signals import (
     SA_SIGINFO,
     SI_KERNEL,
     SIG_DFL,
-    SIG_IGN,
     SS_AUTODISARM,
     STOPS_BY_DEFAULT,
     UNBLOCKABLE,
     Signal,
 )
 from mmuemu.kernel.signals import jobs
-from mmuemu.kernel.signals.action import Action
+from mmuemu.kernel.signals.action import Action, is_ignored
 from mmuemu.kernel.signals.frame import FRAME_BYTES, NO_ALTSTACK, build_frame, fp_area, fp_bytes, frame_place
 from mmuemu.kernel.signals.info import SIGINFO_BYTES
 from mmuemu.kernel.signals.pending import SigInfo
@@ -41,6 +39,7 @@ if TYPE_CHECKING:
 
 _ALL: Final = (1 << 64) - 1
 _NO_FRAME: Final = _ALL
+_ERESTARTSYS: Final = 512
 _CALL_BYTES: Final = 2
 """Length of ``syscall``: how far RIP goes back for a call to be made again."""
 INITIAL_PKRU: Final = 0x5555_5554
@@ -67,8 +66,10 @@ def deliver(task: Task) -> None:
             break
         number = info.signal
         action = action_of(process, number)
-        if action.handler == SIG_IGN and number != Signal.SIGKILL:
+        if number != Signal.SIGKILL and is_ignored(action, number):
             continue
+        if task.kernel.tracer is not None:
+            task.kernel.tracer.signal(task, info)
         if action.handler != SIG_DFL and number != Signal.SIGKILL:
             if action.flags & SA_RESETHAND:
                 process.actions[number] = Action(SIG_DFL, action.flags, action.restorer, action.mask).pack()
@@ -78,7 +79,7 @@ def deliver(task: Task) -> None:
                 jobs.stop(process, number)
                 task.interrupted = False
                 return
-        elif number not in IGNORED_BY_DEFAULT:
+        else:
             life.exit_group(process, death=_death(info))
             return
     task.interrupted = False
@@ -121,11 +122,17 @@ def _end_call(task: Task, action: Action) -> None:
     """The call that the signal interrupted is made again after the handler, or fails with EINTR."""
     registers = task.registers
     if task.restart and action.flags & SA_RESTART:
+        result = -_ERESTARTSYS
+        task.kernel.call_left(task, result)
         registers[pt.AX] = registers[pt.ORIG_AX]
         registers[pt.IP] -= _CALL_BYTES
     else:
-        registers[pt.AX] = -_interrupted(task)
-    leave_call(task)
+        result = -_interrupted(task)
+        task.kernel.call_left(task, result)
+        registers[pt.AX] = result
+    task.in_call = task.interrupted = False
+    task.call_state = task.on_interrupt = None
+    task.signal_wait = 0
 
 
 def _interrupted(task: Task) -> int:
@@ -162,9 +169,7 @@ def _push_frame(task: Task, info: SigInfo, action: Action) -> bool:
     cpu.window.save()
     fp = cpu.fp
     words = registers.words()
-    frame, area = frame_place(
-        words[pt.SP], task.alternate_stack, bool(action.flags & SA_ONSTACK), fp_bytes(fp.xcr0)
-    )
+    frame, area = frame_place(words[pt.SP], task.alternate_stack, bool(action.flags & SA_ONSTACK), fp_bytes(fp.xcr0))
     if frame == _NO_FRAME:
         return False
     mask = task.signal_mask if task.saved_mask is None else task.saved_mask

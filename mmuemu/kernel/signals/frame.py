@@ -204,7 +204,9 @@ def promised_features(image: bytes) -> int:
 def load_fp(fp: FpState, image: bytes, features: int | None, header: bytes, pkru: int) -> int | None:
     """Load a frame's area into a saved window, as FXRSTOR (``features`` None) or XRSTOR would.
 
-    Gives the PKRU to load, None to leave it as it is. Raises BadFpState where the instruction would raise #GP (SDM volume 1, 13.8): reserved MXCSR bits, a bad header.
+    Gives the PKRU to load, None to leave it as it is.
+
+    Raises BadFpState where the instruction would raise #GP (SDM volume 1, 13.8): reserved MXCSR bits, a bad header.
     """
     if (features is None or features & SSE) and int.from_bytes(image[24:28], "little") & ~MXCSR_MASK:
         raise BadFpState

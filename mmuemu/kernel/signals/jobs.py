@@ -1,4 +1,4 @@
-"""Job control: processes that are stopped and continued, and what their parents hear of it (kernel/signal.c, exit.c)."""
+"""Job control: processes that stop and go on, and what their parents hear of it (kernel/signal.c, kernel/exit.c)."""
 
 from __future__ import annotations
 
@@ -73,25 +73,24 @@ def is_orphaned(kernel: Kernel, pgid: int, but: Process | None = None) -> bool:
     return True
 
 
-def orphan_groups(process: Process) -> None:
-    """``process`` is ending: a group that this orphans, and that has stopped members, gets SIGHUP and SIGCONT."""
+def orphan_groups(process: Process, orphans: list[Process]) -> None:
+    """``process`` has ended and left ``orphans``: stopped members of a group that this orphans get SIGHUP and SIGCONT.
+
+    After ``kill_orphaned_pgrp`` (kernel/exit.c).
+    """
     kernel = process.kernel
+    for child in orphans:
+        if child.pgid != process.pgid and child.sid == process.sid:
+            _hang_up(kernel, child.pgid)
+    parent = process.parent
+    if process is kernel.main or (parent is not None and parent.pgid != process.pgid and parent.sid == process.sid):
+        _hang_up(kernel, process.pgid, process)
+
+
+def _hang_up(kernel: Kernel, pgid: int, but: Process | None = None) -> None:
     from mmuemu.kernel.signals.send import to_group
 
-    groups = {child.pgid for child in process.children.values() if child.sid == process.sid}
-    for pgid in sorted(groups | {process.pgid}):
-        stopped = any(other.pgid == pgid and other.stop_signal for other in kernel.processes.values())
-        if stopped and is_orphaned(kernel, pgid, but=process) and not _was_orphaned(process, pgid):
-            to_group(kernel, pgid, by_kernel(Signal.SIGHUP))
-            to_group(kernel, pgid, by_kernel(Signal.SIGCONT))
-
-
-def _was_orphaned(process: Process, pgid: int) -> bool:
-    """Whether the group was an orphan before ``process`` began to end."""
-    parent = process.parent
-    if process.pgid == pgid:
-        # Its own group is newly orphaned only if it was the link itself (``kill_orphaned_pgrp`` with a NULL parent).
-        return process is not process.kernel.main and (
-            parent is None or parent.pgid == pgid or parent.sid != process.sid
-        )
-    return False
+    stopped = any(other.pgid == pgid and other.stop_signal for other in kernel.processes.values())
+    if stopped and is_orphaned(kernel, pgid, but):
+        to_group(kernel, pgid, by_kernel(Signal.SIGHUP))
+        to_group(kernel, pgid, by_kernel(Signal.SIGCONT))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.cpu.fpstate import FXSAVE_BYTES, LEGACY_AREA, PKRU, PKRU_OFFSET, X87
@@ -62,10 +63,8 @@ def sigreturn(task: Task) -> int:
     except SyscallError:
         return _bad_frame(task)
     set_mask(task, context.mask)
-    try:
+    with suppress(SyscallError):  # an alternate stack that cannot be set is let pass, as by Linux
         set_altstack(task, context.altstack, sp)
-    except SyscallError:
-        pass  # as Linux: everything but an unreadable frame is let pass
     words = registers.words()
     load_registers(words, context)
     registers.load(words)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from mmuemu.kernel import registers as pt
 from mmuemu.kernel.abi.errno import Errno, SyscallError
@@ -250,7 +250,7 @@ def sys_rt_sigtimedwait(task: Task, address: int, info_address: int, timeout: in
             raise SyscallError(Errno.EINVAL)
         wanted = task.memory.read_u64(address) & ~UNBLOCKABLE
         task.call_state = (wanted, _deadline(task, timeout, now))
-    wanted, deadline = task.call_state  # type: ignore[misc]
+    wanted, deadline = cast("tuple[int, int | None]", task.call_state)
     info = task.signals.take(wanted) or task.process.signals.take(wanted)
     if info is not None:
         task.signal_wait = 0

@@ -104,7 +104,7 @@ def is_cpu_clock(clock: int) -> bool:
 
 
 def clock_offset(task: Task, clock: int) -> int:
-    """What is to be subtracted from a time of ``clock`` for one of ``kernel.clock.now()``. EINVAL, EOPNOTSUPP, EPERM."""
+    """What a time of ``clock`` is ahead of ``kernel.clock.now()``. EINVAL, EOPNOTSUPP, EPERM."""
     if clock in _UNWAITABLE:
         raise SyscallError(Errno.EOPNOTSUPP)
     if clock in _ALARMS:
