@@ -153,7 +153,6 @@ class Strace:
 
     def signal(self, task: Task, info: SigInfo) -> None:
         """Write a line for a signal that is delivered."""
-        names = {0: "SI_USER", -1: "SI_QUEUE", -2: "SI_TIMER", -6: "SI_TKILL", 0x80: "SI_KERNEL"}
         code = CODE_NAMES.get((info.signal, info.code)) or _SENDERS.get(info.code, str(info.code))
         parts = [f"si_signo={signal_name(info.signal)}", f"si_code={code}"]
         if info.signal in FAULTS and 0 < info.code != 0x80:

@@ -26,7 +26,9 @@ UC_SIGCONTEXT_SS: Final = 2
 UC_STRICT_RESTORE_SS: Final = 4
 RED_ZONE: Final = 128
 FIX_EFLAGS: Final = RFLAGS_AC | RFLAGS_DF | RFLAGS_TF | RFLAGS_RF | RFLAGS_ARITHMETIC
-"""RFLAGS bits that a frame restores."""
+"""RFLAGS bits that a frame decides."""
+_LOADED: Final = FIX_EFLAGS & ~RFLAGS_RF
+"""Of those, what is loaded: the processor would clear RF with the first instruction, the engine never does."""
 FP_XSTATE_MAGIC1: Final = 0x4650_5853
 FP_XSTATE_MAGIC2: Final = 0x4650_5845
 
@@ -176,7 +178,7 @@ def load_registers(words: list[int], context: Context) -> None:
     """Put a frame's registers into the pt_regs ``words``: ring 3 and no flags but harmless ones, whatever it says."""
     for index, value in zip(_GENERAL, context.general, strict=True):
         words[index] = value
-    words[pt.FLAGS] = words[pt.FLAGS] & ~FIX_EFLAGS | context.flags & FIX_EFLAGS
+    words[pt.FLAGS] = words[pt.FLAGS] & ~FIX_EFLAGS | context.flags & _LOADED
     words[pt.CS] = context.cs | 3
     words[pt.SS] = context.ss | 3
     words[pt.ORIG_AX] = _TOP
