@@ -53,6 +53,7 @@ class Blocked(SyscallError):
     see that it has passed when it is made again. ``host`` has host descriptors and the POLL* events waited for.
     A signal whose handler runs ends the call with EINTR, unless ``restart`` and its SA_RESTART (signal(7) lists
     the calls that are never restarted); one without a handler leaves it asleep. Without a kernel it is EAGAIN.
+    A call that has moved some bytes says so by ``progress``: a signal then ends it with that count.
     """
 
     def __init__(
@@ -61,9 +62,11 @@ class Blocked(SyscallError):
         deadline: int | None = None,
         host: Mapping[int, int] | None = None,
         restart: bool = True,
+        progress: int | None = None,
     ) -> None:
         super().__init__(Errno.EAGAIN)
         self.queues = queues
         self.deadline = deadline
         self.host = host
         self.restart = restart
+        self.progress = progress

@@ -61,6 +61,7 @@ class _Builder:
     pid = 0
     uid = 0
     gid = 0
+    call_state: object = None
 
     def __init__(self, mounts: MountTree) -> None:
         self.fs = FsContext(mounts)
