@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mmuemu.kernel.files.fdtable import FdTable
     from mmuemu.kernel.files.locks import FileLocks
     from mmuemu.kernel.files.openfile import OpenFile
+    from mmuemu.kernel.files.sockets.unix import UnixSocket
 
 
 MAX_FILES: Final = 1 << 16
@@ -82,6 +83,8 @@ class FileSystem:
         self.covers: Inode | None = None
         """The inode this file system is mounted over; None at the top of the tree."""
         self._next_ino = 1
+        self.sockets: dict[bytes, UnixSocket] = {}
+        """The abstract names of sockets (on pipefs, where all sockets live)."""
 
     def new_ino(self) -> int:
         """An inode number nobody in this file system has."""

@@ -140,7 +140,8 @@ def _walk(
             inode = above(current, root)
             name = b""
             if scope and (
-                (current is root and scope & RESOLVE_BENEATH) or (scope & RESOLVE_NO_XDEV and inode.fs is not current.fs)
+                (current is root and scope & RESOLVE_BENEATH)
+                or (scope & RESOLVE_NO_XDEV and inode.fs is not current.fs)
             ):
                 raise SyscallError(Errno.EXDEV)
             continue

@@ -7,13 +7,18 @@ from typing import Final
 
 _MODULES: Final = (
     "files",
+    "files_copy",
+    "files_event",
     "files_fd",
+    "files_lock",
     "files_names",
     "files_poll",
     "files_stat",
+    "files_xattr",
     "memory",
     "process",
     "signals",
+    "sockets",
     "system",
     "time",
 )

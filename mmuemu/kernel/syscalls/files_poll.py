@@ -46,10 +46,9 @@ def expired(task: Task, timeout_ns: int | None, masked: bool = False) -> bool:
     """Whether nothing being ready is the answer now. With ``masked`` a pending signal comes before it."""
     if timeout_ns is None:
         return False
-    if timeout_ns and waiting(task, timeout_ns).deadline != 0:
-        deadline = waiting(task, timeout_ns).deadline
-        assert deadline is not None
-        return task.kernel.clock.now() >= deadline
+    deadline = waiting(task, timeout_ns).deadline if timeout_ns else None
+    if deadline is not None and task.kernel.clock.now() < deadline:
+        return False
     return not (masked and (task.signals.bits | task.process.signals.bits) & ~task.signal_mask)
 
 
@@ -183,9 +182,7 @@ def _bits(task: Task, address: int, size: int) -> int:
     return int.from_bytes(task.memory.read(address, size), "little") if address and size else 0
 
 
-def _select(
-    task: Task, count: int, sets: tuple[int, int, int], timeout_ns: int | None, masked: bool = False
-) -> int:
+def _select(task: Task, count: int, sets: tuple[int, int, int], timeout_ns: int | None, masked: bool = False) -> int:
     if count < 0:
         raise SyscallError(Errno.EINVAL)
     count = min(count, max(task.files.limit, _FD_SETSIZE))
