@@ -105,7 +105,6 @@ class Machine:
         envp = [os.fsencode(f"{name}={value}") for name, value in source.items()]
         streams = tree.standard_streams(stdin, stdout, stderr)
         context = tree.context(cwd)
-        context.sleep = lambda seconds: kernel.clock.sleep(int(seconds * 1e9))
         self.task = Loader(kernel).spawn(path, argv, envp, context, streams)
         return self.task
 

@@ -38,7 +38,10 @@ MAX_FILES: Final = 1 << 16
 class Caller(Protocol):
     """What path resolution needs of the calling task."""
 
-    pid: int
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+
     uid: int
     gid: int
     fs: FsContext
@@ -60,10 +63,6 @@ class Mapping(Protocol):
         """The file now has ``size`` bytes."""
 
 
-def _never() -> bool:
-    return False
-
-
 class FileSystem:
     """One mounted file system: its device number, its inode numbers, its clock and the room it may take.
 
@@ -77,8 +76,6 @@ class FileSystem:
         self.clock = clock
         self.quota = quota
         self.flags = flags
-        self.interrupted: Callable[[], bool] = _never
-        """Whether the machine is being stopped, which ends waits for the host."""
         self.root: Inode | None = None
         self.covers: Inode | None = None
         """The inode this file system is mounted over; None at the top of the tree."""

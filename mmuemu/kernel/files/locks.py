@@ -13,10 +13,12 @@ from mmuemu.kernel.abi.fcntl import F_RDLCK, F_UNLCK, LOCK_EX, LOCK_UN
 from mmuemu.kernel.wait import WaitQueue
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from mmuemu.kernel.files.fdtable import FdTable
     from mmuemu.kernel.files.openfile import OpenFile
 
-    Owner = FdTable | OpenFile
+    Owner: TypeAlias = FdTable | OpenFile
 
 LAST_BYTE: Final = (1 << 63) - 1
 """The end of a lock that reaches to the end of the file, however long it grows."""

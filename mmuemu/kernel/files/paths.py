@@ -139,10 +139,8 @@ def _walk(
         if component == b"..":
             inode = above(current, root)
             name = b""
-            if scope and (
-                (current is root and scope & RESOLVE_BENEATH)
-                or (scope & RESOLVE_NO_XDEV and inode.fs is not current.fs)
-            ):
+            crosses = scope & RESOLVE_NO_XDEV and inode.fs is not current.fs
+            if crosses or (current is root and scope & RESOLVE_BENEATH):
                 raise SyscallError(Errno.EXDEV)
             continue
         if len(component) > NAME_MAX:

@@ -78,9 +78,9 @@ class TimerFd(AnonymousFile):
             raise SyscallError(Errno.EINVAL)
         expired = self._expirations()
         if not expired:
-            raise (
-                SyscallError(Errno.EAGAIN) if self.nonblocking else Blocked(self.queue, deadline=self.deadline or None)
-            )
+            if self.nonblocking:
+                raise SyscallError(Errno.EAGAIN)
+            raise Blocked(self.queue, deadline=self.deadline or None)
         self._arm(self.deadline + expired * self.interval if self.interval else 0)
         return expired.to_bytes(8, "little")
 

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Final
 
 _MODULES: Final = (
+    "exec",
     "files",
     "files_copy",
     "files_event",
@@ -15,12 +16,15 @@ _MODULES: Final = (
     "files_poll",
     "files_stat",
     "files_xattr",
+    "fork",
+    "groups",
     "memory",
     "process",
     "signals",
     "sockets",
     "system",
     "time",
+    "wait",
 )
 
 

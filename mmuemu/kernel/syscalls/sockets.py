@@ -14,7 +14,7 @@ from mmuemu.kernel.files.progress import Progress, progress_of
 from mmuemu.kernel.files.sockets import connection
 from mmuemu.kernel.files.sockets.message import Credentials, Received
 from mmuemu.kernel.files.sockets.unix import UnixSocket
-from mmuemu.kernel.syscalls.sockets_control import ControlData, read_control, write_control
+from mmuemu.kernel.syscalls.sockets_control import ControlData, read_control, socket_of, write_control
 from mmuemu.kernel.syscalls.table import syscall
 from mmuemu.kernel.syscalls.transfer import CHUNK, gather, pieces, read_iovec
 from mmuemu.kernel.wait import Blocked
@@ -31,14 +31,6 @@ MSGHDR: Final = 56
 """Bytes of ``struct msghdr``; ``struct mmsghdr`` has a length behind it."""
 _MMSGHDR: Final = 64
 _UIO_MAX: Final = 1024
-
-
-def socket_of(task: Task, fd: int) -> UnixSocket:
-    """The socket behind a descriptor; EBADF, ENOTSOCK."""
-    file = task.files.get_opened(fd)
-    if not isinstance(file, UnixSocket):
-        raise SyscallError(Errno.ENOTSOCK)
-    return file
 
 
 def credentials_of(task: Task) -> Credentials:

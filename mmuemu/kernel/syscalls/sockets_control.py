@@ -25,6 +25,14 @@ _MIN_SEND: Final = 4608
 _MIN_RECEIVE: Final = 2304
 
 
+def socket_of(task: Task, fd: int) -> UnixSocket:
+    """The socket behind a descriptor; EBADF, ENOTSOCK."""
+    file = task.files.get_opened(fd)
+    if not isinstance(file, UnixSocket):
+        raise SyscallError(Errno.ENOTSOCK)
+    return file
+
+
 @dataclass(slots=True)
 class ControlData:
     """What sendmsg was given besides bytes."""
@@ -125,8 +133,6 @@ def _timeval(raw: bytes) -> int:
 @syscall(54, "setsockopt", "fd", "int", "int", "struct", "int")
 def sys_setsockopt(task: Task, fd: int, level: int, option: int, value_at: int, length: int) -> int:
     """Set an option of level SOL_SOCKET."""
-    from mmuemu.kernel.syscalls.sockets import socket_of
-
     socket = socket_of(task, fd)
     if length < 0:
         raise SyscallError(Errno.EINVAL)
@@ -195,8 +201,6 @@ def _option(socket: UnixSocket, option: int) -> bytes:
 @syscall(55, "getsockopt", "fd", "int", "int", "struct", "struct")
 def sys_getsockopt(task: Task, fd: int, level: int, option: int, value_at: int, length_at: int) -> int:
     """Read an option of level SOL_SOCKET."""
-    from mmuemu.kernel.syscalls.sockets import socket_of
-
     socket = socket_of(task, fd)
     if level != s.SOL_SOCKET:
         raise SyscallError(Errno.EOPNOTSUPP)
