@@ -26,6 +26,10 @@ class AnonymousFile(OpenFile):
         """What /proc/self/fd shows."""
         return self.label
 
+    def seek(self, offset: int, whence: int) -> int:
+        """Nothing moves (``noop_llseek``)."""
+        return 0
+
     def reopen(self, caller: Caller, flags: int) -> OpenFile:
         """ENXIO."""
         raise SyscallError(Errno.ENXIO)

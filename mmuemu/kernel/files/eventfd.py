@@ -50,10 +50,10 @@ class EventFd(AnonymousFile):
         """What was taken is lost when the buffer was bad (fs/eventfd.c: eventfd_read)."""
 
     def write(self, data: bytes) -> int:
-        """Add 8 bytes' value; EINVAL for fewer or for 2 ** 64 - 1."""
-        if len(data) < 8:
+        """Add 8 bytes' value; EINVAL for any other number of bytes or for 2 ** 64 - 1."""
+        if len(data) != 8:
             raise SyscallError(Errno.EINVAL)
-        value = int.from_bytes(data[:8], "little")
+        value = int.from_bytes(data, "little")
         if value > MAXIMUM:
             raise SyscallError(Errno.EINVAL)
         if value > MAXIMUM - self.count:

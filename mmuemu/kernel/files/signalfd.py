@@ -54,7 +54,6 @@ class SignalFd(AnonymousFile):
 
     def __init__(self, fs: FileSystem, kernel: Kernel, mask: int, flags: int) -> None:
         super().__init__(fs, O_RDWR | flags)
-        self.writable = False
         self.kernel = kernel
         self.mask = mask
 
@@ -76,10 +75,6 @@ class SignalFd(AnonymousFile):
 
     def unread(self, data: bytes) -> None:
         """What was taken is lost when the buffer was bad."""
-
-    def write(self, data: bytes) -> int:
-        """EINVAL."""
-        raise SyscallError(Errno.EINVAL)
 
     def poll(self) -> int:
         """Readable while such a signal is pending for the caller."""

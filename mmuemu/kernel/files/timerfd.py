@@ -28,7 +28,6 @@ class TimerFd(AnonymousFile):
 
     def __init__(self, fs: FileSystem, kernel: Kernel, clock: int, flags: int) -> None:
         super().__init__(fs, O_RDWR | flags)
-        self.writable = False
         self.kernel = kernel
         self.clock = clock
         self.interval = 0
@@ -86,10 +85,6 @@ class TimerFd(AnonymousFile):
 
     def unread(self, data: bytes) -> None:
         """What was taken is lost when the buffer was bad."""
-
-    def write(self, data: bytes) -> int:
-        """EINVAL."""
-        raise SyscallError(Errno.EINVAL)
 
     def poll(self) -> int:
         """Readable once expired."""

@@ -57,7 +57,7 @@ def _copy(source: OpenFile, target: OpenFile, count: int, read_at: int | None, w
 
 @syscall(40, "sendfile", "fd", "fd", "struct", "size")
 def sys_sendfile(task: Task, out_fd: int, in_fd: int, offset: int, count: int) -> int:
-    """Copy from a file that can be mapped to any other; a blocking target takes everything."""
+    """Copy from a file that can be mapped to any other; a blocking socket takes everything, a pipe what fits."""
     source = task.files.get_opened(in_fd)
     target = task.files.get_opened(out_fd)
     if not source.readable or not target.writable:
@@ -86,7 +86,7 @@ def sys_sendfile(task: Task, out_fd: int, in_fd: int, offset: int, count: int) -
         if start is not None:
             start += piece
             task.memory.write_u64(offset, start)
-        if not piece or not target.whole:
+        if not piece or not target.whole or isinstance(target, PipeEnd):
             break
     return done
 

@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.fcntl import IOV_MAX, MAX_RW_COUNT
+from mmuemu.kernel.abi.signals import Signal
+from mmuemu.kernel.files.pipe import PipeEnd
 from mmuemu.kernel.files.progress import Progress, progress_of
+from mmuemu.kernel.signals.pending import SigInfo
 from mmuemu.kernel.wait import Blocked
 
 if TYPE_CHECKING:
@@ -127,10 +130,12 @@ def write_from(task: Task, file: OpenFile, pairs: Pairs, offset: int | None = No
                 progress_of(task).done = done
                 blocked.progress = done
             raise
-        except SyscallError:
-            if done:
-                return done
-            raise
+        except SyscallError as error:
+            if not done:
+                raise
+            if error.errno is Errno.EPIPE and isinstance(file, PipeEnd):
+                task.kernel.send_signal(task, SigInfo(Signal.SIGPIPE))
+            return done
         done += piece
         if done >= total or (piece < len(data) and not file.whole) or not piece:
             return done

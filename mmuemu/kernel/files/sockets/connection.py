@@ -10,7 +10,7 @@ from mmuemu.kernel.abi.socket import AF_UNIX, SOCK_DGRAM, SOCK_STREAM, SOMAXCONN
 from mmuemu.kernel.abi.stat import S_IFSOCK
 from mmuemu.kernel.files.naming import make_node
 from mmuemu.kernel.files.opening import check
-from mmuemu.kernel.files.paths import lookup
+from mmuemu.kernel.files.paths import lookup, resolve
 from mmuemu.kernel.files.sockets.message import Credentials
 from mmuemu.kernel.files.sockets.packet import PacketSocket
 from mmuemu.kernel.files.sockets.stream import StreamSocket
@@ -48,11 +48,13 @@ def pack_address(name: bytes | None) -> bytes:
 
 def bind(caller: Caller, socket: UnixSocket, name: bytes) -> None:
     """Give a socket a name, an abstract one of five digits when ``name`` is empty; EADDRINUSE, EINVAL."""
+    names = socket.names
     if socket.address is not None:
+        if name[:1] not in (b"", b"\0") and _taken(caller, name):
+            raise SyscallError(Errno.EADDRINUSE)
         if name:
             raise SyscallError(Errno.EINVAL)
         return
-    names = socket.names
     if not name:
         number = next(n for n in range(1 << 20) if b"\0%05x" % n not in names)
         name = b"\0%05x" % number
@@ -71,6 +73,10 @@ def bind(caller: Caller, socket: UnixSocket, name: bytes) -> None:
     node.socket = socket
     socket.node = node
     socket.address = name + b"\0"
+
+
+def _taken(caller: Caller, path: bytes) -> bool:
+    return resolve(caller, path, follow=False).inode is not None
 
 
 def find(caller: Caller, fs: FileSystem, name: bytes, kind: int) -> UnixSocket:

@@ -43,10 +43,11 @@ class PacketSocket(UnixSocket):
     ) -> int:
         """All of it or nothing; EMSGSIZE, EPIPE, ECONNREFUSED, EPERM for one who talks to another only."""
         target = self._target(to)
-        if self.shut & SHUT_SEND or target.shut & SHUT_RECEIVE:
-            raise SyscallError(Errno.EPIPE)
         if len(data) > self.send_buffer - _OVERHEAD:
             raise SyscallError(Errno.EMSGSIZE)
+        self.take_error()
+        if self.shut & SHUT_SEND or target.shut & SHUT_RECEIVE:
+            raise SyscallError(Errno.EPIPE)
         if self.sent and self.sent + len(data) > self.send_buffer:
             self.block(self.queue, flags, self.send_timeout)
         if target.peer is not self and len(target.incoming) > MAX_QUEUE:
