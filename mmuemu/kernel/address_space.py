@@ -75,6 +75,7 @@ __all__ = [
 
 _INHERITED: Final = (
     "mmap_base", "task_size", "start_brk", "brk", "start_stack", "max_map_count", "stack_limit", "_shm_ino",
+    "membarrier",
 )  # fmt: skip
 
 
@@ -101,6 +102,8 @@ class AddressSpace(AreaSpace):
         self.start_stack = 0
         """An address in the initial stack: /proc/self/maps calls the area around it [stack]."""
         self._shm_ino = 0
+        self.membarrier = 0
+        """Registrations of membarrier(2)."""
 
     # mmap
 

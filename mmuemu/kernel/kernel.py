@@ -24,7 +24,9 @@ from mmuemu.kernel.abi.signals import (
 )
 from mmuemu.kernel.clock import Clock, HostClock, VirtualClock
 from mmuemu.kernel.faults import FaultResult
+from mmuemu.kernel.futex import FutexTable
 from mmuemu.kernel.half import KernelLayout, KernelMemory, KernelStack
+from mmuemu.kernel.ipc.namespace import IpcNamespace
 from mmuemu.kernel.syscalls.table import TABLE, Syscall
 from mmuemu.kernel.traps import Death, as_delivered, signal_of
 from mmuemu.kernel.vma import VM_EXEC
@@ -118,6 +120,8 @@ class Kernel:
         self.tracer: Tracer | None = None
         self.on_unknown_syscall: Callable[[int], None] | None = None
         self.tasks: dict[int, Task] = {}
+        self.futexes = FutexTable()
+        self.ipc = IpcNamespace(self)
         self.current: Task | None = None
         self._registers = 0
         self._serving = -1

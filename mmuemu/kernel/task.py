@@ -49,3 +49,7 @@ class Task:
     ended: bool = False
     pgid: int = 0
     sid: int = 0
+    call_state: object = None
+    """What the system call being served keeps between being made and being made again."""
+    scheduling: tuple[int, int] = (0, 0)
+    """SCHED_* policy and real-time priority."""
