@@ -51,7 +51,8 @@ class SemaphoreSet(IpcObject):
         self.pids = [0] * count
         self.otime = 0
         self.pending: list[SemSleeper] = []
-        self.undo: dict[Hashable, list[int]] = {}
+        self.undo: dict[Hashable, dict[int, int]] = {}
+        """What is added to which semaphore when a process ends."""
 
     def try_operations(self, task: Task, operations: Sequence[Operation]) -> Operation | None:
         """Do all of ``operations`` or none; the one that has to wait, None when they are done.
@@ -59,29 +60,28 @@ class SemaphoreSet(IpcObject):
         EAGAIN when that one has IPC_NOWAIT, ERANGE for a value or an adjustment out of bounds
         (``perform_atomic_semop``).
         """
-        values = list(self.values)
-        adjust = self.undo.get(owner_of(task)) or [0] * len(values)
-        adjust = list(adjust)
-        undoes = False
+        values: dict[int, int] = {}
+        adjust: dict[int, int] = {}
+        undo = self.undo.get(owner_of(task), {})
         for operation in operations:
             number, change, flags = operation
-            if (not change and values[number]) or values[number] + change < 0:
+            value = values.get(number, self.values[number])
+            if (not change and value) or value + change < 0:
                 if flags & IPC_NOWAIT:
                     raise SyscallError(Errno.EAGAIN)
                 return operation
-            values[number] += change
-            if values[number] > SEMVMX:
+            values[number] = value + change
+            if value + change > SEMVMX:
                 raise SyscallError(Errno.ERANGE)
             if flags & SEM_UNDO:
-                undoes = True
-                adjust[number] -= change
+                adjust[number] = adjust.get(number, undo.get(number, 0)) - change
                 if not -SEMAEM - 1 <= adjust[number] <= SEMAEM:
                     raise SyscallError(Errno.ERANGE)
-        self.values = values
-        for number, _, _ in operations:
+        for number, value in values.items():
+            self.values[number] = value
             self.pids[number] = task.pid
-        if undoes:
-            self.undo[owner_of(task)] = adjust
+        if adjust:
+            self.undo[owner_of(task)] = {**undo, **adjust}
         self.otime = seconds(task)
         return None
 
@@ -120,7 +120,7 @@ class SemaphoreSet(IpcObject):
             self.values[number] = value
             self.pids[number] = task.pid
             for adjust in self.undo.values():
-                adjust[number] = 0
+                adjust.pop(number, None)
         self.ctime = seconds(task)
         self.update()
 
@@ -129,7 +129,7 @@ class SemaphoreSet(IpcObject):
         adjust = self.undo.pop(owner_of(task), None)
         if adjust is None:
             return
-        for number, change in enumerate(adjust):
+        for number, change in adjust.items():
             if change:
                 self.values[number] = min(max(self.values[number] + change, 0), SEMVMX)
                 self.pids[number] = task.pid

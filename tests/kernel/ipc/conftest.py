@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -36,6 +35,11 @@ class Clock:
         return self.time + 1_700_000_000_000_000_000
 
 
+class Process:
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+
 class Task:
     """One thread. ``call`` makes a system call: its result, a negative error number, or ASLEEP."""
 
@@ -50,7 +54,7 @@ class Task:
         self.ended = False
         self.robust_list = self.clear_child_tid = 0
         self.scheduling = (0, 0)
-        self.process = SimpleNamespace(pid=self.pid)
+        self.process = Process(self.pid)
         self.woken = False
         self.queues: tuple[Any, ...] = ()
         self.made: tuple[str, tuple[int, ...]] = ("", ())

@@ -36,7 +36,8 @@ def test_wait_compares_and_wake_wakes(pair):
     two.memory.write_u32(word, 7)
     assert one.again() == ASLEEP
     assert two.call("futex", word, WAKE | PRIVATE, 1) == 1
-    assert one.woken and one.again() == 0
+    assert one.woken
+    assert one.again() == 0
     assert two.call("futex", word, WAKE | PRIVATE, 1) == 0
 
 
@@ -67,7 +68,8 @@ def test_bitsets(system, pair):
     assert three.call("futex", word, WAIT_BITSET | PRIVATE, 0, 0, 0, 2) == ASLEEP
     assert two.call("futex", word, WAKE_BITSET | PRIVATE, 9, 0, 0, 0) == -Errno.EINVAL
     assert two.call("futex", word, WAKE_BITSET | PRIVATE, 9, 0, 0, 2) == 1
-    assert three.woken and not one.woken
+    assert three.woken
+    assert not one.woken
 
 
 def test_timeouts(pair):
@@ -75,7 +77,8 @@ def test_timeouts(pair):
     clock = one.kernel.clock
     one.memory.write(word + 64, struct.pack("<qq", 1, 5))
     assert one.call("futex", word, WAIT | PRIVATE, 0, word + 64) == ASLEEP
-    assert one.deadline == clock.now() + 1_000_000_005 and not one.restart
+    assert one.deadline == clock.now() + 1_000_000_005
+    assert not one.restart
     clock.time += 1_000_000_004
     assert one.again() == ASLEEP
     clock.time += 1
@@ -156,7 +159,8 @@ def test_wake_op(system, pair, operation, old, new, both):
     three.call("futex", word + 4, WAIT | PRIVATE, old)
     assert two.call("futex", word, WAKE_OP | PRIVATE, 1, 1, word + 4, operation) == 1 + both
     assert two.word(word + 4) == new
-    assert one.woken and three.woken is both
+    assert one.woken
+    assert three.woken is both
 
 
 def test_priority_inheritance_lock(system, pair):
@@ -173,7 +177,8 @@ def test_priority_inheritance_lock(system, pair):
     assert one.call("futex", word, WAKE | PRIVATE, 1) == -Errno.EINVAL
     assert one.call("futex", word, UNLOCK_PI | PRIVATE) == 0
     assert one.word(word) == two.tid | FUTEX_WAITERS
-    assert two.again() == 0 and not three.woken
+    assert two.again() == 0
+    assert not three.woken
     assert two.call("futex", word, UNLOCK_PI | PRIVATE) == 0
     assert three.again() == 0
     assert three.call("futex", word, UNLOCK_PI | PRIVATE) == 0
@@ -201,7 +206,8 @@ def test_a_condition_variable_on_a_priority_inheritance_lock(system, pair):
     assert one.call("futex", word, CMP_REQUEUE_PI | PRIVATE, 2, 9, lock, 0) == -Errno.EINVAL
     assert one.call("futex", word, CMP_REQUEUE_PI | PRIVATE, 1, 9, word + 12, 0) == -Errno.EINVAL
     assert one.call("futex", word, CMP_REQUEUE_PI | PRIVATE, 1, 9, lock, 0) == 2
-    assert two.again() == 0 and not three.woken
+    assert two.again() == 0
+    assert not three.woken
     assert one.word(lock) == two.tid | FUTEX_WAITERS
     assert two.call("futex", lock, UNLOCK_PI | PRIVATE) == 0
     assert three.again() == 0
@@ -220,11 +226,13 @@ def test_robust_locks_of_a_dead_thread(system, pair):
     one.memory.write_u32(foreign + 16, two.tid)
     assert one.call("set_robust_list", head, 24) == 0
     assert two.call("get_robust_list", one.tid, word, word + 8) == 0
-    assert two.memory.read_u64(word) == head and two.memory.read_u64(word + 8) == 24
+    assert two.memory.read_u64(word) == head
+    assert two.memory.read_u64(word + 8) == 24
     assert two.call("futex", first + 16, WAIT, one.tid | FUTEX_WAITERS) == ASLEEP
     assert three.call("futex", first + 16, WAIT, one.tid | FUTEX_WAITERS) == ASLEEP
     mm_release(one)
-    assert two.woken and not three.woken
+    assert two.woken
+    assert not three.woken
     assert two.word(first + 16) == FUTEX_OWNER_DIED | FUTEX_WAITERS
     assert two.word(second + 16) == FUTEX_OWNER_DIED
     assert two.word(foreign + 16) == two.tid
@@ -249,7 +257,8 @@ def test_the_word_of_a_thread_is_cleared_at_its_end(pair):
     one.clear_child_tid = word
     assert two.call("futex", word, WAIT, one.tid) == ASLEEP
     mm_release(one)
-    assert two.again() == 0 and two.word(word) == 0
+    assert two.again() == 0
+    assert two.word(word) == 0
 
 
 def test_waiting_for_several_words(system, pair):
