@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mmuemu.kernel.user_memory import UserMemory
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Task:
     """What a system call may use; ``memory`` is ``copy_from_user`` and ``copy_to_user``."""
 
