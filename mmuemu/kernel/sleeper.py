@@ -6,13 +6,15 @@ the sleeper, woken, only returns it. So nobody who comes in between can take it 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.wait import Blocked, WaitQueue
 
 if TYPE_CHECKING:
     from mmuemu.kernel.task import Task
+
+S = TypeVar("S", bound="Sleeper")
 
 
 class Sleeper:
@@ -49,7 +51,7 @@ class Sleeper:
         return result
 
 
-def sleeping(task: Task) -> Sleeper | None:
-    """The sleeper whose call ``task`` makes again, None when it makes the call for the first time."""
+def sleeping(task: Task, kind: type[S]) -> S | None:
+    """The sleeper of that ``kind`` whose call ``task`` makes again, None when it makes the call for the first time."""
     state = task.call_state
-    return state if isinstance(state, Sleeper) else None
+    return state if isinstance(state, kind) else None

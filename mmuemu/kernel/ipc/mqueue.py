@@ -180,7 +180,7 @@ class PosixQueues:
 
     def send(self, task: Task, file: OpenQueue, message: Posted, deadline: int | None) -> int:
         """mq_timedsend(3): EAGAIN or ETIMEDOUT without room."""
-        sender = sleeping(task)
+        sender = sleeping(task, Sender)
         if sender is None:
             queue = file.inode
             if len(queue.messages) < queue.capacity:
@@ -194,8 +194,8 @@ class PosixQueues:
 
     def receive(self, task: Task, file: OpenQueue, deadline: int | None) -> Posted:
         """mq_timedreceive(3): EAGAIN or ETIMEDOUT without a message."""
-        receiver = sleeping(task)
-        if not isinstance(receiver, Receiver):
+        receiver = sleeping(task, Receiver)
+        if receiver is None:
             queue = file.inode
             if queue.messages:
                 return queue.take()

@@ -166,7 +166,7 @@ class MessageQueues:
 
     def send(self, task: Task, identifier: int, message: Message, flags: int) -> int:
         """msgsnd(2): EAGAIN without room and with IPC_NOWAIT; EIDRM when the queue went meanwhile."""
-        sender = sleeping(task)
+        sender = sleeping(task, Sender)
         if sender is None:
             found = self.ids.find(identifier)
             found.demand(task, WRITE)
@@ -181,8 +181,8 @@ class MessageQueues:
 
     def receive(self, task: Task, identifier: int, wish: Wish) -> Message:
         """msgrcv(2): E2BIG for a text too long, ENOMSG with IPC_NOWAIT, EIDRM."""
-        receiver = sleeping(task)
-        if not isinstance(receiver, Receiver):
+        receiver = sleeping(task, Receiver)
+        if receiver is None:
             found = self.ids.find(identifier)
             found.demand(task, READ)
             message = wish.choose(found.messages)

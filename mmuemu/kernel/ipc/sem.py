@@ -169,7 +169,7 @@ class Semaphores:
 
     def operate(self, task: Task, identifier: int, operations: Sequence[Operation], deadline: int | None) -> int:
         """semop(2) and semtimedop(2): EFBIG, EACCES, EAGAIN, ERANGE; EIDRM when the set went meanwhile."""
-        sleeper = sleeping(task)
+        sleeper = sleeping(task, SemSleeper)
         if sleeper is None:
             found = self.ids.find(identifier)
             if any(number >= len(found.values) for number, _, _ in operations):

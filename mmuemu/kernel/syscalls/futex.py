@@ -125,8 +125,8 @@ def _finish(call: _Call, waiter: FutexWaiter, *, restart: bool) -> int:
 
 def _wait(call: _Call) -> int:
     task = call.task
-    waiter = sleeping(task)
-    if not isinstance(waiter, FutexWaiter):
+    waiter = sleeping(task, FutexWaiter)
+    if waiter is None:
         bitset = MATCH_ANY if call.command == FUTEX_WAIT else call.third
         deadline = call.deadline()
         if not bitset:
@@ -183,8 +183,8 @@ def _signed12(bits: int) -> int:
 
 def _lock_pi(call: _Call) -> int:
     task, table = call.task, call.table
-    waiter = sleeping(task)
-    if not isinstance(waiter, FutexWaiter):
+    waiter = sleeping(task, FutexWaiter)
+    if waiter is None:
         trying = call.command == FUTEX_TRYLOCK_PI
         deadline = None if trying else call.deadline()
         key = call.key()
@@ -210,8 +210,8 @@ def _unlock_pi(call: _Call) -> int:
 
 def _wait_requeue_pi(call: _Call) -> int:
     task = call.task
-    waiter = sleeping(task)
-    if not isinstance(waiter, FutexWaiter):
+    waiter = sleeping(task, FutexWaiter)
+    if waiter is None:
         deadline = call.deadline()
         if call.address == call.second:
             raise SyscallError(Errno.EINVAL)
@@ -270,7 +270,7 @@ def sys_futex(task: Task, address: int, operation: int, value: int, timeout: int
 @syscall(449, "futex_waitv", "ptr", "uint", "flags", "ptr", "clockid")
 def sys_futex_waitv(task: Task, vector: int, count: int, flags: int, timeout: int, clock: int) -> int:
     """futex_waitv(2): wait for any of several words; the place of the one that was woken."""
-    whole = sleeping(task)
+    whole = sleeping(task, Sleeper)
     if whole is None:
         whole = _wait_for_several(task, vector, count, flags, timeout, clock)
     return whole.wait(restart=not timeout)
