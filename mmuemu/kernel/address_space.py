@@ -104,6 +104,8 @@ class AddressSpace(AreaSpace):
         self._shm_ino = 0
         self.membarrier = 0
         """Registrations of membarrier(2)."""
+        self.users = 1
+        """Tasks that live here."""
 
     # mmap
 

@@ -6,12 +6,15 @@ from importlib import import_module
 from typing import Final
 
 _MODULES: Final = (
+    "exec",
     "files",
     "files_fd",
     "files_names",
     "files_poll",
     "files_stat",
+    "fork",
     "futex",
+    "groups",
     "ipc",
     "memory",
     "mqueue",
@@ -20,6 +23,7 @@ _MODULES: Final = (
     "signals",
     "system",
     "time",
+    "wait",
 )
 
 

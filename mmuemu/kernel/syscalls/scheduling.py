@@ -6,6 +6,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.kernel.abi.errno import Errno, SyscallError
+from mmuemu.kernel.life import SCHED_RESET_ON_FORK
 from mmuemu.kernel.syscalls.table import signed32, syscall
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ SCHED_RR: Final = 2
 SCHED_BATCH: Final = 3
 SCHED_IDLE: Final = 5
 SCHED_DEADLINE: Final = 6
-SCHED_RESET_ON_FORK: Final = 0x4000_0000
 _REALTIME: Final = frozenset({SCHED_FIFO, SCHED_RR})
 _POLICIES: Final = frozenset({SCHED_OTHER, SCHED_FIFO, SCHED_RR, SCHED_BATCH, SCHED_IDLE})
 _TIMESPEC: Final = struct.Struct("<qq")
