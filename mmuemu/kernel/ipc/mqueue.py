@@ -9,7 +9,7 @@ from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.fcntl import POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM
 from mmuemu.kernel.abi.stat import PERMISSIONS, S_IFREG
 from mmuemu.kernel.files.inode import Caller, FileSystem, Inode
-from mmuemu.kernel.files.openfile import OpenFile
+from mmuemu.kernel.files.openfile import OpenFile, moved_offset
 from mmuemu.kernel.signals.pending import SigInfo
 from mmuemu.kernel.sleeper import Sleeper, sleeping
 from mmuemu.kernel.wait import WaitQueue
@@ -135,6 +135,11 @@ class OpenQueue(OpenFile):
         data = self.inode.status()[self.offset : self.offset + count]
         self.offset += len(data)
         return data
+
+    def seek(self, offset: int, whence: int) -> int:
+        """Move in that text."""
+        self.offset = moved_offset(self.offset, _STATUS_SIZE, offset, whence)
+        return self.offset
 
     def poll(self) -> int:
         """Readable with a message, writable with room."""
