@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from mmuemu.kernel import vma as v
 from mmuemu.kernel.maps import maps_line
-from mmuemu.x86.paging import ADDRESS_MASK, PAGE_MASK, PAGE_SIZE, A, D
+from mmuemu.x86.paging import ADDRESS_MASK, PAGE_MASK, PAGE_SIZE, PS, A, D, P
 
 if TYPE_CHECKING:
     from mmuemu.kernel.address_space import AddressSpace
@@ -142,3 +142,16 @@ def pagemap(mm: AddressSpace, offset: int, count: int, *, frames_shown: bool) ->
                 value |= PM_MMAP_EXCLUSIVE if mm.frames.refcount(frame) - cached == 1 else 0
             values[(la >> 12) - first] = value
     return b"".join(value.to_bytes(8, "little") for value in values)
+
+
+def table_bytes(mm: AddressSpace) -> int:
+    """Bytes of page tables below the top one, the user's half only (VmPTE)."""
+    q = mm.frames.ram.qwords
+    count = 0
+    tables = [mm.page_table.root]
+    for depth in range(mm.page_table.levels - 1):
+        size = 256 if depth == 0 else 512
+        entries = [entry for table in tables for entry in q[table >> 3 : (table >> 3) + size] if entry & P]
+        tables = [entry & ADDRESS_MASK for entry in entries if depth == 0 or not entry & PS]
+        count += len(tables)
+    return count * PAGE_SIZE

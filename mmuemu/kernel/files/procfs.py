@@ -8,11 +8,14 @@ from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.stat import PROC_SUPER_MAGIC
 from mmuemu.kernel.files import proctext
 from mmuemu.kernel.files.inode import Caller, Inode
-from mmuemu.kernel.files.procnodes import ProcDirectory, ProcLink
+from mmuemu.kernel.files.procnodes import CallerFile, ProcDirectory, ProcLink
 from mmuemu.kernel.files.procpid import ProcessDirectory
-from mmuemu.kernel.files.procsource import ProcessFacts, SystemFacts
+from mmuemu.kernel.files.procsource import ProcessFacts, ProcessMemory, SystemFacts
+from mmuemu.kernel.files.procsys import sys_tree
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mmuemu.kernel.files.namespace import MountTree
 
 
@@ -31,50 +34,39 @@ class ProcRoot(ProcDirectory):
             cpuinfo=lambda: proctext.cpuinfo(system()),
             version=lambda: proctext.version(system()),
             uptime=lambda: f"{system().uptime:.2f} 0.00\n".encode(),
-            loadavg=lambda: f"0.00 0.00 0.00 1/{self._count()} {system().last_pid}\n".encode(),
-            stat=lambda: proctext.system_stat(system(), self._count()),
-            filesystems=lambda: b"nodev\ttmpfs\nnodev\tproc\nnodev\tdevtmpfs\nnodev\toverlay\nnodev\t9p\n",
-            cmdline=lambda: b"\n",
+            loadavg=lambda: proctext.loadavg(system()),
+            stat=lambda: proctext.system_stat(system()),
+            **{name: lambda text=text: text for name, text in proctext.SYSTEM_CONSTANTS.items()},
         )
+        self.add("kallsyms", CallerFile(self.fs, self._kallsyms))
         self.add("self", ProcLink(self.fs, lambda caller: b"%d" % caller.pid))
         self.add("thread-self", ProcLink(self.fs, _thread_self))
         self.add("mounts", ProcLink(self.fs, lambda caller: b"self/mounts"))
-        self._add_sys()
+        self.add("sys", sys_tree(self))
+        ipc = self.add("sysvipc", ProcDirectory(self.fs))
+        ipc.texts(**{kind: lambda kind=kind: self._sysvipc(kind) for kind in ("shm", "sem", "msg")})
 
-    def _add_sys(self) -> None:
-        system = self.system
-        fs = self.fs
-        top = ProcDirectory(fs)
-        self.add("sys", top)
-        kernel = ProcDirectory(fs)
-        top.add("kernel", kernel)
-        kernel.texts(
-            osrelease=lambda: system().release.encode() + b"\n",
-            ostype=lambda: b"Linux\n",
-            hostname=lambda: system().hostname.encode() + b"\n",
-            version=lambda: system().version.encode() + b"\n",
-            randomize_va_space=lambda: b"%d\n" % system().randomize_va_space,
-            pid_max=lambda: b"32768\n",
-            ngroups_max=lambda: b"65536\n",
-            cap_last_cap=lambda: b"40\n",
-        )
-        random = ProcDirectory(fs)
-        kernel.add("random", random)
-        random.texts(boot_id=lambda: proctext.boot_id(system()), entropy_avail=lambda: b"256\n")
-        memory = ProcDirectory(fs)
-        top.add("vm", memory)
-        memory.texts(
-            overcommit_memory=lambda: b"0\n",
-            overcommit_ratio=lambda: b"50\n",
-            max_map_count=lambda: b"65530\n",
-            mmap_min_addr=lambda: b"65536\n",
-        )
-        limits = ProcDirectory(fs)
-        top.add("fs", limits)
-        limits.texts(**{"file-max": lambda: b"1048576\n", "pipe-max-size": lambda: b"1048576\n"})
+    def _kallsyms(self, caller: Caller) -> bytes:
+        """The kernel's symbols; addresses are for root only (kptr_restrict 0, perf_event_paranoid 2)."""
+        symbols = self.tree.proc.symbols() if self.tree.proc is not None else ()
+        shown = caller.uid == 0
+        return "".join(f"{at if shown else 0:016x} {kind} {name}\n" for at, kind, name in symbols).encode()
 
-    def _count(self) -> int:
-        return len(self.tree.proc.pids()) if self.tree.proc is not None else 1
+    def _sysvipc(self, kind: str) -> bytes:
+        return self.tree.proc.sysvipc(kind) if self.tree.proc is not None else b""
+
+    def random(self) -> bytes:
+        """16 random bytes; zeros before a kernel is there."""
+        return self.tree.proc.uuid() if self.tree.proc is not None else bytes(16)
+
+    def memory(self, pid: int) -> ProcessMemory | None:
+        """A process's memory, while it has one."""
+        return None if self.tree.proc is None else self.tree.proc.memory(pid)
+
+    def memory_text(self, pid: int, text: Callable[[ProcessMemory], bytes]) -> bytes:
+        """A text about a process's memory; empty without one."""
+        memory = self.memory(pid)
+        return b"" if memory is None else text(memory)
 
     def system(self) -> SystemFacts:
         """The machine's facts; defaults before a kernel is there."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.fcntl import SEEK_END
@@ -13,37 +13,68 @@ from mmuemu.kernel.files.openfile import OpenFile, moved_offset
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+N = TypeVar("N", bound=Inode)
+
 
 class ProcFile(Inode):
     """A text that is made when the file is read."""
 
-    __slots__ = ("text",)
+    __slots__ = ("store", "text")
 
     seekable = True
 
-    def __init__(self, fs: FileSystem, text: Callable[[], bytes], mode: int = 0o444) -> None:
+    def __init__(
+        self,
+        fs: FileSystem,
+        text: Callable[[], bytes],
+        mode: int = 0o444,
+        store: Callable[[bytes, Caller], None] | None = None,
+    ) -> None:
+        """``store`` takes what is written, and from whom; without it nothing can be."""
         super().__init__(fs, S_IFREG | mode)
         self.text = text
+        self.store = store
 
     def open(self, caller: Caller, flags: int) -> OpenFile:
         """A description that keeps one text from its first read on."""
-        return OpenText(self, flags)
+        return OpenText(self, flags, self.text, caller)
+
+    def truncate(self, size: int) -> None:
+        """O_TRUNC has no effect on what can be written."""
+        if self.store is None:
+            super().truncate(size)
 
     def read_at(self, offset: int, count: int) -> bytes:
         """Part of the text as it is now."""
         return self.text()[offset : offset + count]
 
 
+class CallerFile(ProcFile):
+    """A text that depends on who opened the file."""
+
+    __slots__ = ("told",)
+
+    def __init__(self, fs: FileSystem, told: Callable[[Caller], bytes], mode: int = 0o444) -> None:
+        super().__init__(fs, lambda: b"", mode)
+        self.told = told
+
+    def open(self, caller: Caller, flags: int) -> OpenFile:
+        """A description with that caller's text."""
+        return OpenText(self, flags, lambda: self.told(caller), caller)
+
+
 class OpenText(OpenFile):
     """An opened /proc text; reading from the start makes it anew."""
 
-    __slots__ = ("_text",)
+    __slots__ = ("_caller", "_make", "_text")
 
     bulk = True
     inode: ProcFile
 
-    def __init__(self, inode: ProcFile, flags: int) -> None:
+    def __init__(self, inode: ProcFile, flags: int, make: Callable[[], bytes], caller: Caller) -> None:
         super().__init__(inode, flags)
+        self._make = make
+        self._caller = caller
         self._text: bytes | None = None
 
     def read(self, count: int) -> bytes:
@@ -57,15 +88,21 @@ class OpenText(OpenFile):
         if not self.readable:
             raise SyscallError(Errno.EBADF)
         if self._text is None or offset == 0:
-            self._text = self.inode.text()
+            self._text = self._make()
         return self._text[offset : offset + count]
 
     def write(self, data: bytes) -> int:
-        """Nothing in /proc can be written."""
-        raise SyscallError(Errno.EACCES if self.writable else Errno.EBADF)
+        """Tell the kernel, where it listens."""
+        if not self.writable:
+            raise SyscallError(Errno.EBADF)
+        if self.inode.store is None:
+            raise SyscallError(Errno.EACCES)
+        self.inode.store(data, self._caller)
+        self.offset += len(data)
+        return len(data)
 
     def pwrite(self, offset: int, data: bytes) -> int:
-        """Nothing in /proc can be written."""
+        """As :meth:`write`: there is no place in a text."""
         return self.write(data)
 
     def seek(self, offset: int, whence: int) -> int:
@@ -117,7 +154,7 @@ class ProcDirectory(Directory):
         self.nlink = 2
         self.names: dict[bytes, Inode] = {}
 
-    def add(self, name: str, inode: Inode) -> Inode:
+    def add(self, name: str, inode: N) -> N:
         """Add an entry."""
         self.names[name.encode()] = inode
         inode.place = (self, name.encode())

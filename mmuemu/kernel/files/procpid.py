@@ -8,6 +8,7 @@ from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.files import proctext
 from mmuemu.kernel.files.inode import Caller, FileSystem, Inode
 from mmuemu.kernel.files.paths import path_of
+from mmuemu.kernel.files.procmem import MemoryFileNode, OpenMem, OpenPagemap
 from mmuemu.kernel.files.procnodes import ProcDirectory, ProcFile, ProcLink
 from mmuemu.kernel.files.procsource import ProcessFacts
 
@@ -59,7 +60,7 @@ class DescriptorDirectory(ProcDirectory):
 
 
 class ProcessDirectory(ProcDirectory):
-    """/proc/PID (and /proc/PID/task/TID, which shows the same)."""
+    """/proc/PID, and /proc/PID/task/TID with ``thread``."""
 
     __slots__ = ("facts",)
 
@@ -67,33 +68,58 @@ class ProcessDirectory(ProcDirectory):
         super().__init__(root.fs)
         self.facts = facts
         first = facts()
-        fs = root.fs
-        tree = root.tree
+        self._add_texts(root, pid)
+        self._add_files(root, pid)
+        if not thread:
+            self.add("task", TaskDirectory(root, pid, facts))
+        for inode in (self, *self.names.values()):
+            inode.uid, inode.gid = first.uid, first.gid
+
+    def _add_texts(self, root: ProcRoot, pid: int) -> None:
+        facts, tree = self.facts, root.tree
         self.texts(
-            cmdline=lambda: b"".join(a + b"\0" for a in facts().arguments),
-            comm=lambda: facts().name[:15] + b"\n",
+            cmdline=lambda: facts().command_line,
             status=lambda: proctext.status(facts()),
             stat=lambda: proctext.stat(facts()),
             statm=lambda: proctext.statm(facts()),
             maps=lambda: tree.proc.maps(pid) if tree.proc is not None else b"",
+            smaps=lambda: root.memory_text(pid, lambda memory: memory.smaps()),
+            smaps_rollup=lambda: root.memory_text(pid, lambda memory: memory.rollup()),
             limits=lambda: proctext.limits(facts()),
             mounts=lambda: proctext.mounts(tree),
             mountinfo=lambda: proctext.mountinfo(tree),
-            cgroup=lambda: b"0::/\n",
-            oom_score=lambda: b"0\n",
-            oom_score_adj=lambda: b"0\n",
+            io=lambda: proctext.io(facts()),
+            syscall=lambda: proctext.syscall(facts()),
+            **{name: lambda text=text: text for name, text in proctext.PROCESS_CONSTANTS.items()},
         )
-        self.add("environ", ProcFile(fs, lambda: b"".join(e + b"\0" for e in facts().environment), 0o400))
+
+    def _add_files(self, root: ProcRoot, pid: int) -> None:
+        facts, fs = self.facts, root.fs
+
+        def rename(data: bytes, caller: Caller) -> None:
+            if caller.pid != pid:
+                raise SyscallError(Errno.EINVAL)
+            facts().rename(data.split(b"\0")[0].removesuffix(b"\n")[:15])
+
+        def adjust(data: bytes, caller: Caller) -> None:
+            value = proctext.parsed_number(data)
+            if not -1000 <= value <= 1000:
+                raise SyscallError(Errno.EINVAL)
+            if value < facts().oom_score_adj and caller.uid:
+                raise SyscallError(Errno.EACCES)
+            facts().set_oom_score_adj(value)
+
+        self.add("comm", ProcFile(fs, lambda: facts().name[:15] + b"\n", 0o644, rename))
+        self.add("oom_score_adj", ProcFile(fs, lambda: b"%d\n" % facts().oom_score_adj, 0o644, adjust))
+        self.add("environ", ProcFile(fs, lambda: facts().environ, 0o400))
         self.add("auxv", ProcFile(fs, lambda: facts().auxv, 0o400))
+        self.add("mem", MemoryFileNode(fs, 0o600, lambda: root.memory(pid), OpenMem))
+        self.add("pagemap", MemoryFileNode(fs, 0o400, lambda: root.memory(pid), OpenPagemap))
         self.add("exe", ProcLink(fs, lambda c: _path(facts().exe), lambda: facts().exe))
         self.add("cwd", ProcLink(fs, lambda c: path_of(facts().fs.cwd), lambda: facts().fs.cwd))
         self.add("root", ProcLink(fs, lambda c: b"/", lambda: facts().fs.root))
         self.add("fd", DescriptorDirectory(fs, facts, False))
         self.add("fdinfo", DescriptorDirectory(fs, facts, True))
-        if not thread:
-            self.add("task", TaskDirectory(root, pid, facts))
-        for inode in (self, *self.names.values()):
-            inode.uid, inode.gid = first.uid, first.gid
 
 
 class TaskDirectory(ProcDirectory):
@@ -112,11 +138,21 @@ class TaskDirectory(ProcDirectory):
 
     def lookup(self, name: bytes) -> Inode | None:
         """A thread's directory."""
-        if not name.isdigit() or int(name) not in self._ids():
+        if not name.isdigit() or name[:1] == b"0" or int(name) not in self._ids():
+            self.names.pop(name, None)
             return None
         if name not in self.names:
-            self.add(name.decode(), ProcessDirectory(self.root, self.pid, self.facts, thread=True))
+            tid = int(name)
+            self.add(name.decode(), ProcessDirectory(self.root, self.pid, lambda: self._thread(tid), thread=True))
         return self.names[name]
+
+    def _thread(self, tid: int) -> ProcessFacts:
+        """The facts of one thread; ESRCH when it has ended."""
+        proc = self.root.tree.proc
+        found = self.facts() if proc is None or tid == self.pid else proc.thread(self.pid, tid)
+        if found is None:
+            raise SyscallError(Errno.ESRCH)
+        return found
 
     def entries(self) -> list[tuple[bytes, int, int]]:
         """The threads."""
