@@ -16,6 +16,7 @@ _MODULES: Final = (
     "futex",
     "groups",
     "ipc",
+    "itimers",
     "memory",
     "mqueue",
     "process",
