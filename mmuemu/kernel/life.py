@@ -91,7 +91,7 @@ def clone(parent: Task, flags: int, stack: int, tls: int, exit_signal: int, chil
         kernel_stack, UserRegisters(kernel.ram.qwords, kernel_stack.registers),
         name=parent.name, uid=parent.uid, gid=parent.gid, signal_mask=parent.signal_mask,
     )  # fmt: skip
-    child.scheduling = (0, 0) if parent.scheduling[0] & SCHED_RESET_ON_FORK else parent.scheduling
+    child.scheduling = inherited_scheduling(*parent.scheduling)
     if flags & CLONE_CHILD_CLEARTID:
         child.clear_child_tid = child_tid
     if not flags & CLONE_VM or flags & CLONE_VFORK:
@@ -106,6 +106,13 @@ def clone(parent: Task, flags: int, stack: int, tls: int, exit_signal: int, chil
     for callback in kernel.events.fork:
         callback(parent, child)
     return child
+
+
+def inherited_scheduling(policy: int, priority: int) -> tuple[int, int]:
+    """What a child gets of its parent's policy: with SCHED_RESET_ON_FORK no real-time one (``sched_fork``)."""
+    if policy & SCHED_RESET_ON_FORK:
+        return (0, 0) if priority else (policy & ~SCHED_RESET_ON_FORK, 0)
+    return policy, priority
 
 
 def _cpu_state(kernel: Kernel, tls: int | None) -> bytes:

@@ -39,7 +39,7 @@ class Sleeper:
         self.result = result
         self.queue.wake()
 
-    def wait(self, *, restart: bool = True, late: Errno = Errno.ETIMEDOUT) -> int:
+    def wait(self, *, restart: int = True, late: Errno = Errno.ETIMEDOUT) -> int:
         """The result, once there is one. Raises Blocked before, ``late`` at the deadline, or the result's error."""
         result = self.result
         if result is None:

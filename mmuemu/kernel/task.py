@@ -83,7 +83,7 @@ class Task:
     """A signal is to be delivered before the call it sleeps in goes on."""
     on_interrupt: Callable[[], None] | None = None
     """What that call does before it fails with EINTR."""
-    restart: bool = True
+    restart: int = True
     """Whether that call may be made again after a handler with SA_RESTART."""
 
     @property

@@ -18,6 +18,9 @@ CASES = (
     ("ipcfork", "glibc-static-pie", "native", ()),
     ("ipcfork", "musl-static-pie", "python", ("--seed", "1")),
     ("ipcfork", "glibc-static", "python", ("--seed", "2")),
+    ("ipcsignals", "glibc-static", "python", ("--seed", "4")),
+    ("ipcsignals", "musl-static-pie", "native", ()),
+    ("scheduling", "glibc-static", "native", ()),
 )
 
 

@@ -18,6 +18,7 @@ from mmuemu.kernel.futex import (
 from mmuemu.kernel.sleeper import Sleeper, sleeping
 from mmuemu.kernel.syscalls.table import signed32, syscall
 from mmuemu.kernel.syscalls.time import CLOCK_MONOTONIC, CLOCK_REALTIME
+from mmuemu.kernel.wait import RESTART_ALWAYS
 
 if TYPE_CHECKING:
     from mmuemu.kernel.task import Task
@@ -114,7 +115,7 @@ class _Call:
         return key_of(self.task, self.second, self.private)
 
 
-def _finish(call: _Call, waiter: FutexWaiter, *, restart: bool) -> int:
+def _finish(call: _Call, waiter: FutexWaiter, *, restart: int) -> int:
     try:
         return waiter.wait(restart=restart)
     except SyscallError as error:
@@ -195,7 +196,7 @@ def _lock_pi(call: _Call) -> int:
         owner = task.kernel.tasks[task.memory.read_u32(call.address) & FUTEX_TID_MASK]
         waiter = FutexWaiter(task, key, call.address, deadline=deadline)
         table.wait_to_own(waiter, owner)
-    return _finish(call, waiter, restart=True)
+    return _finish(call, waiter, restart=RESTART_ALWAYS)
 
 
 def _unlock_pi(call: _Call) -> int:
@@ -224,7 +225,7 @@ def _wait_requeue_pi(call: _Call) -> int:
         waiter = FutexWaiter(task, key, call.address, deadline=deadline)
         waiter.target, waiter.target_address = target, call.second
         call.table.add(waiter)
-    return _finish(call, waiter, restart=True)
+    return _finish(call, waiter, restart=RESTART_ALWAYS)
 
 
 def _cmp_requeue_pi(call: _Call) -> int:

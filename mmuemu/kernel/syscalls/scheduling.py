@@ -154,12 +154,12 @@ def sys_sched_getattr(task: Task, tid: int, attributes: int, size: int, flags: i
 
 @syscall(252, "ioprio_get", "int", "int")
 def sys_ioprio_get(task: Task, which: int, who: int) -> int:
-    """ioprio_get(2): no priority is ever set, so the class follows the nice value: best effort, 4."""
+    """ioprio_get(2): no priority is kept: IOPRIO_CLASS_NONE."""
     if not IOPRIO_WHO_PROCESS <= which <= IOPRIO_WHO_USER:
         raise SyscallError(Errno.EINVAL)
     if which == IOPRIO_WHO_PROCESS and who and who not in task.kernel.tasks:
         raise SyscallError(Errno.ESRCH)
-    return 2 << 13 | 4
+    return 0
 
 
 @syscall(251, "ioprio_set", "int", "int", "int")
