@@ -29,6 +29,7 @@ from mmuemu.kernel.signals.info import SIGINFO_BYTES
 from mmuemu.kernel.signals.pending import SigInfo
 from mmuemu.kernel.signals.send import action_of, force_info
 from mmuemu.kernel.traps import Death
+from mmuemu.kernel.wait import RESTART_ALWAYS
 from mmuemu.x86.registers import CR4_PKE, RFLAGS_DF, RFLAGS_RF, RFLAGS_TF
 from mmuemu.x86.segments import USER_CS, USER_SS
 
@@ -126,7 +127,7 @@ def _end_call(task: Task, action: Action) -> None:
         result = task.progress
         task.kernel.call_left(task, result)
         registers[pt.AX] = result
-    elif task.restart and action.flags & SA_RESTART:
+    elif task.restart == RESTART_ALWAYS or (task.restart and action.flags & SA_RESTART):
         result = -_ERESTARTSYS
         task.kernel.call_left(task, result)
         registers[pt.AX] = registers[pt.ORIG_AX]
