@@ -12,7 +12,6 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.errors import BadImage, Exit, MmuemuError
-from mmuemu.guest.build import load
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.fcntl import O_RDONLY, X_OK
 from mmuemu.kernel.address_space import (
@@ -32,8 +31,8 @@ from mmuemu.kernel.task import Task
 from mmuemu.kernel.user_memory import UserMemory
 from mmuemu.loader.elf import ElfImage, read_image
 from mmuemu.loader.layout import Bases, Layout, choose_bases
+from mmuemu.loader.libraries import needs_libraries
 from mmuemu.loader.plan import LoadPlan, plan, plan_interpreter
-from mmuemu.loader.relocate import Relocations, Resolver, relocate
 from mmuemu.loader.selfrelocation import needs_relocation
 from mmuemu.loader.stack import Credentials, auxiliary_vector, build_stack
 from mmuemu.x86.paging import PAGE_SIZE
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
     from mmuemu.kernel.files.fdtable import FdTable
     from mmuemu.kernel.files.openfile import OpenFile
     from mmuemu.kernel.kernel import Kernel
+    from mmuemu.kernel.linker import Libraries
 
 HWCAP2: Final = 2
 """HWCAP2_FSGSBASE: CR4.FSGSBASE is set."""
@@ -52,7 +52,6 @@ LARGEST_FILE: Final = 4 << 30
 """The most bytes a program file may have."""
 MAPPED_FROM: Final = 64 << 20
 """Host files with more bytes are mapped, not read."""
-PROT_READ_EXEC: Final = 5
 
 
 class NotFound(MmuemuError):
@@ -61,7 +60,7 @@ class NotFound(MmuemuError):
     exit_code = Exit.NOT_FOUND
 
 
-class _Caller:
+class Caller:
     """Under whose identity the program file is looked up and opened."""
 
     def __init__(self, pid: int, fs: FsContext, files: FdTable) -> None:
@@ -72,7 +71,8 @@ class _Caller:
         self.files = files
 
 
-def _open_program(caller: _Caller, path: bytes) -> OpenFile:
+def open_program(caller: Caller, path: bytes, *, need_execute: bool = True) -> OpenFile:
+    """Open a program, or a library, by guest path. Raises NotFound, BadImage."""
     name = os.fsdecode(path)
     try:
         inode = resolve(caller, path).existing()
@@ -83,7 +83,7 @@ def _open_program(caller: _Caller, path: bytes) -> OpenFile:
     if not inode.is_regular:
         raise BadImage(name, "is no regular file")
     try:
-        if not inode.permits(caller.uid, caller.gid, X_OK):
+        if need_execute and not inode.permits(caller.uid, caller.gid, X_OK):
             raise BadImage(name, "is not executable (chmod +x)")
         return open_file(caller, path, O_RDONLY)
     except SyscallError as error:
@@ -94,7 +94,7 @@ def _words(error: SyscallError) -> str:
     return os.strerror(error.errno) if os.name == "posix" else error.errno.name
 
 
-def _content(file: OpenFile, name: str) -> bytes | mmap:
+def content_of(file: OpenFile, name: str) -> bytes | mmap:
     """The bytes of a program file; a large one on the host is mapped, so that only what is looked at takes memory."""
     size = file.inode.size
     if size > LARGEST_FILE:
@@ -112,7 +112,7 @@ def _content(file: OpenFile, name: str) -> bytes | mmap:
 
 def _image(file: OpenFile, name: str) -> ElfImage:
     try:
-        return read_image(_content(file, name), name)
+        return read_image(content_of(file, name), name)
     except SyscallError as error:
         raise BadImage(name, f"cannot be read: {_words(error)}") from None
 
@@ -125,6 +125,12 @@ def _map_regions(space: AddressSpace, planned: LoadPlan, file: OpenFile, path: s
             space.mmap(region.start, length, region.prot, flags | MAP_ANONYMOUS)
         else:
             space.mmap(region.start, length, region.prot, flags, file, region.file_offset, path)
+
+
+def map_image(task: Task, planned: LoadPlan, file: OpenFile, path: str) -> None:
+    """Map an image's regions and zero what follows a segment's file part. Raises SyscallError."""
+    _map_regions(task.mm, planned, file, path)
+    _zero_tails(task.memory, planned)
 
 
 def _zero_tails(memory: UserMemory, planned: LoadPlan) -> None:
@@ -155,12 +161,21 @@ class Loader:
         """
         kernel = self.kernel
         pid = FIRST_PID + len(kernel.tasks)
-        caller = _Caller(pid, fs, files)
-        file = _open_program(caller, path)
+        caller = Caller(pid, fs, files)
+        file = open_program(caller, path)
         name = os.fsdecode(path_of(file.inode))
         image = _image(file, name)
+        libraries = self._libraries(caller, image, envp)
+        if libraries is not None and libraries.interpreter is not None:
+            return self._by_linker(libraries, image, argv, envp, fs, files)
         interpreter = self._interpreter(caller, image)
-        bases = choose_bases(self.layout, image, kernel.aslr, interpreter=interpreter[0] if interpreter else None)
+        bases = choose_bases(
+            self.layout,
+            image,
+            kernel.aslr,
+            interpreter=interpreter[0] if interpreter else None,
+            vdso_pages=kernel.vdso.pages,
+        )
         planned = plan(image, bases)
         space = AddressSpace(kernel.frames, kernel.memory.half, mmap_base=bases.mmap_base, start_brk=planned.brk_start)
         kernel.adopt(space)
@@ -171,23 +186,50 @@ class Loader:
         )  # fmt: skip
         task.exe_file = file
         try:
-            self._fill(task, planned, file, bases, interpreter, path)
+            self._fill(task, planned, file, bases, interpreter, path, libraries)
         except SyscallError as error:
             raise BadImage(name, f"cannot be mapped: {_words(error)}") from None
         kernel.tasks[pid] = task
         return task
 
-    def _interpreter(self, caller: _Caller, image: ElfImage) -> tuple[ElfImage, OpenFile] | None:
-        if image.interp is None:
+    def _libraries(self, caller: Caller, image: ElfImage, envp: Sequence[bytes]) -> Libraries | None:
+        """The libraries of a program that names some and no interpreter."""
+        if image.interp is not None or not needs_libraries(image):
             return None
-        path = os.fsencode(image.interp) if isinstance(image.interp, str) else image.interp
+        from mmuemu.kernel.linker import Libraries
+
+        return Libraries(caller, image, image.name, envp)
+
+    def _by_linker(
+        self,
+        libraries: Libraries,
+        image: ElfImage,
+        argv: Sequence[bytes],
+        envp: Sequence[bytes],
+        fs: FsContext,
+        files: FdTable,
+    ) -> Task:
+        """The same program started as an argument of the dynamic linker that its C library needs."""
+        linker = libraries.interpreter or ""
         try:
-            file = _open_program(caller, path)
+            return self.spawn(os.fsencode(linker), libraries.linker_arguments(image.name, argv), envp, fs, files)
         except NotFound:
             raise BadImage(
-                image.name, f"needs the dynamic linker {os.fsdecode(path)}, which is not in the guest's view"
+                image.name,
+                f"needs {libraries.because}, which only the dynamic linker {linker} can start, "
+                "and that is not in the guest's view",
             ) from None
-        return _image(file, os.fsdecode(path)), file
+
+    def _interpreter(self, caller: Caller, image: ElfImage) -> tuple[ElfImage, OpenFile] | None:
+        if image.interp is None:
+            return None
+        try:
+            file = open_program(caller, os.fsencode(image.interp))
+        except NotFound:
+            raise BadImage(
+                image.name, f"needs the dynamic linker {image.interp}, which is not in the guest's view"
+            ) from None
+        return _image(file, image.interp), file
 
     def _fill(
         self,
@@ -197,25 +239,28 @@ class Loader:
         bases: Bases,
         interpreter: tuple[ElfImage, OpenFile] | None,
         execfn: bytes,
+        libraries: Libraries | None,
     ) -> None:
         """Map everything, build the stack, set the registers."""
         space = task.mm
-        _map_regions(space, planned, file, task.exe)
-        _zero_tails(task.memory, planned)
+        map_image(task, planned, file, task.exe)
         entry = planned.entry
         if interpreter is not None:
             linker = plan_interpreter(interpreter[0], bases)
-            _map_regions(space, linker, interpreter[1], os.fsdecode(path_of(interpreter[1].inode)))
-            _zero_tails(task.memory, linker)
+            map_image(task, linker, interpreter[1], os.fsdecode(path_of(interpreter[1].inode)))
             entry = linker.entry
+        if bases.vdso_base is not None:
+            self.kernel.vdso.map(space, bases.vdso_base)
         stack = self._stack(task, planned, bases, execfn)
         task.entry = entry
         stack_kernel = self.kernel.memory.new_stack()
         registers = {"rsp": stack, "rip": entry}
-        if needs_relocation(planned.image):
-            changes = relocate(planned.image, planned.load_bias)
-            self._relocate(task, changes)
-            registers |= self._resolvers(task, changes.resolvers, entry)
+        if libraries is not None:
+            registers |= libraries.start(task, planned)
+        elif needs_relocation(planned.image):
+            from mmuemu.kernel.linker import start_relocated
+
+            registers |= start_relocated(task, planned)
         self._start(task, stack_kernel, registers)
 
     def _stack(self, task: Task, planned: LoadPlan, bases: Bases, execfn: bytes) -> int:
@@ -226,6 +271,7 @@ class Loader:
             credentials=Credentials(task.uid, task.uid, task.gid, task.gid),
             hwcap=kernel.cpu.model.hwcap if kernel.cpu.model is not None else 0,
             hwcap2=HWCAP2,
+            sysinfo_ehdr=bases.vdso_base,
         )
         rng: Random | None = kernel.aslr
         built = build_stack(
@@ -248,29 +294,6 @@ class Loader:
         task.auxv = built.auxv
         task.stack_arguments = (built.arg_start, built.arg_end, built.env_start, built.env_end)
         return built.sp
-
-    def _relocate(self, task: Task, changes: Relocations) -> None:
-        """Apply what needs no guest code; read-only pages are written as a loader writes them, before RELRO."""
-        for address, value in changes.writes:
-            task.memory.poke(address, value.to_bytes(8, "little"))
-        for destination, source, size in changes.copies:
-            task.memory.poke(destination, task.memory.read(source, size))
-
-    def _resolvers(self, task: Task, resolvers: Sequence[Resolver], entry: int) -> dict[str, int]:
-        """Registers for the start-up code that calls the IRELATIVE resolvers in ring 3, then ``entry``."""
-        if not resolvers:
-            return {}
-        table = b"".join(
-            word.to_bytes(8, "little")
-            for resolver in resolvers
-            for word in (resolver.function, resolver.address, resolver.addend & (1 << 64) - 1)
-        )
-        code = load("ifunc_start")
-        start = len(code) + 15 & ~15
-        blob = code.ljust(start, b"\0") + table
-        at = task.mm.mmap(0, len(blob), PROT_READ_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, name="[ifunc]")
-        task.memory.poke(at, blob)
-        return {"rip": at, "rbx": at + start, "rbp": len(resolvers), "r12": entry}
 
     def _start(self, task: Task, stack: KernelStack, registers: dict[str, int]) -> None:
         kernel = self.kernel

@@ -27,6 +27,7 @@ from mmuemu.kernel.faults import FaultResult
 from mmuemu.kernel.half import KernelLayout, KernelMemory, KernelStack
 from mmuemu.kernel.syscalls.table import TABLE, Syscall
 from mmuemu.kernel.traps import Death, as_delivered, signal_of
+from mmuemu.kernel.vdso import Vdso
 from mmuemu.kernel.vma import VM_EXEC
 from mmuemu.memory.frames import FrameAllocator
 from mmuemu.memory.ram import GuestRam
@@ -110,6 +111,7 @@ class Kernel:
         self.frames = FrameAllocator(self.ram)
         layout = KernelLayout() if self.aslr is None else KernelLayout.randomized(self.aslr)
         self.memory = KernelMemory(self.frames, layout)
+        self.vdso = Vdso()
         self.cpu = Cpu(self.ram, mmu=options.mmu, handler=self)
         if virtual:
             self.cpu.tsc = self.clock.tsc
