@@ -159,14 +159,23 @@ class _Search(Generic[File]):
         at = 0
         while at < len(self.modules):
             for name in dynamic_strings(self.modules[at].image, DT_NEEDED):
-                interpreter = C_LIBRARIES.get(posixpath.basename(name))
-                if interpreter is not None:
-                    return Closure(self.modules, interpreter, name)
+                if name in C_LIBRARIES and not self.is_plain(at, name):
+                    return Closure(self.modules, C_LIBRARIES[name], name)
                 number = self.load(at, name)
                 if number not in self.modules[at].needed and number != at:
                     self.modules[at].needed.append(number)
             at += 1
         return Closure(self.modules)
+
+    def is_plain(self, requester: int, name: str) -> bool:
+        """Whether the library that bears a C library's name is another: those can all be started by themselves."""
+        if name in self.names:
+            return True
+        file = self.find(requester, name)
+        if file is None or file.data[:4] != b"\x7fELF":
+            return False
+        image = read_image(file.data, file.path)
+        return image.interp is None and not image.entry
 
     def load(self, requester: int, name: str) -> int:
         """The number of the module called ``name``, loaded now if it is new."""

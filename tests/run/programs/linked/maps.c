@@ -3,6 +3,7 @@
 #if defined(LIB_A)
 char filled[9000] = {1};
 char zeros[20000];
+char *const pointer = zeros;
 int work(void) { return filled[0] + zeros[19999]; }
 #else
 extern int work(void);
