@@ -4,6 +4,7 @@
 char filled[9000] = {1};
 char zeros[20000];
 char *const pointer = zeros;
+const char text[100] = {1};
 int work(void) { return filled[0] + zeros[19999]; }
 #else
 extern int work(void);
