@@ -10,8 +10,10 @@ start-up code.
 from __future__ import annotations
 
 import struct
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mmuemu.errors import BadImage
@@ -137,13 +139,14 @@ def _relro(image: ElfImage, bias: int) -> list[tuple[int, int]]:
 
 def _seen_through(copies: Iterable[Copy], resolvers: Iterable[Resolver]) -> list[Resolver]:
     """The resolvers whose results are part of what is copied, once more for the copies."""
-    words = list(resolvers)
-    return [
-        Resolver(word.address - copy.source + copy.destination, word.function, word.addend)
-        for copy in copies
-        for word in words
-        if copy.source <= word.address and word.address + 8 <= copy.source + copy.size
-    ]
+    words = sorted(resolvers, key=attrgetter("address"))
+    again = []
+    for copy in copies:
+        first = bisect_left(words, copy.source, key=attrgetter("address"))
+        last = bisect_right(words, copy.source + copy.size - 8, key=attrgetter("address"))
+        for word in words[first:last]:
+            again.append(Resolver(word.address - copy.source + copy.destination, word.function, word.addend))
+    return again
 
 
 def link(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from mmuemu.errors import BadImage
 from mmuemu.loader.tables import SHN_ABS, STB_LOCAL, STT_TLS, Symbol, SymbolTable, symbol_table
@@ -38,6 +38,8 @@ _VERDEF: Final = struct.Struct("<HHHHIII")
 _VERNEED: Final = struct.Struct("<HHIII")
 _VERNAUX: Final = struct.Struct("<IHHII")
 _MOST_VERSIONS: Final = 1 << 15
+_LONGEST_CHAIN: Final = 4096
+"""Link editors make chains of a few symbols; a file may not have every lookup read all of it."""
 
 
 def gnu_hash(name: bytes) -> int:
@@ -138,17 +140,17 @@ class Exports:
         if not word >> (value & 63) & word >> ((value >> (shift & 31)) & 63) & 1:
             return
         table = at + 16 + words * 8
-        index = _U32.unpack_from(data, table + value % buckets * 4)[0]
+        start = _U32.unpack_from(data, table + value % buckets * 4)[0]
         chain = table + buckets * 4
-        if index < first:
+        if start < first:
             return
-        while True:
+        for index in range(start, start + _LONGEST_CHAIN):
             link = _U32.unpack_from(data, chain + (index - first) * 4)[0]
             if link | 1 == value | 1:
                 yield index
             if link & 1:
                 return
-            index += 1
+        self._endless()
 
     def _sysv(self, value: int) -> Iterator[int]:
         data, at = self.image.data, self._place(DT_HASH)
@@ -156,11 +158,15 @@ class Exports:
         if not buckets:
             return
         index = _U32.unpack_from(data, at + 8 + value % buckets * 4)[0]
-        seen = 0
-        while index and index < chains and seen < chains:
+        for _ in range(_LONGEST_CHAIN):
+            if not index or index >= chains:
+                return
             yield index
             index = _U32.unpack_from(data, at + 8 + (buckets + index) * 4)[0]
-            seen += 1
+        self._endless()
+
+    def _endless(self) -> NoReturn:
+        raise BadImage(self.image.name, f"has a symbol hash chain of more than {_LONGEST_CHAIN} symbols")
 
     # -- versions ------------------------------------------------------------------------------------------------
 

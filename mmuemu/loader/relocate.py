@@ -289,7 +289,7 @@ class _Relocator:
 
     def copy(self, offset: int, index: int) -> None:
         wanted = self.own_symbol(index)
-        found = self.scope.find(self.wanted(index, wanted), 1)
+        found = self.scope.find(self.wanted(index, wanted, True), 1)
         if found is None:
             self.bad(f"R_X86_64_COPY of {wanted.name!r}: no library defines it")
         module, symbol = found
@@ -305,7 +305,7 @@ class _Relocator:
             self.bad(f"a relocation refers to symbol {index}, which does not exist")
         return self.table.symbol(index)
 
-    def wanted(self, index: int, symbol: Symbol, called: bool = False) -> Wanted:
+    def wanted(self, index: int, symbol: Symbol, called: bool) -> Wanted:
         version = self.scope.exports_of(self.number).version_of(index)
         return Wanted(symbol.name, version, called)
 
