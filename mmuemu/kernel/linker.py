@@ -11,9 +11,11 @@ import struct
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
+from mmuemu.errors import BadImage
 from mmuemu.guest.build import load
 from mmuemu.kernel import registers as regs
 from mmuemu.kernel.abi.mman import MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE, PROT_WRITE
+from mmuemu.kernel.program import NotLinked
 from mmuemu.loader.layout import page_up
 from mmuemu.loader.linking import Array, Calls, Linked, TlsPlan, link, link_alone, plan_tls, thread_block
 from mmuemu.loader.plan import LoadPlan, plan_library
@@ -67,7 +69,7 @@ class Linker:
     def start(self, program: LoadPlan, libraries: Closure[LibraryFile] | None) -> dict[int, int]:
         """Map the libraries, link; the user registers that differ from those of a start without linking.
 
-        Raises BadImage, SyscallError, OutOfFrames.
+        Raises NotLinked for what the libraries lack, BadImage for a broken program, SyscallError, OutOfFrames.
         """
         if libraries is None:
             linked = link_alone(program.image, program.load_bias)
@@ -75,6 +77,12 @@ class Linker:
                 return self._enter(linked, program.entry, self._map_runtime())
             self._apply(linked)
             return {}
+        try:
+            return self._start_linked(program, libraries)
+        except BadImage as error:
+            raise NotLinked(error.name, error.why) from None
+
+    def _start_linked(self, program: LoadPlan, libraries: Closure[LibraryFile]) -> dict[int, int]:
         plans = [program, *(self._map(library) for library in libraries.modules[1:])]
         loaded = [(planned.image, planned.load_bias) for planned in plans]
         tls = plan_tls([image for image, _ in loaded])

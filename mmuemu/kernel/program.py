@@ -45,6 +45,12 @@ class NoLinker(BadImage):
     errno = Errno.ENOENT
 
 
+class NotLinked(BadImage):
+    """A library, or a symbol that some library must have, is missing or broken."""
+
+    errno = Errno.ELIBACC
+
+
 class Starter:
     """Under whose identity the program file is looked up and opened, before there is a task."""
 
@@ -114,7 +120,7 @@ def _interpreter_line(head: bytes) -> tuple[bytes, list[bytes]]:
 
 
 def _libraries(caller: Caller, image: ElfImage, environment: Sequence[bytes]) -> Closure[LibraryFile] | None:
-    """The libraries of a program that names some and no interpreter. Raises BadImage."""
+    """The libraries of a program that names some and no interpreter. Raises NotLinked."""
     if image.interp is not None or not needs_libraries(image):
         return None
 
@@ -130,7 +136,10 @@ def _libraries(caller: Caller, image: ElfImage, environment: Sequence[bytes]) ->
 
     value = next((entry[len(_LIBRARY_PATH) :] for entry in environment if entry.startswith(_LIBRARY_PATH)), b"")
     directories = os.fsdecode(value).replace(";", ":").split(":") if value else []
-    return find_libraries(image, image.name, opened, directories)
+    try:
+        return find_libraries(image, image.name, opened, directories)
+    except BadImage as error:
+        raise NotLinked(error.name, error.why) from None
 
 
 def _by_linker(caller: Caller, program: Program, linker: str, because: str) -> Program:

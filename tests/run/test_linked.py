@@ -218,6 +218,22 @@ def test_a_missing_weak_symbol_is_null(tmp_path: Path) -> None:
     assert lines(bench.compare())["needed"] == "1"
 
 
+def test_programs_execute_programs_that_need_libraries(tmp_path: Path) -> None:
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        pytest.skip("no busybox")
+    bench = Bench(tmp_path, "needs")
+    library = bench.library("a", "-DWHICH=8", at="apart/liba.so")
+    ours, _ = bench.program(find=[])
+    command = f"export LD_LIBRARY_PATH={library.parent}; exec {ours}"
+    assert lines(mmuemu(busybox, "sh", "-c", command, cwd=tmp_path))["other"] == "8"
+    assert mmuemu(busybox, "sh", "-c", f"exec {ours}", cwd=tmp_path).code == 126
+    Bench(tmp_path, "needs").library("a", "-DWHICH=8", "-DEMPTY", at="apart/liba.so")
+    found = mmuemu(busybox, "sh", "-c", command, cwd=tmp_path)
+    assert (found.out, found.code) == (b"", 126)
+    assert b"an not access a needed shared library" in found.err
+
+
 SEARCHES = {
     "DT_RUNPATH": (["-Wl,-rpath,$ORIGIN/one"], "", "1"),
     "DT_RUNPATH after LD_LIBRARY_PATH": (["-Wl,-rpath,$ORIGIN/one"], "nowhere:{}/two", "2"),
