@@ -51,6 +51,8 @@ class TlsPlan(NamedTuple):
     """Offset of the dynamic thread vector: 16 bytes for the generation, then 16 for each module that has TLS."""
     offsets: tuple[int, ...]
     """How far below the thread pointer each module's block begins, 0 without one."""
+    blocks: tuple[int, ...]
+    """The same of the modules that have one, in the order of their numbers (1, 2, ...)."""
 
 
 class Array(NamedTuple):
@@ -89,8 +91,8 @@ def plan_tls(images: Sequence[ElfImage]) -> TlsPlan:
         raise BadImage(images[0].name, f"and its libraries have {below:#x} bytes of thread-local storage")
     pointer = (below + align - 1) & ~(align - 1)
     dtv = pointer + TCB_SIZE
-    count = 1 + sum(tls is not None for tls in blocks)
-    return TlsPlan(dtv + count * _DTV_ENTRY, align, pointer, dtv, tuple(offsets))
+    present = tuple(offset for tls, offset in zip(blocks, offsets, strict=True) if tls is not None)
+    return TlsPlan(dtv + (1 + len(present)) * _DTV_ENTRY, align, pointer, dtv, tuple(offsets), present)
 
 
 def thread_block(plan: TlsPlan, start: int, guards: tuple[int, int]) -> bytes:
@@ -104,9 +106,8 @@ def thread_block(plan: TlsPlan, start: int, guards: tuple[int, int]) -> bytes:
     struct.pack_into("<Q", block, _STACK_GUARD, guards[0])
     struct.pack_into("<Q", block, _POINTER_GUARD, guards[1])
     vector = [1, 0]
-    for offset in plan.offsets:
-        if offset:
-            vector += [pointer - offset, 0]
+    for offset in plan.blocks:
+        vector += [pointer - offset, 0]
     return bytes(block) + struct.pack(f"<{len(vector)}Q", *vector)
 
 
