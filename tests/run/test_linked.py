@@ -301,3 +301,10 @@ def test_isolated_it_still_has_its_c_library(compiler: str, tmp_path: Path) -> N
     subprocess.run([compiler, tmp_path / "hello.c", "-Wl,--no-dynamic-linker", "-o", program], check=True)
     found = mmuemu("--isolate", program, "there", cwd=tmp_path)
     assert (found.out, found.code) == (b"9 there\n", 3), found.err
+
+
+def test_isolated_it_still_has_its_libraries(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, "needs")
+    bench.library("a", "-DWHICH=4", at="apart/liba.so")
+    ours, _ = bench.program(find=["-Wl,-rpath,$ORIGIN/apart"])
+    assert lines(mmuemu("--isolate", ours, cwd=tmp_path))["other"] == "4"
