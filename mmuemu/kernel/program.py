@@ -126,10 +126,10 @@ def _libraries(caller: Caller, image: ElfImage, environment: Sequence[bytes]) ->
 
     def opened(name: str) -> LibraryFile | None:
         try:
+            if not resolve(caller, os.fsencode(name)).existing().is_regular:
+                return None
             file = open_file(caller, os.fsencode(name), O_RDONLY)
         except SyscallError:
-            return None
-        if not file.inode.is_regular:
             return None
         path = os.fsdecode(path_of(file.inode))
         return LibraryFile(path, content(file, path), file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import shutil
@@ -308,3 +309,13 @@ def test_isolated_it_still_has_its_libraries(tmp_path: Path) -> None:
     bench.library("a", "-DWHICH=4", at="apart/liba.so")
     ours, _ = bench.program(find=["-Wl,-rpath,$ORIGIN/apart"])
     assert lines(mmuemu("--isolate", ours, cwd=tmp_path))["other"] == "4"
+
+
+def test_what_is_no_file_is_passed_over(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, "needs")
+    bench.library("a", "-DWHICH=4", at="apart/liba.so")
+    ours, _ = bench.program(find=["-Wl,-rpath,$ORIGIN/pipe:$ORIGIN/directory:$ORIGIN/apart"])
+    (tmp_path / "directory" / "liba.so").mkdir(parents=True)
+    (tmp_path / "pipe").mkdir()
+    os.mkfifo(tmp_path / "pipe" / "liba.so")
+    assert lines(mmuemu(ours, cwd=tmp_path))["other"] == "4"
