@@ -53,7 +53,8 @@ class Blocked(SyscallError):
     see that it has passed when it is made again. ``host`` has host descriptors and the POLL* events waited for.
     A signal whose handler runs ends the call with EINTR, unless ``restart`` and its SA_RESTART (signal(7) lists
     the calls that are never restarted); one without a handler leaves it asleep. ``on_interrupt`` is called before
-    such an EINTR. Without a kernel it is EAGAIN.
+    such an EINTR. A call that has moved some bytes says so by ``progress``: a signal then ends it with that count.
+    Without a kernel it is EAGAIN.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Blocked(SyscallError):
         host: Mapping[int, int] | None = None,
         restart: bool = True,
         on_interrupt: Callable[[], None] | None = None,
+        progress: int | None = None,
     ) -> None:
         super().__init__(Errno.EAGAIN)
         self.queues = queues
@@ -70,3 +72,4 @@ class Blocked(SyscallError):
         self.host = host
         self.restart = restart
         self.on_interrupt = on_interrupt
+        self.progress = progress
