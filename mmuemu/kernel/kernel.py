@@ -32,6 +32,7 @@ from mmuemu.kernel.syscalls.table import TABLE, Syscall
 from mmuemu.kernel.task import State
 from mmuemu.kernel.timers import Timers
 from mmuemu.kernel.traps import FLOATING_POINT, Death, as_delivered, floating_point_code, signal_of
+from mmuemu.kernel.vdso import Vdso
 from mmuemu.kernel.vma import VM_EXEC
 from mmuemu.kernel.wait import Blocked
 from mmuemu.memory.frames import FrameAllocator
@@ -127,6 +128,7 @@ class Kernel:
         self.frames = FrameAllocator(self.ram)
         layout = KernelLayout() if self.aslr is None else KernelLayout.randomized(self.aslr)
         self.memory = KernelMemory(self.frames, layout)
+        self.vdso = Vdso()
         self.cpu = Cpu(self.ram, mmu=options.mmu, handler=self)
         if virtual:
             self.cpu.tsc = self.clock.tsc
