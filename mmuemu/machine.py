@@ -15,6 +15,8 @@ from mmuemu.kernel.files.namespace import ViewOptions, build_namespace
 from mmuemu.kernel.kernel import Kernel, Options
 from mmuemu.kernel.maps import maps_text
 from mmuemu.kernel.syscalls import load_all
+from mmuemu.loader.layout_file import find_layout
+from mmuemu.loader.layouts import Layout
 
 if TYPE_CHECKING:
     from mmuemu.kernel.files.namespace import MountTree
@@ -61,9 +63,14 @@ class Machine:
         aslr: bool = True,
         files: Files | None = None,
         virtual_time: bool | None = None,
+        layout: str | Layout = "linux",
+        kpti: bool = False,
     ) -> None:
+        """``layout`` is a name, a JSON file or a description; ``kpti`` gives ring 3 page tables without the kernel."""
         load_all()
-        self.kernel = Kernel(Options(memory=memory, mmu=mmu, seed=seed, aslr=aslr, virtual_time=virtual_time))
+        options = Options(memory=memory, mmu=mmu, seed=seed, aslr=aslr, virtual_time=virtual_time, kpti=kpti)
+        options.layout = find_layout(layout) if isinstance(layout, str) else layout
+        self.kernel = Kernel(options)
         self.files = files or Files()
         self.task: Task | None = None
         self.instructions: int | None = None

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-SOURCES: Final = ("syscall_entry", "ifunc_start")
+SOURCES: Final = ("syscall_entry", "syscall_entry_kpti", "trampoline", "ifunc_start")
 
 
 def assemble(name: str) -> bytes:

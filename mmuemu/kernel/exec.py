@@ -36,7 +36,7 @@ from mmuemu.loader.plan import LoadPlan, plan, plan_interpreter
 from mmuemu.loader.relocate import Relocations, Resolver, relocate
 from mmuemu.loader.selfrelocation import needs_relocation
 from mmuemu.loader.stack import Credentials, auxiliary_vector, build_stack
-from mmuemu.x86.paging import PAGE_SIZE
+from mmuemu.x86.paging import PAGE_SIZE, USER_TOP_5LEVEL
 from mmuemu.x86.registers import RFLAGS_FIXED, RFLAGS_IF
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _content(file: OpenFile, name: str) -> bytes | mmap:
 
 def _image(file: OpenFile, name: str) -> ElfImage:
     try:
-        return read_image(_content(file, name), name)
+        return read_image(_content(file, name), name, USER_TOP_5LEVEL)
     except SyscallError as error:
         raise BadImage(name, f"cannot be read: {_words(error)}") from None
 
@@ -139,7 +139,7 @@ class Loader:
 
     def __init__(self, kernel: Kernel, layout: Layout | None = None) -> None:
         self.kernel = kernel
-        self.layout = layout or Layout()
+        self.layout = layout or kernel.layout
 
     def spawn(
         self,
@@ -162,7 +162,10 @@ class Loader:
         interpreter = self._interpreter(caller, image)
         bases = choose_bases(self.layout, image, kernel.aslr, interpreter=interpreter[0] if interpreter else None)
         planned = plan(image, bases)
-        space = AddressSpace(kernel.frames, kernel.memory.half, mmap_base=bases.mmap_base, start_brk=planned.brk_start)
+        space = AddressSpace(
+            kernel.frames, kernel.memory.half,
+            mmap_base=bases.mmap_base, start_brk=planned.brk_start, layout=self.layout,
+        )  # fmt: skip
         kernel.adopt(space)
         task = Task(
             kernel, pid, space, UserMemory(space), files, fs,

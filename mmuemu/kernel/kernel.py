@@ -28,12 +28,14 @@ from mmuemu.kernel.half import KernelLayout, KernelMemory, KernelStack
 from mmuemu.kernel.syscalls.table import TABLE, Syscall
 from mmuemu.kernel.traps import Death, as_delivered, signal_of
 from mmuemu.kernel.vma import VM_EXEC
+from mmuemu.loader.layouts import LINUX, Layout
 from mmuemu.memory.frames import FrameAllocator
 from mmuemu.memory.ram import GuestRam
 from mmuemu.mmu.state import PagingState
 from mmuemu.x86.exceptions import Vector
-from mmuemu.x86.paging import PAGE_SIZE, USER_TOP
+from mmuemu.x86.paging import PAGE_SIZE
 from mmuemu.x86.registers import (
+    CR4_LA57,
     CR4_SMAP,
     CR4_SMEP,
     MSR_LSTAR,
@@ -83,6 +85,9 @@ class Options:
     hostname: str = "mmuemu"
     virtual_time: bool | None = None
     """None: virtual when a seed is given, so that a repeated run reads the same times."""
+    layout: Layout = LINUX
+    kpti: bool = False
+    """Page-table isolation: ring 3 runs on tables that hold of the kernel only a trampoline."""
 
 
 @dataclass(slots=True)
@@ -108,8 +113,9 @@ class Kernel:
         self.hostname = options.hostname
         self.ram = GuestRam(options.memory)
         self.frames = FrameAllocator(self.ram)
-        layout = KernelLayout() if self.aslr is None else KernelLayout.randomized(self.aslr)
-        self.memory = KernelMemory(self.frames, layout)
+        self.layout = options.layout
+        placed = KernelLayout.placed(self.layout, options.memory, self.aslr)
+        self.memory = KernelMemory(self.frames, placed, self.layout, isolated=options.kpti)
         self.cpu = Cpu(self.ram, mmu=options.mmu, handler=self)
         if virtual:
             self.cpu.tsc = self.clock.tsc
@@ -127,9 +133,8 @@ class Kernel:
     def _set_up_cpu(self) -> None:
         cpu = self.cpu
         controls = DEFAULT_CONTROLS
-        cpu.set_paging(
-            PagingState(self.memory.half.table.root, controls.cr0, controls.cr4 | CR4_SMEP | CR4_SMAP, controls.efer)
-        )
+        cr4 = controls.cr4 | CR4_SMEP | CR4_SMAP | (CR4_LA57 if self.layout.levels == 5 else 0)
+        cpu.set_paging(PagingState(self.memory.half.table.root, controls.cr0, cr4, controls.efer))
         cpu.uc.msr_write(MSR_STAR, STAR)
         cpu.uc.msr_write(MSR_LSTAR, self.memory.entry)
         cpu.uc.msr_write(MSR_SFMASK, SFMASK)
@@ -144,7 +149,7 @@ class Kernel:
         self._mm = task.mm
         self._registers = stack.registers
         self.memory.use_stack(stack)
-        self.cpu.set_root(task.mm.page_table.root)
+        self.cpu.set_root(task.mm.page_table.user_root)
 
     def attach_files(self, tree: MountTree) -> None:
         """Show this kernel's processes in the tree's /proc."""
@@ -176,7 +181,7 @@ class Kernel:
         """Demand paging: the address space maps the page, or the access was wrong."""
         mm = self._mm
         # P without U: SMEP or SMAP refused an access by supervisor rights, which no paging can resolve.
-        if page >= USER_TOP or error_code & 5 == 1 or mm is None:
+        if mm is None or page >= mm.task_size or error_code & 5 == 1:
             return 0
         mm.installed = 0
         self._serving = page
@@ -201,7 +206,7 @@ class Kernel:
         page = trap.address & ~(PAGE_SIZE - 1)
         signal, code = Signal.SIGSEGV, 1
         reason = ""
-        if page < USER_TOP and trap.error_code & 5 != 1:
+        if page < task.mm.task_size and trap.error_code & 5 != 1:
             result = task.mm.fault(page, trap.error_code)
             if result == 0:
                 return

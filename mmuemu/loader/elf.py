@@ -345,8 +345,8 @@ def read_image(data: bytes | bytearray | memoryview | mmap, name: str, user_top:
     """Read an ELF-64 x86-64 program from the whole file's bytes (an ``mmap`` of it does too).
 
     ``name`` is what errors and region names call the file; nothing in it may reach beyond ``user_top``. Costs
-    time in the size of the headers, not of the file, and keeps ``data`` referenced. Raises :class:`BadImage` with one reason for anything that cannot be
-    loaded.
+    time in the size of the headers, not of the file, and keeps ``data`` referenced. Raises :class:`BadImage`
+    with one reason for anything that cannot be loaded.
     """
     reader = _Reader(memoryview(data).cast("B"), name, user_top)
     header = reader.header()

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-from mmuemu.x86.paging import PAGE_SIZE, SIZE_1G, SIZE_2M, USER_TOP
+from mmuemu.x86.paging import PAGE_SIZE, SIZE_1G, SIZE_2M, USER_TOP, USER_TOP_5LEVEL
 
 _MIB: Final = 1 << 20
 _TIB: Final = 1 << 40
@@ -104,7 +104,7 @@ LINUX_5LEVEL: Final = replace(
     name="linux-5level",
     about="Linux with 5-level paging (CR4.LA57): above 47 bits only where a hint asks for it",
     levels=5,
-    user_top=(1 << 56) - PAGE_SIZE,
+    user_top=USER_TOP_5LEVEL,
     kernel_start=0xFF00_0000_0000_0000,
     direct_map=KernelArea(0xFF11_0000_0000_0000, 32 * _PIB, 1 << 23, SIZE_1G),
     vmalloc=KernelArea(0xFFA0_0000_0000_0000, 12 * _PIB, 1 << 22, SIZE_1G),
