@@ -31,7 +31,8 @@ from mmuemu.kernel.half import KernelStack
 from mmuemu.kernel.task import Task
 from mmuemu.kernel.user_memory import UserMemory
 from mmuemu.loader.elf import ElfImage, read_image
-from mmuemu.loader.layout import Bases, Layout, choose_bases
+from mmuemu.loader.layout import Bases, choose_bases
+from mmuemu.loader.layouts import Layout
 from mmuemu.loader.plan import LoadPlan, plan, plan_interpreter
 from mmuemu.loader.relocate import Relocations, Resolver, relocate
 from mmuemu.loader.selfrelocation import needs_relocation
