@@ -98,8 +98,8 @@ def test_both_roots_have_the_same_user_half_whatever_happens(frames, levels):
             below, above = top_entries(table, table.root), top_entries(table, table.user_root)
             assert [entry & ~NX for entry in below] == above
             assert all(bool(entry) == bool(entry & NX) for entry in below)
-            pages = [page for page in table.iterate(0, HALF)]
-            assert pages == [page for page in user_view(table).iterate(0, HALF)]
+            pages = list(table.iterate(0, HALF))
+            assert pages == list(user_view(table).iterate(0, HALF))
     for table in tables:
         table.free()
     assert frames.used == used
