@@ -95,9 +95,9 @@ class AreaSpace(PagedSpace):
             return addr
         window = self.layout.map_window
         beyond = addr > window
-        if addr and addr <= top - length and beyond == (addr + length > window):
-            if self.vmas.is_free(addr, addr + length):
-                return addr
+        fits = addr and addr <= top - length and beyond == (addr + length > window)
+        if fits and self.vmas.is_free(addr, addr + length):
+            return addr
         found = self._search(length, top if beyond else window)
         if found < 0:
             raise SyscallError(Errno.ENOMEM)

@@ -107,6 +107,7 @@ class KernelMemory:
         """What ``syscall`` enters (MSR_LSTAR)."""
         self.resume = layout.text + text.index(HYPERCALL) + len(HYPERCALL)
         """Where a task that is in the kernel goes on, with RSP at its pt_regs."""
+        self._ways_out = [range(self.resume, layout.text + len(text))]
         self.text_frame = self._map_page(layout.text, P | self._global, text)
         self.data = layout.text + SIZE_2M
         gdt = b"".join(descriptor.to_bytes(8, "little") for descriptor in KERNEL_GDT)
@@ -120,7 +121,9 @@ class KernelMemory:
     def _map_trampoline(self) -> None:
         """The only kernel code in ring 3's tables, and what it finds in the per-CPU page (its source tells)."""
         at = self.per_cpu + PAGE_SIZE
-        self._map_page(at, P | G, load("trampoline"), entry_area=True)
+        code = load("trampoline")
+        self._map_page(at, P | G, code, entry_area=True)
+        self._ways_out.append(range(at + min(_EXIT_AT), at + len(code)))
         words = self.frames.ram.qwords[self.per_cpu_frame >> 3 :]
         for index, value in enumerate((self.layout.text, at + _EXIT_AT[0], at + _EXIT_AT[1], self.per_cpu + 0x40), 2):
             words[index] = value
@@ -146,6 +149,10 @@ class KernelMemory:
             )
             self.half.table.map(linear, physical, P | RW | NX | self._global, step)
             physical += step
+
+    def leaves(self, rip: int) -> bool:
+        """Whether ``rip`` lies in the entry code behind the hypercall: only registers are still to be restored."""
+        return any(rip in way for way in self._ways_out)
 
     def new_stack(self) -> KernelStack:
         """A kernel stack in the vmalloc area, with an unmapped guard page below it. Raises OutOfFrames."""

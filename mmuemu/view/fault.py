@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mmuemu.cpu.decode import disassemble
@@ -64,7 +65,8 @@ def region_of(task: Task, address: int) -> str:
 
 def _rule(kernel: Kernel, task: Task, address: int, access: Access) -> str:
     """Which rule refused the access: the entry of the walk, or the region's own permissions."""
-    found = walk(kernel.ram, kernel.cpu.paging, address, access, user=True)
+    ring_3 = replace(kernel.cpu.paging, cr3=task.mm.page_table.user_root)
+    found = walk(kernel.ram, ring_3, address, access, user=True)
     if not isinstance(found, PageFault):
         return "the entry was stale"
     if found.error_code & FaultBits.P or address >= task.mm.task_size:
