@@ -7,6 +7,7 @@ import random
 import pytest
 
 from mmuemu.kernel.half import KernelLayout, KernelMemory
+from mmuemu.kernel.kernel import Kernel
 from mmuemu.loader.layouts import LAYOUTS, LINUX
 from mmuemu.machine import Machine
 from mmuemu.memory.frames import FrameAllocator
@@ -115,17 +116,23 @@ def test_the_kernel_cannot_run_what_the_user_wrote(frames):
 # On the whole machine
 
 
-def test_ring_3_runs_on_its_own_root_and_the_kernel_on_the_other(asm_program):
+def test_ring_3_runs_on_its_own_root_and_the_kernel_on_the_other(asm_program, monkeypatch):
+    roots = []
+    take = Kernel.trap
+
+    def watched(kernel, trap):
+        roots.append((trap.cpl, kernel.cpu.paging.cr3 - kernel.current.mm.page_table.root))
+        take(kernel, trap)
+
+    monkeypatch.setattr(Kernel, "trap", watched)
     machine, outcome = asm_program(SPIN, kpti=True)
     assert outcome.exit_code == 128 + 4
-    table = machine.task.mm.page_table
-    assert machine.kernel.cpu.paging.cr3 == table.user_root != table.root
+    assert set(roots) == {(3, 4096)}
+    assert machine.kernel.cpu.paging.cr3 == machine.task.mm.page_table.root, "a trap has entered the kernel"
     machine.close()
 
 
 def test_a_system_call_is_served_on_the_kernels_root(asm_program, monkeypatch):
-    from mmuemu.kernel.kernel import Kernel
-
     roots = []
     serve = Kernel.port_out
 
@@ -184,7 +191,7 @@ def test_the_iret_way_out_gives_back_every_register(engine):
 
         def edit(port, size, value):
             serve(port, size, value)
-            base = kernel.current.registers.base if hasattr(kernel.current, "registers") else kernel._registers
+            base = kernel.current.registers.base
             q = kernel.ram.qwords
             q[base + 11] = 0xDEAD  # RCX
             q[base + 6] = 0xBEEF  # R11
@@ -192,19 +199,19 @@ def test_the_iret_way_out_gives_back_every_register(engine):
 
         kernel.cpu.handler.port_out = edit
         outcome = machine.run(timeout=20)
-        registers = kernel.cpu.registers()
         assert outcome.exit_code == 128 + 4
-        assert (registers["rcx"], registers["r11"]) == (0xDEAD, 0xBEEF)
-        assert registers["rbx"] == registers["rip"] - len(b"\x48\x89\xe2\x9c\x5e")
-        assert kernel.cpu.paging.cr3 == machine.task.mm.page_table.user_root
-        assert kernel.cpu.cpl == 3
+        words = kernel.ram.qwords[machine.task.registers.base :][:21].tolist()
+        assert (words[11], words[6]) == (0xDEAD, 0xBEEF)
+        assert words[5] == words[16] - len(b"\x48\x89\xe2\x9c\x5e"), "RBX, and RIP at the last ud2"
+        assert words[12] == words[19], "RSP"
+        assert machine.task.death.trap.cpl == 3
 
 
 def test_accessed_and_dirty_bits_are_shared(asm_program):
     """The roots share all tables below them: what ring 3 dirties the kernel sees."""
     machine, _ = asm_program("push rax\n.byte 0x0f, 0x0b\n", kpti=True)
     table = machine.task.mm.page_table
-    sp = machine.kernel.cpu.registers()["rsp"]
+    sp = machine.kernel.ram.qwords[machine.task.registers.base + 19]
     assert table.lookup(sp).entry & (A | D) == A | D
     assert table.lookup(sp).entry_address == user_view(table).lookup(sp).entry_address
     machine.close()
