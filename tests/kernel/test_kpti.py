@@ -215,3 +215,82 @@ def test_accessed_and_dirty_bits_are_shared(asm_program):
     assert table.lookup(sp).entry & (A | D) == A | D
     assert table.lookup(sp).entry_address == user_view(table).lookup(sp).entry_address
     machine.close()
+
+
+TURNS = """
+    mov eax, 57
+    syscall
+    mov r12, rax
+    mov eax, 39
+    syscall
+    mov r13, rax
+    mov ebx, 250
+    mov r14, 0x1234567887654321
+    mov r15, rsp
+again:
+    mov eax, 39
+    mov rsi, rbx
+    syscall
+    cmp rax, r13
+    jne wrong
+    cmp rsi, rbx
+    jne wrong
+    cmp rsp, r15
+    jne wrong
+    push rbx
+    pop rdx
+    cmp rdx, rbx
+    jne wrong
+    mov rax, 0x1234567887654321
+    cmp rax, r14
+    jne wrong
+    dec ebx
+    jnz again
+    mov edi, 5
+    test r12, r12
+    jz leave
+    push 0
+    mov eax, 61
+    mov rdi, -1
+    mov rsi, rsp
+    xor edx, edx
+    xor r10d, r10d
+    syscall
+    pop rdi
+    shr edi, 8
+    add edi, 6
+leave:
+    mov eax, 60
+    syscall
+wrong:
+    mov edi, 99
+    mov eax, 60
+    syscall
+"""
+
+
+@pytest.mark.parametrize("longest", [70, 90, 140])
+@pytest.mark.parametrize("kpti", [False, True])
+def test_a_task_may_be_interrupted_at_any_instruction_of_the_entry_code(asm_program, monkeypatch, kpti, longest):
+    """Two processes switch every few instructions: in ring 3, in the trampoline on either root, on the way out.
+
+    (A task begins its way out anew when it is interrupted there, so slices must be longer than that, now and then.)
+    """
+    monkeypatch.setattr("mmuemu.kernel.scheduler.SHORTEST", 1)
+    monkeypatch.setattr("mmuemu.kernel.scheduler.LONGEST", longest)
+    places = set()
+    stop = Kernel._stopped_somewhere
+
+    def watched(kernel):
+        places.add((kernel.cpu.rip, kernel.cpu.paging.cr3 >> 12 & 1))
+        stop(kernel)
+
+    monkeypatch.setattr(Kernel, "_stopped_somewhere", watched)
+    machine, outcome = asm_program(TURNS, kpti=kpti)
+    assert outcome.exit_code == 11
+    memory = machine.kernel.memory
+    assert machine.kernel.scheduler.switches > 50
+    assert len([rip for rip, _ in places if memory.layout.text <= rip < memory.layout.text + 4096]) > 8
+    if kpti:
+        assert {root for rip, root in places if memory.entry <= rip < memory.entry + 4096} == {0, 1}
+    machine.close()

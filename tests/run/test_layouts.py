@@ -70,6 +70,15 @@ def test_isolation_goes_with_every_layout(layout: str, engine: str, tmp_path: Pa
     compare(Path(program), [], engine, tmp_path, options=["--kpti", "--layout", layout], stdin=b"some bytes\n")
 
 
+@engines
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("options", [[], ["--kpti"], ["--kpti", "--seed", "3"]], ids=["plain", "kpti", "kpti-seed"])
+def test_tasks_that_take_turns(
+    options: list[str], layout: str, engine: str, programs: Programs, tmp_path: Path
+) -> None:
+    compare(programs("family"), [], engine, tmp_path, options=[*options, "--layout", layout])
+
+
 USER, GAP, KERNEL, NOWHERE = "in no region", "above the top of user space", "in the kernel half", None
 EDGES = {
     "linux": [
