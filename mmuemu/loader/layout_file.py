@@ -102,8 +102,7 @@ def parse(text: str, name: str) -> Layout:
     if not isinstance(like, str) or like not in LAYOUTS:
         reader.bad("like", like, "name one of " + ", ".join(LAYOUTS))
     layout: Layout = reader.members("", {"name": name, **given}, LAYOUTS[like])
-    check(layout)
-    return layout
+    return check(layout)
 
 
 def find_layout(name: str) -> Layout:
@@ -138,14 +137,15 @@ def as_json(layout: Layout) -> dict[str, Any]:
     return {name: shown(name, value) for name, value in asdict(layout).items()}
 
 
-def check(layout: Layout) -> None:
-    """Raise UsageError for a layout in which no program could run; the first thing wrong is named."""
+def check(layout: Layout) -> Layout:
+    """The layout itself. Raises UsageError for one in which no program could run; the first thing wrong is named."""
     reader = _Reader(layout.name)
     if layout.levels not in (4, 5):
         reader.bad("levels", layout.levels, "page tables have 4 or 5 levels")
     _check_user(reader, layout)
     _check_places(reader, layout)
     _check_kernel(reader, layout)
+    return layout
 
 
 def _check_user(reader: _Reader, layout: Layout) -> None:
