@@ -62,7 +62,19 @@ class PageTable:
     A method that takes a linear address raises ValueError when it is not canonical.
     """
 
-    __slots__ = ("__weakref__", "_bits", "_bytes", "_owned", "_paired", "_q", "frames", "kernel", "levels", "root")
+    __slots__ = (
+        "__weakref__",
+        "_bits",
+        "_bytes",
+        "_owned",
+        "_paired",
+        "_q",
+        "_user_bits",
+        "frames",
+        "kernel",
+        "levels",
+        "root",
+    )
 
     def __init__(
         self,
@@ -85,6 +97,7 @@ class PageTable:
         self._q = frames.ram.qwords
         self._bytes = frames.ram.bytes
         self._bits = 12 + 9 * levels
+        self._user_bits = self._bits - 1
         self._owned = root is None
         self._paired = root is None and kernel is not None and kernel.trampoline is not None
         if root is None:
@@ -179,8 +192,10 @@ class PageTable:
         This is the path of demand paging. Raises ValueError when a larger page is in the way; OutOfFrames.
         """
         q = self._q
-        if self.levels == 4 and not la >> 47:
-            upper = q[(self.root >> 3) + (la >> 39)]
+        if not la >> self._user_bits:
+            upper = q[(self.root >> 3) + (la >> self._user_bits - 8)]
+            if upper & P and self._user_bits == 56:
+                upper = q[((upper & ADDRESS_MASK) >> 3) + (la >> 39 & 511)]
             if upper & P:
                 middle = q[((upper & ADDRESS_MASK) >> 3) + (la >> 30 & 511)]
                 if middle & _LARGE == P:
@@ -195,8 +210,10 @@ class PageTable:
         page.
         """
         q = self._q
-        if self.levels == 4 and not la >> 47:
-            entry = q[(self.root >> 3) + (la >> 39)]
+        if not la >> self._user_bits:
+            entry = q[(self.root >> 3) + (la >> self._user_bits - 8)]
+            if entry & P and self._user_bits == 56:
+                entry = q[((entry & ADDRESS_MASK) >> 3) + (la >> 39 & 511)]
         else:
             la = self._check(la)
             entry = self.root | P
