@@ -31,6 +31,8 @@ _NESTED: Final[dict[str, type[Place] | type[KernelArea]]] = {
     "image": Place, "heap": Place, "stack": Place, "mmap": Place,
     "direct_map": KernelArea, "vmalloc": KernelArea, "text": KernelArea,
 }  # fmt: skip
+_COUNTS: Final = ("levels", "bits", "slides")
+"""Keys whose numbers people read in decimal."""
 _LEAST_AREA: Final = {"direct_map": _LEAST_MEMORY, "vmalloc": 1 << 20, "text": 2 * SIZE_2M}
 
 
@@ -41,7 +43,8 @@ class _Reader:
         self.name = name
 
     def bad(self, key: str, value: object, why: str) -> NoReturn:
-        shown = f"{value:#x}" if isinstance(value, int) and not isinstance(value, bool) else json.dumps(value)
+        address = isinstance(value, int) and not isinstance(value, bool) and key.split(".")[-1] not in _COUNTS
+        shown = f"{value:#x}" if address else json.dumps(value)
         raise UsageError(f"layout {self.name}: {key} is {shown}: {why}")
 
     def number(self, key: str, value: object) -> int:
@@ -131,7 +134,7 @@ def as_json(layout: Layout) -> dict[str, Any]:
     def shown(key: str, value: Any) -> Any:
         if isinstance(value, dict):
             return {name: shown(name, member) for name, member in value.items()}
-        plain = isinstance(value, (bool, str)) or key in ("levels", "bits", "slides")
+        plain = isinstance(value, (bool, str)) or key in _COUNTS
         return value if plain else f"{value:#x}"
 
     return {name: shown(name, value) for name, value in asdict(layout).items()}

@@ -210,7 +210,7 @@ def test_a_layout_of_ones_own(programs: Programs, tmp_path: Path) -> None:
     path.write_text(json.dumps({"levels": 6}))
     found = mmuemu("--layout", path, program, cwd=tmp_path)
     assert found.code == 125
-    assert found.ours == ["mmuemu: layout small: levels is 0x6: page tables have 4 or 5 levels"]
+    assert found.ours == ["mmuemu: layout small: levels is 6: page tables have 4 or 5 levels"]
 
 
 def test_what_does_not_fit_is_refused_by_name(programs: Programs, tmp_path: Path) -> None:
