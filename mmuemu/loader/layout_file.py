@@ -27,10 +27,6 @@ _EXECUTABLES_AT: Final = 0x40_0000
 _LEAST_MEMORY: Final = 1 << 20
 _LARGEST_FILE: Final = 1 << 20
 _MOST_BITS: Final = 47
-_NESTED: Final[dict[str, type[Place] | type[KernelArea]]] = {
-    "image": Place, "heap": Place, "stack": Place, "mmap": Place,
-    "direct_map": KernelArea, "vmalloc": KernelArea, "text": KernelArea,
-}  # fmt: skip
 _COUNTS: Final = ("levels", "bits", "slides")
 """Keys whose numbers people read in decimal."""
 _LEAST_AREA: Final = {"direct_map": _LEAST_MEMORY, "vmalloc": 1 << 20, "text": 2 * SIZE_2M}
