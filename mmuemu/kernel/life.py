@@ -186,7 +186,7 @@ def release_memory(task: Task) -> None:
     mm.users -= 1
     if mm.users == 0:
         mm.write_back_all()
-        if not (task.process.watched and task.process.group_exit):
+        if not task.process.watched or task.process.threads:
             mm.destroy()
 
 

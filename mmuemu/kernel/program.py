@@ -16,6 +16,7 @@ from mmuemu.kernel.files.opening import open_file
 from mmuemu.kernel.files.paths import path_of, resolve
 from mmuemu.loader.elf import ElfImage, read_image
 from mmuemu.loader.libraries import Closure, find_libraries, needs_libraries
+from mmuemu.x86.paging import USER_TOP_5LEVEL
 
 if TYPE_CHECKING:
     from mmuemu.kernel.files.context import FsContext
@@ -175,7 +176,7 @@ def read_program(
         name = os.fsdecode(path_of(file.inode))
         head = file.inode.read_at(0, LINE)
         if not head.startswith(b"#!"):
-            image = read_image(content(file, name), name)
+            image = read_image(content(file, name), name, USER_TOP_5LEVEL)
             linker, libraries = _linker(caller, image), _libraries(caller, image, environment)
             program = Program(image, file, linker, tuple(argv), path, os.path.basename(path), libraries)
             if libraries is not None and libraries.interpreter is not None:
@@ -199,7 +200,7 @@ def _linker(caller: Caller, image: ElfImage) -> tuple[ElfImage, OpenFile] | None
         if error.errno not in (Errno.ENOENT, Errno.ENOTDIR):
             raise
         raise NoLinker(image.name, f"needs the dynamic linker {name}, which is not in the guest's view") from None
-    return read_image(content(file, name), name), file
+    return read_image(content(file, name), name, USER_TOP_5LEVEL), file
 
 
 def find_program(caller: Caller, path: bytes, arguments: Sequence[bytes], environment: Sequence[bytes] = ()) -> Program:

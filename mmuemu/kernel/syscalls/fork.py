@@ -21,7 +21,7 @@ from mmuemu.kernel.life import (
 from mmuemu.kernel.process import Process
 from mmuemu.kernel.syscalls.table import syscall
 from mmuemu.kernel.wait import Blocked, WaitQueue
-from mmuemu.x86.paging import PAGE_SIZE, USER_TOP
+from mmuemu.x86.paging import PAGE_SIZE
 
 if TYPE_CHECKING:
     from mmuemu.kernel.task import Task
@@ -88,7 +88,7 @@ def sys_clone3(task: Task, address: int, size: int) -> int:
         raise SyscallError(Errno.EINVAL)
     if flags & (CLONE_THREAD | CLONE_PARENT) and exit_signal:
         raise SyscallError(Errno.EINVAL)
-    if bool(stack) != bool(stack_size) or stack + stack_size > USER_TOP:
+    if bool(stack) != bool(stack_size) or stack + stack_size > task.mm.task_size:
         raise SyscallError(Errno.EINVAL)
     return _start(task, flags, stack + stack_size, parent_tid, child_tid, tls, exit_signal)
 
