@@ -81,6 +81,14 @@ class Process:
     cpu_time: int = 0
     """Nanoseconds of CPU of its threads that have ended."""
 
+    def run_from(self, file: OpenFile | None) -> None:
+        """``file`` is the program from now on, None: no more. It cannot be written to meanwhile; ETXTBSY if it is."""
+        if file is not None:
+            file.inode.deny_write_access()
+        if self.exe_file is not None:
+            self.exe_file.inode.allow_write_access()
+        self.exe_file = file
+
     @property
     def ppid(self) -> int:
         """The parent's pid; init's for an orphan."""

@@ -14,7 +14,7 @@ from mmuemu.kernel.files.context import FsContext
 from mmuemu.kernel.files.fdtable import FdTable
 from mmuemu.kernel.files.hostfd import NO_FOLLOW, SEARCH, HostDescriptors
 from mmuemu.kernel.files.hostfs import HostDirectory, HostFs
-from mmuemu.kernel.files.inode import Directory, FileSystem, Inode, Quota
+from mmuemu.kernel.files.inode import MAX_FILES, Directory, FileSystem, Inode, Quota
 from mmuemu.kernel.files.memfs import MemoryDirectory, MemoryFile
 from mmuemu.kernel.files.paths import resolve
 from mmuemu.kernel.files.pty import PtmxInode, PtsDirectory
@@ -43,7 +43,7 @@ class ViewOptions:
     ``SRC:DST[:ro|rw]``. ``isolate``: show no host directories. ``files``: host files shown at their own path.
     ``cwd``: the host working directory to show and start in; None means the emulator's own, "" none.
     ``limit``: bytes of changes kept in memory. ``clock``: nanoseconds since the epoch, for file times.
-    ``random``: gives bytes for /dev/random; None makes it unreadable (EIO).
+    ``max_files``: open files of all processes together. ``random``: gives bytes for /dev/random; None makes it unreadable (EIO).
     """
 
     root: str | None = None
@@ -52,6 +52,7 @@ class ViewOptions:
     files: Sequence[str] = ()
     cwd: str | None = None
     limit: int = DEFAULT_LIMIT
+    max_files: int = MAX_FILES
     uid: int = 1000
     gid: int = 1000
     hostname: str = "mmuemu"
@@ -197,7 +198,7 @@ class _Composer:
 
     def __init__(self, options: ViewOptions) -> None:
         self.options = options
-        self.quota = Quota(options.limit)
+        self.quota = Quota(options.limit, options.max_files)
         self.descriptors = HostDescriptors()
 
     def host_root(self, source: str | bytes, option: str, writable: bool = False) -> Inode:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import struct
 
@@ -35,10 +36,12 @@ def test_a_reader_is_woken_by_a_write_and_by_the_last_close(guest):
     assert not sleeping.woken
     assert sleeping.again() is None
     guest.write(writer, b"abc")
-    assert sleeping.woken and sleeping.again() == 3
+    assert sleeping.woken
+    assert sleeping.again() == 3
     sleeping = guest.sleeps("read", reader, BASE + 4096, 10)
     guest.raw("close", writer)
-    assert sleeping.woken and sleeping.again() == 0
+    assert sleeping.woken
+    assert sleeping.again() == 0
 
 
 def test_a_large_write_goes_on_where_it_was(guest):
@@ -112,7 +115,8 @@ def test_poll_sleeps_on_every_file_until_the_timeout(guest):
     sleeping = guest.sleeps("poll", BASE, 2, -1)
     guest.memory.write(BASE + 4096, (1).to_bytes(8, "little"))
     guest.raw("write", event, BASE + 4096, 8)
-    assert sleeping.woken and sleeping.again() == 1
+    assert sleeping.woken
+    assert sleeping.again() == 1
     assert sleeping.interrupt() == -Errno.EINTR
     assert writer >= 0
 
@@ -136,7 +140,8 @@ def test_sockets_wake_both_ways(guest, kind):
     one, other = make_pair(guest, kind)
     sleeping = guest.sleeps("read", other, BASE, 100)
     guest.write(one, b"hello")
-    assert sleeping.woken and sleeping.again() == 5
+    assert sleeping.woken
+    assert sleeping.again() == 5
     while guest.raw("sendto", one, BASE, 1 << 16, 0x40, 0, 0) > 0:
         pass
     sleeping = guest.sleeps("sendto", one, BASE, 1 << 16, 0, 0, 0)
@@ -179,7 +184,8 @@ def test_edge_triggered_items_leave_the_list_until_woken(guest):
     assert guest.raw("epoll_ctl", ep, 1, reader, BASE) == 0
     sleeping = guest.sleeps("epoll_wait", ep, BASE, 4, -1)
     guest.raw("write", writer, BASE, 1)
-    assert sleeping.woken and sleeping.again() == 1
+    assert sleeping.woken
+    assert sleeping.again() == 1
     assert struct.unpack("<IQ", guest.memory.read(BASE, 12)) == (c.POLLIN, 77)
     sleeping = guest.sleeps("epoll_wait", ep, BASE, 4, -1)
     guest.raw("close", reader)
@@ -194,7 +200,8 @@ def test_a_timer_wakes_at_its_time(guest):
     guest.kernel.pass_time(999)
     assert not sleeping.woken
     guest.kernel.pass_time(1 + 650)
-    assert sleeping.woken and sleeping.again() == 8
+    assert sleeping.woken
+    assert sleeping.again() == 8
     assert guest.memory.read_u64(BASE) == 3
     guest.raw("timerfd_gettime", fd, BASE)
     assert struct.unpack("<4q", guest.memory.read(BASE, 32)) == (0, 300, 0, 250)
@@ -233,7 +240,8 @@ def test_flock_belongs_to_the_description(guest):
     guest.raw("close", fd)
     assert not sleeping.woken
     child.raw("close", fd)
-    assert sleeping.woken and sleeping.again() == 0
+    assert sleeping.woken
+    assert sleeping.again() == 0
     child.exit()
 
 
@@ -293,4 +301,4 @@ def test_record_locks_are_as_if_kept_for_each_byte(steps):
         kept = {(lock.owner, byte): lock.kind for lock in locks.records for byte in range(lock.start, lock.end + 1)}
         assert kept == table
         mine = [lock for lock in locks.records if lock.owner == owner]
-        assert all(a.end + 1 < b.start or a.kind != b.kind for a, b in zip(mine, mine[1:], strict=False)), "joined"
+        assert all(a.end + 1 < b.start or a.kind != b.kind for a, b in itertools.pairwise(mine)), "joined"

@@ -31,7 +31,11 @@ static void got(const char *what) {
     puts("");
 }
 
-static void type(const char *text) { write(master, text, strlen(text)); }
+/* The host handles what is typed a little later. */
+static void type(const char *text) {
+    write(master, text, strlen(text));
+    usleep(20000);
+}
 
 static void session(void) {
     int status;
