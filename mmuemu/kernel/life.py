@@ -216,6 +216,7 @@ def _end_process(process: Process) -> None:
         process.exit_status = 0
     process.zombie = True
     process.run_from(None)
+    process.end_events.wake()
     orphans = list(process.children.values())
     for child in orphans:
         child.parent = None

@@ -46,6 +46,8 @@ class Process:
     """Live children and zombies by pid, oldest first."""
     child_events: WaitQueue = field(default_factory=WaitQueue)
     """Woken when a child ends, stops or continues."""
+    end_events: WaitQueue = field(default_factory=WaitQueue)
+    """Woken when this process has ended: who polls a descriptor for it waits here."""
     actions: dict[int, bytes] = field(default_factory=dict)
     """Signal dispositions: ``struct sigaction`` (handler, flags, restorer, mask) by signal; absent is SIG_DFL."""
     signals: Pending = field(default_factory=Pending)

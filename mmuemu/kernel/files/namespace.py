@@ -43,7 +43,8 @@ class ViewOptions:
     ``SRC:DST[:ro|rw]``. ``isolate``: show no host directories. ``files``: host files shown at their own path.
     ``cwd``: the host working directory to show and start in; None means the emulator's own, "" none.
     ``limit``: bytes of changes kept in memory. ``clock``: nanoseconds since the epoch, for file times.
-    ``max_files``: open files of all processes together. ``random``: gives bytes for /dev/random; None makes it unreadable (EIO).
+    ``max_files``: open files of all processes together. ``random``: gives bytes for /dev/random; None makes it
+    unreadable (EIO).
     """
 
     root: str | None = None
