@@ -46,6 +46,8 @@ class Process:
     """Live children and zombies by pid, oldest first."""
     child_events: WaitQueue = field(default_factory=WaitQueue)
     """Woken when a child ends, stops or continues."""
+    end_events: WaitQueue = field(default_factory=WaitQueue)
+    """Woken when this process has ended: who polls a descriptor for it waits here."""
     actions: dict[int, bytes] = field(default_factory=dict)
     """Signal dispositions: ``struct sigaction`` (handler, flags, restorer, mask) by signal; absent is SIG_DFL."""
     signals: Pending = field(default_factory=Pending)
@@ -80,6 +82,14 @@ class Process:
     """User and system nanoseconds of children that were waited for."""
     cpu_time: int = 0
     """Nanoseconds of CPU of its threads that have ended."""
+
+    def run_from(self, file: OpenFile | None) -> None:
+        """``file`` is the program from now on, None: no more. It cannot be written to meanwhile; ETXTBSY if it is."""
+        if file is not None:
+            file.inode.deny_write_access()
+        if self.exe_file is not None:
+            self.exe_file.inode.allow_write_access()
+        self.exe_file = file
 
     @property
     def ppid(self) -> int:
