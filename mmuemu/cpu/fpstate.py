@@ -31,6 +31,13 @@ _PRECISIONS: Final = (32, 80, 64, 80)
 """Significand widths by the control word's PC field, as the engine names them; the reserved 1 is extended."""
 _TAGS: Final = tuple(sum((~mask >> n & 1) << 8 * n for n in range(8)) for mask in range(256))
 """Abridged tag byte (bit set: register in use) -> the engine's eight tag bytes (1: empty)."""
+_X87_START: Final = 4 * window.D_FPSTT
+_X87_END: Final = 8 * window.Q_FPDP + 8
+_INITIAL_X87: Final = (bytes(4) + (INITIAL_FCW << 16).to_bytes(4, "little") + b"\1" * 8).ljust(
+    _X87_END - _X87_START, b"\0"
+)
+"""The engine's fields from the top of stack to the last pointer, as FNINIT leaves them."""
+_ZEROS: Final = memoryview(bytes(128)).cast("Q")
 _ABRIDGED: Final = {tags: mask for mask, tags in enumerate(_TAGS)}
 
 
@@ -88,7 +95,14 @@ class FpState:
 
     def reset(self, features: int = X87 | SSE) -> None:
         """The initial configuration of ``features`` (SDM volume 1, 13.6)."""
-        self.fxrstor(_INITIAL, features)
+        if features & X87:
+            self._raw[_X87_START:_X87_END] = _INITIAL_X87
+            self._raw[window.B_X87_ROUNDING] = 0
+            self._raw[window.B_X87_PRECISION] = 80
+        if features & SSE:
+            self.set_mxcsr(INITIAL_MXCSR)
+            self._low[:] = _ZEROS
+            self._high[:] = _ZEROS
 
     def _load_x87(self, image: bytes) -> None:
         control, status, tags, _, opcode, ip, dp, _, _ = _HEAD.unpack_from(image)
@@ -149,11 +163,6 @@ class FpState:
     @pkru.setter
     def pkru(self, value: int) -> None:
         self._q[window.Q_PKRU] = value & 0xFFFF_FFFF
-
-
-_INITIAL: Final = (
-    INITIAL_FCW.to_bytes(2, "little") + bytes(22) + INITIAL_MXCSR.to_bytes(4, "little") + bytes(FXSAVE_BYTES - 28)
-)
 
 
 def xsave_size(xcr0: int) -> int:

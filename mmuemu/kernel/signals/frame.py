@@ -7,9 +7,10 @@ the return address, so that the handler starts with RSP + 8 a multiple of 16.
 from __future__ import annotations
 
 import struct
+from operator import itemgetter
 from typing import Final, NamedTuple
 
-from mmuemu.cpu.fpstate import FXSAVE_BYTES, LEGACY_AREA, MXCSR_MASK, PKRU, PKRU_OFFSET, SSE, X87, FpState, xsave_size
+from mmuemu.cpu.fpstate import FXSAVE_BYTES, LEGACY_AREA, MXCSR_MASK, PKRU, SSE, X87, FpState, xsave_size
 from mmuemu.kernel import registers as pt
 from mmuemu.kernel.abi.signals import SS_AUTODISARM, SS_DISABLE, SS_ONSTACK
 from mmuemu.x86.registers import (
@@ -42,6 +43,10 @@ _GENERAL: Final = (
 """pt_regs indices in the order of ``struct sigcontext``."""
 _SOFTWARE: Final = struct.Struct("<IIQI28x")
 """``struct _fpx_sw_bytes``: magic, length with the end mark, features, length."""
+_ORDER: Final = itemgetter(*_GENERAL, pt.FLAGS)
+_FLAGS: Final = UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS
+_XSAVE_FLAGS: Final = _FLAGS | UC_FP_XSTATE
+_END: Final = FP_XSTATE_MAGIC2.to_bytes(4, "little")
 _SOFTWARE_AT: Final = 464
 _HEADER: Final = struct.Struct("<QQ48x")
 _TOP: Final = (1 << 64) - 1
@@ -129,32 +134,30 @@ def build_frame(
     xsave: bool,
 ) -> bytes:
     """The frame of a task with the pt_regs ``words``; ``info`` is its 128-byte siginfo, ``floats`` from frame_place."""
+    address, flags, size = altstack
     return _FRAME.pack(
         restorer,
-        UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS | xsave, 0,
-        altstack[0], altstack[1] - (altstack[1] >> 31 << 32), 0, altstack[2],
-        *[words[index] for index in _GENERAL], words[pt.FLAGS],
+        _XSAVE_FLAGS if xsave else _FLAGS, 0,
+        address, flags - (flags >> 31 << 32), 0, size,
+        *_ORDER(words),
         words[pt.CS] & 0xFFFF, 0, 0, words[pt.SS] & 0xFFFF,
         trap.error_code, trap.number, mask, trap.cr2, floats, mask,
     ) + info  # fmt: skip
 
 
-def fp_area(fp: FpState) -> list[tuple[int, bytes]]:
-    """The pieces of the floating-point area of a saved window: (offset, bytes)."""
+def fp_area(fp: FpState) -> tuple[bytes, bytes]:
+    """The floating-point area of a saved window: its beginning, and what stands at PKRU_OFFSET if that is in use."""
     xcr0 = fp.xcr0
     image = fp.fxsave()
     if not xcr0 & ~X87:
-        return [(0, image)]
+        return image, b""
     size = xsave_size(xcr0)
-    present = X87 | SSE
-    end = FP_XSTATE_MAGIC2.to_bytes(4, "little")
-    if xcr0 & PKRU:
-        pkru = fp.pkru
-        present |= PKRU if pkru else 0
-        end = pkru.to_bytes(8, "little") + end
     software = _SOFTWARE.pack(FP_XSTATE_MAGIC1, size + 4, xcr0, size)
-    head = image[:_SOFTWARE_AT] + software + _HEADER.pack(present, 0)
-    return [(0, head), (PKRU_OFFSET, end)] if xcr0 & PKRU else [(0, head + end)]
+    if not xcr0 & PKRU:
+        return image[:_SOFTWARE_AT] + software + _HEADER.pack(X87 | SSE, 0) + _END, b""
+    pkru = fp.pkru
+    head = image[:_SOFTWARE_AT] + software + _HEADER.pack(X87 | SSE | (PKRU if pkru else 0), 0)
+    return head, pkru.to_bytes(8, "little") + _END
 
 
 # -- and back ----------------------------------------------------------------------------------------------------
