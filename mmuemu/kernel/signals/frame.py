@@ -44,6 +44,8 @@ _GENERAL: Final = (
 _SOFTWARE: Final = struct.Struct("<IIQI28x")
 """``struct _fpx_sw_bytes``: magic, length with the end mark, features, length."""
 _ORDER: Final = itemgetter(*_GENERAL, pt.FLAGS)
+_BACK: Final = itemgetter(*(_GENERAL.index(register) for register in range(pt.ORIG_AX)))
+_IP, _SP = _GENERAL.index(pt.IP), _GENERAL.index(pt.SP)
 _FLAGS: Final = UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS
 _XSAVE_FLAGS: Final = _FLAGS | UC_FP_XSTATE
 _END: Final = FP_XSTATE_MAGIC2.to_bytes(4, "little")
@@ -177,16 +179,13 @@ def read_context(data: bytes) -> Context:
 CONTEXT_BYTES: Final = _CONTEXT.size
 
 
-def load_registers(words: list[int], context: Context) -> None:
-    """Put a frame's registers into the pt_regs ``words``: ring 3 and no flags but harmless ones, whatever it says."""
-    for index, value in zip(_GENERAL, context.general, strict=True):
-        words[index] = value
-    words[pt.FLAGS] = words[pt.FLAGS] & ~FIX_EFLAGS | context.flags & _LOADED
-    words[pt.CS] = context.cs | 3
-    words[pt.SS] = context.ss | 3
-    words[pt.ORIG_AX] = _TOP
-    if not context.uc_flags & UC_STRICT_RESTORE_SS and words[pt.CS] == USER_CS:
-        words[pt.SS] = USER_SS
+def restored_registers(words: list[int], context: Context) -> list[int]:
+    """The pt_regs of a frame, in place of ``words``: ring 3 and no flags but harmless ones, whatever it says."""
+    general, code, stack = context.general, context.cs | 3, context.ss | 3
+    if not context.uc_flags & UC_STRICT_RESTORE_SS and code == USER_CS:
+        stack = USER_SS
+    flags = words[pt.FLAGS] & ~FIX_EFLAGS | context.flags & _LOADED
+    return [*_BACK(general), _TOP, general[_IP], code, flags, general[_SP], stack]
 
 
 class BadFpState(Exception):

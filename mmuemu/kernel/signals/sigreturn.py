@@ -24,10 +24,10 @@ from mmuemu.kernel.signals.frame import (
     BadFpState,
     end_mark_place,
     load_fp,
-    load_registers,
     on_altstack,
     promised_features,
     read_context,
+    restored_registers,
 )
 from mmuemu.kernel.signals.pending import SigInfo
 from mmuemu.kernel.signals.send import force_info, set_mask
@@ -66,8 +66,7 @@ def sigreturn(task: Task) -> int:
     set_mask(task, context.mask)
     with suppress(SyscallError):  # an alternate stack that cannot be set is let pass, as by Linux
         set_altstack(task, context.altstack, sp)
-    words = registers.words()
-    load_registers(words, context)
+    words = restored_registers(registers.words(), context)
     registers.load(words)
     try:
         _restore_floats(task, context.fpstate)
