@@ -44,7 +44,7 @@ class FpState:
 
     __slots__ = (
         "_all", "_d", "_high", "_initial_raw", "_known_image", "_known_raw", "_low", "_out", "_out_high", "_out_low",
-        "_q", "_raw", "_st",
+        "_q", "_raw", "_st", "last_area", "last_key",
     )  # fmt: skip
 
     def __init__(self, state: StateWindow) -> None:
@@ -53,6 +53,9 @@ class FpState:
         self._raw = state.raw[at : at + window.B_XMM]
         self._all = state.raw[at + 4 * window.D_FPSTT : at + window.B_XMM + 16 * 64]
         self._known_raw = self._known_image = self._initial_raw = b""
+        self.last_key: object = None
+        self.last_area = (b"", b"")
+        """The last area that was built for a signal frame, and what it was built from; for whoever builds them."""
         self._st = self._raw[window.B_FPREGS : window.B_FPREGS + 128]
         first = window.B_XMM // 8
         self._low = state.q[first : first + 128 : 8]

@@ -149,15 +149,19 @@ def build_frame(
 
 def fp_area(fp: FpState) -> tuple[bytes, bytes]:
     """The floating-point area of a saved window: its beginning, and what stands at PKRU_OFFSET if that is in use."""
-    xcr0 = fp.xcr0
-    image = fp.fxsave()
+    key = (fp.fxsave(), fp.xcr0, fp.pkru)
+    if key != fp.last_key:
+        fp.last_key, fp.last_area = key, _fp_area(*key)
+    return fp.last_area
+
+
+def _fp_area(image: bytes, xcr0: int, pkru: int) -> tuple[bytes, bytes]:
     if not xcr0 & ~X87:
         return image, b""
     size = xsave_size(xcr0)
     software = _SOFTWARE.pack(FP_XSTATE_MAGIC1, size + 4, xcr0, size)
     if not xcr0 & PKRU:
         return image[:_SOFTWARE_AT] + software + _HEADER.pack(X87 | SSE, 0) + _END, b""
-    pkru = fp.pkru
     head = image[:_SOFTWARE_AT] + software + _HEADER.pack(X87 | SSE | (PKRU if pkru else 0), 0)
     return head, pkru.to_bytes(8, "little") + _END
 
