@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,8 +17,11 @@ from mmuemu.kernel import life, switching
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.signals import Signal
 from mmuemu.kernel.clock import Clock, HostClock, VirtualClock
+from mmuemu.kernel.events import Events, FaultEvent, SyscallEvent, watched
 from mmuemu.kernel.faults import FaultResult
+from mmuemu.kernel.futex import FutexTable, mm_release
 from mmuemu.kernel.half import HYPERCALL_PORT, KernelLayout, KernelMemory
+from mmuemu.kernel.ipc.namespace import IpcNamespace
 from mmuemu.kernel.itimers import forget_timers
 from mmuemu.kernel.registers import AX, DI, DX, IP, ORIG_AX, R8, R9, R10, SI
 from mmuemu.kernel.scheduler import Scheduler
@@ -30,6 +32,7 @@ from mmuemu.kernel.syscalls.table import TABLE, Syscall
 from mmuemu.kernel.task import State
 from mmuemu.kernel.timers import Timers
 from mmuemu.kernel.traps import FLOATING_POINT, Death, as_delivered, floating_point_code, signal_of
+from mmuemu.kernel.vdso import Vdso
 from mmuemu.kernel.vma import VM_EXEC
 from mmuemu.kernel.wait import Blocked
 from mmuemu.memory.frames import FrameAllocator
@@ -57,6 +60,7 @@ if TYPE_CHECKING:
     from mmuemu.kernel.files.namespace import MountTree
     from mmuemu.kernel.process import Process
     from mmuemu.kernel.task import Task
+    from mmuemu.kernel.vma import Vma
 
 SFMASK: Final = RFLAGS_TF | RFLAGS_IF | RFLAGS_DF | RFLAGS_IOPL | RFLAGS_NT | RFLAGS_AC
 DEFAULT_MEMORY: Final = 1 << 30
@@ -124,6 +128,7 @@ class Kernel:
         self.frames = FrameAllocator(self.ram)
         layout = KernelLayout() if self.aslr is None else KernelLayout.randomized(self.aslr)
         self.memory = KernelMemory(self.frames, layout)
+        self.vdso = Vdso()
         self.cpu = Cpu(self.ram, mmu=options.mmu, handler=self)
         if virtual:
             self.cpu.tsc = self.clock.tsc
@@ -131,8 +136,9 @@ class Kernel:
         self.statistics = Statistics()
         self.tracer: Tracer | None = None
         self.on_unknown_syscall: Callable[[int], None] | None = None
-        self.on_process_end: list[Callable[[Process, Task], None]] = []
-        """Called with a process and its last thread before its memory goes."""
+        self.events = Events()
+        self.table = TABLE
+        """System calls by number; a copy once one of them is watched."""
         self.tasks: dict[int, Task] = {}
         """Live threads by number."""
         self.processes: dict[int, Process] = {}
@@ -142,6 +148,8 @@ class Kernel:
         self.last_pid = life.FIRST_PID - 1
         self.timers = Timers()
         self.scheduler = Scheduler(self, self.seed if options.schedule is None and virtual else options.schedule)
+        self.futexes = FutexTable()
+        self.ipc = IpcNamespace(self)
         self.current: Task | None = None
         """The task whose state the CPU has."""
         self.attention = False
@@ -149,6 +157,7 @@ class Kernel:
         self.reschedule = False
         """The current task's time is up."""
         self.running = False
+        self._until: Process | None = None
         self.loaded_root = 0
         self._registers = 0
         self._serving = -1
@@ -174,7 +183,6 @@ class Kernel:
         from mmuemu.kernel.proc import KernelProc
 
         tree.proc = KernelProc(self)
-        tree.interrupted = lambda: self.cpu.interrupted
 
     def adopt(self, space: AddressSpace) -> None:
         """Have an address space tell the CPU when its translations change."""
@@ -189,6 +197,25 @@ class Kernel:
                 self.cpu.engine.flush()
 
         space.on_flush = flush
+        space.on_map = self._mapped
+
+    def _mapped(self, vma: Vma) -> None:
+        if self.events.map and self.current is not None:
+            for callback in self.events.map:
+                callback(self.current, vma)
+
+    def watch_syscall(self, number: int, callback: Callable[[SyscallEvent], object]) -> None:
+        """Ask ``callback`` before each system call ``number``."""
+        if self.table is TABLE:
+            self.table = dict(TABLE)
+        callbacks = self.events.syscall.setdefault(number, [])
+        callbacks.append(callback)
+        self.table[number] = watched(self.events, number)
+
+    def write_back(self) -> None:
+        """Pass what was stored through shared mappings of files on to the files."""
+        for mm in {task.mm: None for task in self.tasks.values()}:
+            mm.write_back_all()
 
     def set_address_space(self, mm: AddressSpace) -> None:
         """``mm`` is what the CPU translates by from now on."""
@@ -197,16 +224,17 @@ class Kernel:
 
     # -- running -------------------------------------------------------------------------------------------------
 
-    def run(self, *, max_instructions: int | None = None) -> Stop:
-        """Run every task until the last one has ended, or a limit or an interruption stops the machine."""
+    def run(self, *, max_instructions: int | None = None, until: Process | None = None) -> Stop:
+        """Run every task until the last one (or ``until``) has ended, or a limit or an interruption stops it all."""
         cpu = self.cpu
+        self._until = until
         cpu.forget_interrupt()
         left = max_instructions
         self.running = True
         try:
             if self.current is None or self.attention:
                 self.work(inside=False)
-            while self.current is not None:
+            while self.current is not None and not (until is not None and until.zombie):
                 slice_ = self.scheduler.slice()
                 limit = left if slice_ is None else slice_ if left is None else min(slice_, left)
                 before = cpu.instructions
@@ -217,7 +245,7 @@ class Kernel:
                     if self.clock.virtual:
                         self.clock.passed(done)
                 if stop not in (Stop.LIMIT, Stop.KICKED) or (left is not None and left <= 0):
-                    return stop
+                    return Stop.INTERRUPTED if cpu.interrupted else stop
                 self.scheduler.tick()
                 if self.attention or self.reschedule:
                     self._stopped_somewhere()
@@ -280,7 +308,9 @@ class Kernel:
 
     def abandoned(self) -> bool:
         """The program has ended, and what it left behind waits for something that can never come."""
-        if self.main is None or not self.main.zombie_or_gone or self.timers.next is not None or self.scheduler.sleepers:
+        if self.timers.next is not None or self.scheduler.sleepers:
+            return False
+        if any(process.watched and not process.zombie for process in self.processes.values()):
             return False
         for process in list(self.processes.values()):
             life.exit_group(process, death=Death(Signal.SIGKILL))
@@ -298,7 +328,13 @@ class Kernel:
         self._serving = page
         result = mm.fault(page, error_code)
         self._serving = -1
+        if self.events.fault and not result and self.current is not None:
+            self._tell_fault(self.current, page, error_code, True)
         return mm.installed or not result
+
+    def _tell_fault(self, task: Task, address: int, error_code: int, resolved: bool) -> None:
+        for callback in self.events.fault:
+            callback(FaultEvent(task, address, error_code, resolved))
 
     def trap(self, trap: Trap) -> None:
         """An exception nothing resolved: in ring 3 a signal, in ring 0 the end of everything."""
@@ -327,6 +363,8 @@ class Kernel:
                 if result is FaultResult.OOM:
                     reason = f"out of memory: all {self.ram.size >> 20} MiB of guest memory are in use (--memory)"
                 death = Death(Signal(result.signal), result.si_code, trap.address, trap, reason)
+            if self.events.fault:
+                self._tell_fault(task, trap.address, trap.error_code, False)
         if trap.vector in FLOATING_POINT:
             self.cpu.window.save()
             code = floating_point_code(trap, self.cpu.fp)
@@ -370,7 +408,7 @@ class Kernel:
         base = task.registers.base
         number = q[base + _ORIG_RAX] & 0xFFFF_FFFF
         arguments = (q[base + 14], q[base + 13], q[base + 12], q[base + 7], q[base + 9], q[base + 8])
-        call = TABLE.get(number)
+        call = self.table.get(number)
         if self.tracer is not None and not task.in_call:
             self.tracer.enter(task, call, number, arguments)
         if call is None:
@@ -431,9 +469,7 @@ class Kernel:
 
     def release_thread(self, task: Task) -> None:
         """What a thread leaves behind in user memory (``mm_release``): its number is cleared for who joins it."""
-        if task.clear_child_tid and task.mm.users > 1:
-            with contextlib.suppress(SyscallError):
-                task.memory.write_u32(task.clear_child_tid, 0)
+        mm_release(task, shared=task.mm.users > 1)
 
     @property
     def page_faults(self) -> int:
@@ -445,8 +481,11 @@ class Kernel:
     def process_ending(self, process: Process, task: Task) -> None:
         """The last thread of ``process`` ends; its memory and files are still there."""
         forget_timers(process)
-        for callback in self.on_process_end:
+        for callback in self.events.exit:
             callback(process, task)
+        self.ipc.exit(task)
+        if process is self._until:
+            self.cpu.stop()
         self.statistics.minor_faults += task.mm.minor_faults
         self.statistics.major_faults += task.mm.major_faults
 

@@ -70,9 +70,12 @@ class Process:
     group_exit: bool = False
     """exit_group or a fatal signal: every thread ends at its next return to user mode."""
     zombie: bool = False
+    watched: bool = False
+    """Somebody outside looks at it: its memory stays after its end."""
     executed: bool = False
     """Whether execve has run since fork: setpgid(2) refuses then."""
     dumpable: int = 1
+    oom_score_adj: int = 0
     vfork_waiter: Task | None = None
     child_times: list[int] = field(default_factory=lambda: [0, 0])
     """User and system nanoseconds of children that were waited for."""
@@ -83,11 +86,6 @@ class Process:
     def ppid(self) -> int:
         """The parent's pid; init's for an orphan."""
         return INIT if self.parent is None else self.parent.pid
-
-    @property
-    def zombie_or_gone(self) -> bool:
-        """Whether it has ended."""
-        return self.zombie
 
     @property
     def dumped_core(self) -> bool:
