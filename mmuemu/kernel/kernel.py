@@ -356,8 +356,9 @@ class Kernel:
             if left is None:
                 return
             trap = left
-        death = signal_of(trap)
-        if trap.vector == Vector.PF:
+        if trap.vector != Vector.PF:
+            death = signal_of(trap)
+        else:
             page = trap.address & ~(PAGE_SIZE - 1)
             death = Death(Signal.SIGSEGV, 1, trap.address, trap)
             if page < task.mm.task_size and trap.error_code & 5 != 1:

@@ -250,7 +250,7 @@ def parent_died(child: Process) -> None:
 def child_info(process: Process) -> SigInfo:
     """The siginfo of SIGCHLD (or what clone asked for) for a process that has ended (sigaction(2), si_code)."""
     death = process.death
-    code = CLD_EXITED if death is None else CLD_DUMPED if death.core else CLD_KILLED
+    code = CLD_EXITED if death is None else CLD_DUMPED if process.dumped_core else CLD_KILLED
     status = process.exit_status or 0 if death is None else int(death.signal)
     return SigInfo(process.exit_signal or Signal.SIGCHLD, code, child_payload(process, status))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mmuemu.kernel.signals.pending import Pending
 from mmuemu.kernel.wait import WaitQueue
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mmuemu.kernel.task import Task
     from mmuemu.kernel.traps import Death
 
+RLIMIT_CORE: Final = 4
 INIT: int = 1
 """The process that orphans belong to; it exists in name only and reaps at once."""
 
@@ -97,8 +98,13 @@ class Process:
         return INIT if self.parent is None else self.parent.pid
 
     @property
+    def dumped_core(self) -> bool:
+        """Whether the signal that killed it dumps core and RLIMIT_CORE allows one (no file is written)."""
+        return self.death is not None and self.death.core and self.limits.get(RLIMIT_CORE, (0, 0))[0] > 0
+
+    @property
     def wait_status(self) -> int:
         """What wait(2) reports: the exit status in bits 8 to 15, or the signal and 0x80 for a core dump."""
         if self.death is not None:
-            return self.death.signal | (0x80 if self.death.core else 0)
+            return self.death.signal | (0x80 if self.dumped_core else 0)
         return (self.exit_status or 0) << 8
