@@ -181,7 +181,6 @@ class Kernel:
         from mmuemu.kernel.proc import KernelProc
 
         tree.proc = KernelProc(self)
-        tree.interrupted = lambda: self.cpu.interrupted
 
     def adopt(self, space: AddressSpace) -> None:
         """Have an address space tell the CPU when its translations change."""
@@ -244,7 +243,7 @@ class Kernel:
                     if self.clock.virtual:
                         self.clock.passed(done)
                 if stop not in (Stop.LIMIT, Stop.KICKED) or (left is not None and left <= 0):
-                    return stop
+                    return Stop.INTERRUPTED if cpu.interrupted else stop
                 self.scheduler.tick()
                 if self.attention or self.reschedule:
                     self._stopped_somewhere()

@@ -164,6 +164,7 @@ def exit_task(task: Task) -> None:
     task.ended = True
     kernel.scheduler.remove(task)
     task.state = State.DEAD
+    task.call_state = None
     kernel.attention = True
     kernel.release_thread(task)
     process.threads.pop(task.tid, None)

@@ -52,6 +52,7 @@ class Starter:
         self.gid = 1000
         self.fs = fs
         self.files = files
+        self.call_state: object = None
 
 
 class Program(NamedTuple):

@@ -83,6 +83,8 @@ class Task:
     """A signal is to be delivered before the call it sleeps in goes on."""
     on_interrupt: Callable[[], None] | None = None
     """What that call does before it fails with EINTR."""
+    progress: int | None = None
+    """What that call has done already: it returns this and is not made again."""
     restart: int = True
     """Whether that call may be made again after a handler with SA_RESTART."""
 

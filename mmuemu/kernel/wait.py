@@ -57,7 +57,8 @@ class Blocked(SyscallError):
     see that it has passed when it is made again. ``host`` has host descriptors and the POLL* events waited for.
     A signal whose handler runs ends the call with EINTR, unless ``restart`` and its SA_RESTART (signal(7) lists
     the calls that are never restarted), or ``restart`` is RESTART_ALWAYS; one without a handler leaves it asleep.
-    ``on_interrupt`` is called before such an EINTR. Without a kernel it is EAGAIN.
+    ``on_interrupt`` is called before such an EINTR. A call that has moved some bytes says so by ``progress``: a signal
+    then ends it with that count. Without a kernel it is EAGAIN.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Blocked(SyscallError):
         host: Mapping[int, int] | None = None,
         restart: int = True,
         on_interrupt: Callable[[], None] | None = None,
+        progress: int | None = None,
     ) -> None:
         super().__init__(Errno.EAGAIN)
         self.queues = queues
@@ -74,3 +76,4 @@ class Blocked(SyscallError):
         self.host = host
         self.restart = restart
         self.on_interrupt = on_interrupt
+        self.progress = progress
