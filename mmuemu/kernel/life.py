@@ -152,6 +152,7 @@ def enrol(task: Task) -> None:
     process.threads[task.tid] = task
     if process.leader is None:
         process.leader = task
+        process.start_time = kernel.clock.now()
         kernel.processes[process.pid] = process
         if process.parent is not None:
             process.parent.children[process.pid] = process
