@@ -41,7 +41,7 @@ _LINES = (
     "sum words.txt",
     "base64 text.txt",
     "base32 tree/a.txt",
-    "basenc --z85 -w0 tree/b.sh",
+    "basenc --base2msbf -w0 tree/a.txt",
     "od -A x -t x1z -N 200 text.txt",
     "od -t f8 -t d2 -N 64 words.txt",
     "seq -w 1 7 100",

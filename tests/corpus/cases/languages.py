@@ -27,7 +27,7 @@ printf "%-6s %3d %6.2f\\n", $_, scalar @{$count{$_}}, sum(@{$count{$_}}) / @{$co
 my $text = do { local $/; open(my $f, '<', 'text.txt') or die; <$f> };
 my @w = $text =~ /\\b(ba\\w+)\\b/g; print scalar(@w), " @w[0..3]\\n"; (my $t = $text) =~ tr/a-z//cd; print length $t, "\\n";
 print join(',', map { $_ ** 2 } grep { $_ & 1 } 1..9), "\\n"; print "yes\\n" if 'foobar' =~ /^(?<x>foo)(?=bar)/ && $+{x} eq 'foo';
-print sprintf('%s %05.1f %x %e %v d', 'a', 2.25, 255, 12345.678, '1.22.333'), "\\n"; print strftime('%F', gmtime 0), "\\n";
+print sprintf('%s %05.1f %x %e %vd', 'a', 2.25, 255, 12345.678, '1.22.333'), "\\n"; print strftime('%F', gmtime 0), "\\n";
 my @s = sort { $b <=> $a || $a cmp $b } qw(3 10 2); print "@s\\n"; eval { die { code => 7 } }; print $@->{code}, "\\n";
 my $r = pack('NnC a4', 1, 2, 3, 'ab'); print unpack('H*', $r), "\\n"; local $, = '-'; print reverse(1..3); print "\\n";
 open(my $o, '>', 'out') or die; print $o "written\\n"; close $o; print -s 'out', "\\n"; warn "to stderr\\n"; exit 6;
@@ -40,7 +40,7 @@ if (!$pid) { close $a; while (my $l = <$b>) { print $b uc $l } exit 3 }
 close $b; print $a "hello\\n"; print scalar <$a>; print $a "again\\n"; print scalar <$a>; close $a; waitpid $pid, 0; print $? >> 8, "\\n";
 pipe(my $r, my $w); my @kids; for my $n (1..4) { my $k = fork; if (!$k) { print $w "kid $n\\n"; exit $n } push @kids, $k } close $w;
 print sort <$r>; my $sum = 0; for (@kids) { waitpid $_, 0; $sum += $? >> 8 } print "$sum\\n";
-print `echo backticks; exit 4`; print $? >> 8, "\\n"; system('exit 5'); print $? >> 8, "\\n";
+print `echo backticks; exit 4`; print $? >> 8, "\\n"; system('exit 5;'); print $? >> 8, "\\n";
 open(my $p, '-|', 'sort', '-r', 'tree/deep/er/c.txt') or die; my @l = <$p>; close $p; print scalar @l, "\\n";
 $SIG{ALRM} = sub { die "alarm\\n" }; eval { alarm 1; select(undef, undef, undef, 10); }; print $@;
 $SIG{CHLD} = sub { print "child ended\\n" }; my $k = fork; exit 0 unless $k; sleep 1 while waitpid($k, 0) < 0; kill 0, $$ or die; print "end\\n";
