@@ -174,7 +174,7 @@ def statistics(kernel: Kernel) -> dict[str, int]:
     return {
         "system calls": counts.syscalls,
         "unknown system calls": sum(counts.unknown.values()),
-        "page faults": sum(task.mm.minor_faults + task.mm.major_faults for task in kernel.tasks.values()),
+        "page faults": kernel.page_faults,
         "TLB fills" if engine.name == "python" else "TLB fills by fault": engine.fills,
         "TLB flushes": engine.flushes,
         "TLB growths": engine.growths,

@@ -47,6 +47,8 @@ class Stop(Enum):
     """The instruction limit."""
     INTERRUPTED = "interrupted"
     """:meth:`Cpu.interrupt`, from another thread."""
+    KICKED = "kicked"
+    """:meth:`Cpu.kick`: somebody wants to look at the state between two instructions."""
     UNTIL = "until"
     """The address given as ``until``."""
 
@@ -89,7 +91,7 @@ class Cpu:
         self._trap_counter: int | None = None
         self._stop: Stop | None = None
         self._counting = self._again = False
-        self._interrupted = False
+        self._interrupted = self._kicked = False
         self._rip = ctypes.c_uint64()
         self._rip_pointer = ctypes.byref(self._rip)
         self._rip_id = ctypes.c_int(x86.UC_X86_REG_RIP)
@@ -203,9 +205,18 @@ class Cpu:
         self._interrupted = True
         library.emu_stop(self.handle)
 
+    def kick(self) -> None:
+        """End the run soon, from another thread or from a hook; it may be that it goes on (a lost stop)."""
+        self._kicked = True
+        library.emu_stop(self.handle)
+
+    def forget_interrupt(self) -> None:
+        """Whoever interrupted has been heard."""
+        self._interrupted = False
+
     @property
     def interrupted(self) -> bool:
-        """Whether :meth:`interrupt` was called since the last run began."""
+        """Whether :meth:`interrupt` was called and nobody has heard it."""
         return self._interrupted
 
     def run(self, *, max_instructions: int | None = None, until: int | None = None) -> Stop:
@@ -274,12 +285,20 @@ class Cpu:
                     return Stop.REQUESTED
             elif status:
                 raise UcError(status)
-            elif self._stop is None and not self._interrupted and (remaining is None or remaining > 0):
+            elif (
+                self._stop is None
+                and not self._interrupted
+                and not self._kicked
+                and (remaining is None or remaining > 0)
+            ):
                 return Stop.UNTIL if until is not None and self.rip == until else Stop.HALTED
             if self._stop is not None:
                 return self._stop
             if self._interrupted:
                 return Stop.INTERRUPTED
+            if self._kicked:
+                self._kicked = False
+                return Stop.KICKED
 
     @property
     def retired(self) -> int:

@@ -3,8 +3,10 @@
 # In:  RCX = user RIP, R11 = user RFLAGS, everything else the user's; GS.base after swapgs is the per-CPU block:
 #      gs:[0] top of this task's kernel stack, gs:[8] scratch for the user's RSP.
 # It builds Linux's struct pt_regs (arch/x86/include/asm/ptrace.h) on the kernel stack and asks the kernel
-# through the hypercall port; the kernel reads and edits the structure in memory. `sysretq` and the absolute gs:
-# accesses are spelled in bytes: Keystone does not know the one and encodes the others RIP-relative.
+# through the hypercall port; the kernel reads and edits the structure in memory, and may come back on another
+# task's stack. Like Linux it returns by `sysretq` where that gives the task the RCX and R11 it is to have, and by
+# `iretq` otherwise. `sysretq` and the absolute gs: accesses are spelled in bytes: Keystone does not know the one
+# and encodes the others RIP-relative.
 
     swapgs
     .byte 0x65, 0x48, 0x89, 0x24, 0x25, 8, 0, 0, 0      # mov gs:[8], rsp
@@ -31,6 +33,12 @@
     push r14
     push r15
     out 0x51, al
+    mov rcx, qword ptr [rsp + 0x58]
+    cmp rcx, qword ptr [rsp + 0x80]
+    jne by_iret
+    mov r11, qword ptr [rsp + 0x30]
+    cmp r11, qword ptr [rsp + 0x90]
+    jne by_iret
     pop r15
     pop r14
     pop r13
@@ -51,3 +59,22 @@
     mov rsp, qword ptr [rsp + 32]
     swapgs
     .byte 0x48, 0x0f, 0x07
+by_iret:
+    pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop rbp
+    pop rbx
+    pop r11
+    pop r10
+    pop r9
+    pop r8
+    pop rax
+    pop rcx
+    pop rdx
+    pop rsi
+    pop rdi
+    add rsp, 8
+    swapgs
+    iretq

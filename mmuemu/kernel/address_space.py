@@ -101,6 +101,8 @@ class AddressSpace(AreaSpace):
         self.start_stack = 0
         """An address in the initial stack: /proc/self/maps calls the area around it [stack]."""
         self._shm_ino = 0
+        self.users = 1
+        """Tasks that live here."""
 
     # mmap
 

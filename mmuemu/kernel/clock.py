@@ -11,6 +11,18 @@ NANOSECONDS = 1_000_000_000
 class Clock(Protocol):
     """Nanoseconds by clock, and waiting."""
 
+    virtual: bool
+    """Whether its time is a guest's alone, so that it can be jumped over."""
+
+    def now(self) -> int:
+        """The monotonic clock, looked at without any effect."""
+
+    def passed(self, nanoseconds: int) -> None:
+        """That much time has passed in the guest without this clock's doing."""
+
+    def wait(self, nanoseconds: int) -> None:
+        """Let the host's time pass, not the guest's: nothing that it knows of will ever happen."""
+
     def realtime(self) -> int:
         """Nanoseconds since the epoch (CLOCK_REALTIME)."""
 
@@ -29,6 +41,17 @@ class Clock(Protocol):
 
 class HostClock:
     """The host's own time."""
+
+    virtual = False
+
+    def now(self) -> int:
+        return time.monotonic_ns()
+
+    def passed(self, nanoseconds: int) -> None:
+        """The host has counted it."""
+
+    def wait(self, nanoseconds: int) -> None:
+        time.sleep(nanoseconds / NANOSECONDS)
 
     def realtime(self) -> int:
         return time.time_ns()
@@ -54,9 +77,19 @@ class VirtualClock:
 
     EPOCH = 1_704_067_200 * NANOSECONDS
     STEP = 1_000
+    virtual = True
 
     def __init__(self) -> None:
         self._now = 0
+
+    def now(self) -> int:
+        return self._now
+
+    def passed(self, nanoseconds: int) -> None:
+        self._now += nanoseconds
+
+    def wait(self, nanoseconds: int) -> None:
+        time.sleep(nanoseconds / NANOSECONDS)
 
     def _tick(self) -> int:
         self._now += self.STEP

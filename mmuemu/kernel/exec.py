@@ -1,4 +1,4 @@
-"""Starting a program: image -> plan -> regions of a new address space -> stack -> a task ready in ring 3.
+"""Starting a program: image -> plan -> regions of a new address space -> stack -> registers for ring 3.
 
 No frame of the program is touched here but those of its first stack and of relocated pages.
 """
@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from mmap import ACCESS_READ, mmap
 from random import Random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from mmuemu.errors import BadImage, Exit, MmuemuError
+from mmuemu.errors import BadImage, OutOfFrames
 from mmuemu.guest.build import load
+from mmuemu.kernel import life
+from mmuemu.kernel import registers as regs
 from mmuemu.kernel.abi.errno import Errno, SyscallError
-from mmuemu.kernel.abi.fcntl import O_RDONLY, X_OK
 from mmuemu.kernel.address_space import (
     MAP_ANONYMOUS,
     MAP_FIXED,
@@ -24,13 +24,13 @@ from mmuemu.kernel.address_space import (
     PROT_WRITE,
     AddressSpace,
 )
-from mmuemu.kernel.files.hostfs import HostFile
-from mmuemu.kernel.files.opening import open_file
-from mmuemu.kernel.files.paths import path_of, resolve
-from mmuemu.kernel.half import KernelStack
+from mmuemu.kernel.files.paths import path_of
+from mmuemu.kernel.process import Process
+from mmuemu.kernel.program import NotFound, Program, Starter, find_program, words
+from mmuemu.kernel.registers import UserRegisters
+from mmuemu.kernel.switching import first_state
 from mmuemu.kernel.task import Task
 from mmuemu.kernel.user_memory import UserMemory
-from mmuemu.loader.elf import ElfImage, read_image
 from mmuemu.loader.layout import Bases, Layout, choose_bases
 from mmuemu.loader.plan import LoadPlan, plan, plan_interpreter
 from mmuemu.loader.relocate import Relocations, Resolver, relocate
@@ -38,6 +38,7 @@ from mmuemu.loader.selfrelocation import needs_relocation
 from mmuemu.loader.stack import Credentials, auxiliary_vector, build_stack
 from mmuemu.x86.paging import PAGE_SIZE
 from mmuemu.x86.registers import RFLAGS_FIXED, RFLAGS_IF
+from mmuemu.x86.segments import USER_CS, USER_SS
 
 if TYPE_CHECKING:
     from mmuemu.kernel.files.context import FsContext
@@ -45,76 +46,23 @@ if TYPE_CHECKING:
     from mmuemu.kernel.files.openfile import OpenFile
     from mmuemu.kernel.kernel import Kernel
 
+__all__ = ["Loader", "NotFound"]
+
 HWCAP2: Final = 2
 """HWCAP2_FSGSBASE: CR4.FSGSBASE is set."""
-FIRST_PID: Final = 1000
-LARGEST_FILE: Final = 4 << 30
-"""The most bytes a program file may have."""
-MAPPED_FROM: Final = 64 << 20
-"""Host files with more bytes are mapped, not read."""
 PROT_READ_EXEC: Final = 5
 
 
-class NotFound(MmuemuError):
-    """The program does not exist in the guest's view."""
+class Loaded(NamedTuple):
+    """A program in an address space of its own, and what its task is to be."""
 
-    exit_code = Exit.NOT_FOUND
-
-
-class _Caller:
-    """Under whose identity the program file is looked up and opened."""
-
-    def __init__(self, pid: int, fs: FsContext, files: FdTable) -> None:
-        self.pid = pid
-        self.uid = 1000
-        self.gid = 1000
-        self.fs = fs
-        self.files = files
-
-
-def _open_program(caller: _Caller, path: bytes) -> OpenFile:
-    name = os.fsdecode(path)
-    try:
-        inode = resolve(caller, path).existing()
-    except SyscallError as error:
-        if error.errno in (Errno.ENOENT, Errno.ENOTDIR):
-            raise NotFound(f"{name}: no such program in the guest's view (see --mount and --root)") from None
-        raise BadImage(name, f"cannot be reached: {_words(error)}") from None
-    if not inode.is_regular:
-        raise BadImage(name, "is no regular file")
-    try:
-        if not inode.permits(caller.uid, caller.gid, X_OK):
-            raise BadImage(name, "is not executable (chmod +x)")
-        return open_file(caller, path, O_RDONLY)
-    except SyscallError as error:
-        raise BadImage(name, f"cannot be read: {_words(error)}") from None
-
-
-def _words(error: SyscallError) -> str:
-    return os.strerror(error.errno) if os.name == "posix" else error.errno.name
-
-
-def _content(file: OpenFile, name: str) -> bytes | mmap:
-    """The bytes of a program file; a large one on the host is mapped, so that only what is looked at takes memory."""
-    size = file.inode.size
-    if size > LARGEST_FILE:
-        raise BadImage(
-            name,
-            f"is {size >> 30} GiB large; program files of more than {LARGEST_FILE >> 30} GiB are not loaded",
-        )
-    if size > MAPPED_FROM and isinstance(file.inode, HostFile) and file.inode.content is None:
-        try:
-            return mmap(file.inode.reader.get(), size, access=ACCESS_READ)
-        except (OSError, ValueError):
-            pass
-    return file.inode.read_at(0, size)
-
-
-def _image(file: OpenFile, name: str) -> ElfImage:
-    try:
-        return read_image(_content(file, name), name)
-    except SyscallError as error:
-        raise BadImage(name, f"cannot be read: {_words(error)}") from None
+    mm: AddressSpace
+    memory: UserMemory
+    registers: dict[int, int]
+    """User registers by index of pt_regs; the others are 0."""
+    auxv: bytes
+    entry: int
+    stack_arguments: tuple[int, int, int, int]
 
 
 def _map_regions(space: AddressSpace, planned: LoadPlan, file: OpenFile, path: str) -> None:
@@ -135,7 +83,7 @@ def _zero_tails(memory: UserMemory, planned: LoadPlan) -> None:
 
 
 class Loader:
-    """One start of one program."""
+    """Puts programs into new address spaces of one kernel."""
 
     def __init__(self, kernel: Kernel, layout: Layout | None = None) -> None:
         self.kernel = kernel
@@ -149,92 +97,99 @@ class Loader:
         fs: FsContext,
         files: FdTable,
     ) -> Task:
-        """A task that will run the program at guest ``path`` from its first instruction.
+        """A new process that will run the program at guest ``path`` from its first instruction.
 
         Raises NotFound, BadImage, ArgumentsTooLong, OutOfFrames.
         """
         kernel = self.kernel
-        pid = FIRST_PID + len(kernel.tasks)
-        caller = _Caller(pid, fs, files)
-        file = _open_program(caller, path)
-        name = os.fsdecode(path_of(file.inode))
-        image = _image(file, name)
-        interpreter = self._interpreter(caller, image)
-        bases = choose_bases(self.layout, image, kernel.aslr, interpreter=interpreter[0] if interpreter else None)
-        planned = plan(image, bases)
-        space = AddressSpace(kernel.frames, kernel.memory.half, mmap_base=bases.mmap_base, start_brk=planned.brk_start)
-        kernel.adopt(space)
-        task = Task(
-            kernel, pid, space, UserMemory(space), files, fs,
-            tid=pid, name=os.path.basename(name)[:15], exe=name, pgid=pid, sid=pid,
-            arguments=tuple(argv), environment=tuple(envp),
-        )  # fmt: skip
-        task.exe_file = file
+        pid = life.new_pid(kernel)
+        program = find_program(Starter(pid, fs, files), path, argv)
         try:
-            self._fill(task, planned, file, bases, interpreter, path)
+            loaded = self.load(program, envp, Credentials(1000, 1000, 1000, 1000))
         except SyscallError as error:
-            raise BadImage(name, f"cannot be mapped: {_words(error)}") from None
-        kernel.tasks[pid] = task
+            raise BadImage(program.image.name, f"cannot be mapped: {words(error)}") from None
+        stack = kernel.memory.new_stack()
+        process = Process(kernel, pid, None, pid, pid)
+        task = Task(
+            kernel, process, pid, loaded.mm, loaded.memory, files, fs,
+            stack, UserRegisters(kernel.ram.qwords, stack.registers),
+        )  # fmt: skip
+        self._become(task, program, loaded, envp)
+        task.snapshot = first_state(kernel, task)
+        life.enrol(task)
+        if kernel.main is None:
+            kernel.main = process
+        kernel.scheduler.add(task)
         return task
 
-    def _interpreter(self, caller: _Caller, image: ElfImage) -> tuple[ElfImage, OpenFile] | None:
-        if image.interp is None:
-            return None
-        path = os.fsencode(image.interp) if isinstance(image.interp, str) else image.interp
+    def load(self, program: Program, envp: Sequence[bytes], credentials: Credentials) -> Loaded:
+        """Map everything and build the stack. Raises SyscallError, BadImage, ArgumentsTooLong, OutOfFrames."""
+        kernel = self.kernel
+        linker = program.interpreter
+        bases = choose_bases(self.layout, program.image, kernel.aslr, interpreter=linker[0] if linker else None)
+        planned = plan(program.image, bases)
+        space = AddressSpace(kernel.frames, kernel.memory.half, mmap_base=bases.mmap_base, start_brk=planned.brk_start)
+        kernel.adopt(space)
         try:
-            file = _open_program(caller, path)
-        except NotFound:
-            raise BadImage(
-                image.name, f"needs the dynamic linker {os.fsdecode(path)}, which is not in the guest's view"
-            ) from None
-        return _image(file, os.fsdecode(path)), file
+            return self._fill(space, program, planned, bases, envp, credentials)
+        except BaseException:
+            space.destroy()
+            raise
 
     def _fill(
         self,
-        task: Task,
+        space: AddressSpace,
+        program: Program,
         planned: LoadPlan,
-        file: OpenFile,
         bases: Bases,
-        interpreter: tuple[ElfImage, OpenFile] | None,
-        execfn: bytes,
-    ) -> None:
-        """Map everything, build the stack, set the registers."""
-        space = task.mm
-        _map_regions(space, planned, file, task.exe)
-        _zero_tails(task.memory, planned)
+        envp: Sequence[bytes],
+        credentials: Credentials,
+    ) -> Loaded:
+        memory = UserMemory(space)
+        _map_regions(space, planned, program.file, program.image.name)
+        _zero_tails(memory, planned)
         entry = planned.entry
-        if interpreter is not None:
-            linker = plan_interpreter(interpreter[0], bases)
-            _map_regions(space, linker, interpreter[1], os.fsdecode(path_of(interpreter[1].inode)))
-            _zero_tails(task.memory, linker)
+        if program.interpreter is not None:
+            image, file = program.interpreter
+            linker = plan_interpreter(image, bases)
+            _map_regions(space, linker, file, os.fsdecode(path_of(file.inode)))
+            _zero_tails(memory, linker)
             entry = linker.entry
-        stack = self._stack(task, planned, bases, execfn)
-        task.entry = entry
-        stack_kernel = self.kernel.memory.new_stack()
-        registers = {"rsp": stack, "rip": entry}
+        sp, auxv, strings = self._stack(space, memory, program, planned, bases, envp, credentials)
+        registers = {regs.SP: sp, regs.IP: entry}
         if needs_relocation(planned.image):
             changes = relocate(planned.image, planned.load_bias)
-            self._relocate(task, changes)
-            registers |= self._resolvers(task, changes.resolvers, entry)
-        self._start(task, stack_kernel, registers)
+            self._relocate(memory, changes)
+            registers |= self._resolvers(space, memory, changes.resolvers, entry)
+        return Loaded(space, memory, registers, auxv, entry, strings)
 
-    def _stack(self, task: Task, planned: LoadPlan, bases: Bases, execfn: bytes) -> int:
+    def _stack(
+        self,
+        space: AddressSpace,
+        memory: UserMemory,
+        program: Program,
+        planned: LoadPlan,
+        bases: Bases,
+        envp: Sequence[bytes],
+        credentials: Credentials,
+    ) -> tuple[int, bytes, tuple[int, int, int, int]]:
+        """The initial stack: the stack pointer, the auxiliary vector, where the strings lie."""
         kernel = self.kernel
         auxv = auxiliary_vector(
             planned,
             bases.interp_bias,
-            credentials=Credentials(task.uid, task.uid, task.gid, task.gid),
+            credentials=credentials,
             hwcap=kernel.cpu.model.hwcap if kernel.cpu.model is not None else 0,
             hwcap2=HWCAP2,
         )
         rng: Random | None = kernel.aslr
         built = build_stack(
             bases.stack_top,
-            task.arguments,
-            task.environment,
+            program.arguments,
+            envp,
             auxv,
             kernel.random.randbytes(16),
-            execfn,
+            program.filename,
             rng=rng,
         )
         strings = bases.stack_top - (built.arg_start & ~(PAGE_SIZE - 1))
@@ -242,21 +197,21 @@ class Loader:
         size = max(strings + self.layout.initial_stack - PAGE_SIZE, pointers)
         prot = 7 if planned.image.executable_stack else 3
         flags = MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS | MAP_GROWSDOWN | MAP_STACK
-        task.mm.start_stack = built.sp
-        task.mm.mmap(bases.stack_top - size, size, prot, flags)
-        task.memory.write(built.sp, built.data)
-        task.auxv = built.auxv
-        task.stack_arguments = (built.arg_start, built.arg_end, built.env_start, built.env_end)
-        return built.sp
+        space.start_stack = built.sp
+        space.mmap(bases.stack_top - size, size, prot, flags)
+        memory.write(built.sp, built.data)
+        return built.sp, built.auxv, (built.arg_start, built.arg_end, built.env_start, built.env_end)
 
-    def _relocate(self, task: Task, changes: Relocations) -> None:
+    def _relocate(self, memory: UserMemory, changes: Relocations) -> None:
         """Apply what needs no guest code; read-only pages are written as a loader writes them, before RELRO."""
         for address, value in changes.writes:
-            task.memory.poke(address, value.to_bytes(8, "little"))
+            memory.poke(address, value.to_bytes(8, "little"))
         for destination, source, size in changes.copies:
-            task.memory.poke(destination, task.memory.read(source, size))
+            memory.poke(destination, memory.read(source, size))
 
-    def _resolvers(self, task: Task, resolvers: Sequence[Resolver], entry: int) -> dict[str, int]:
+    def _resolvers(
+        self, space: AddressSpace, memory: UserMemory, resolvers: Sequence[Resolver], entry: int
+    ) -> dict[int, int]:
         """Registers for the start-up code that calls the IRELATIVE resolvers in ring 3, then ``entry``."""
         if not resolvers:
             return {}
@@ -268,12 +223,62 @@ class Loader:
         code = load("ifunc_start")
         start = len(code) + 15 & ~15
         blob = code.ljust(start, b"\0") + table
-        at = task.mm.mmap(0, len(blob), PROT_READ_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, name="[ifunc]")
-        task.memory.poke(at, blob)
-        return {"rip": at, "rbx": at + start, "rbp": len(resolvers), "r12": entry}
+        at = space.mmap(0, len(blob), PROT_READ_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, name="[ifunc]")
+        memory.poke(at, blob)
+        return {regs.IP: at, regs.BX: at + start, regs.BP: len(resolvers), regs.R12: entry}
 
-    def _start(self, task: Task, stack: KernelStack, registers: dict[str, int]) -> None:
-        kernel = self.kernel
-        kernel.switch_to(task, stack)
-        kernel.cpu.set_ring(3)
-        kernel.cpu.set_registers(rflags=RFLAGS_FIXED | RFLAGS_IF, **registers)
+    def execute(self, task: Task, program: Program, envp: Sequence[bytes]) -> None:
+        """execve(2) of the running task: its other threads end, and it becomes ``program``.
+
+        Raises SyscallError and BadImage with nothing changed.
+        """
+        kernel, process = self.kernel, task.process
+        try:
+            loaded = self.load(program, envp, Credentials(task.uid, task.uid, task.gid, task.gid))
+        except OutOfFrames:
+            raise SyscallError(Errno.ENOMEM) from None
+        for thread in list(process.threads.values()):
+            if thread is not task:
+                life.exit_task(thread)
+        kernel.release_thread(task)
+        life.release_memory(task)
+        if process.vfork_waiter is not None:
+            life.vfork_done(process)
+        if task.files.users > 1:
+            shared = task.files
+            task.files = shared.clone()
+            shared.release()
+        task.files.close_on_exec()
+        self._take_leadership(task)
+        process.actions = life.ignored_only(process.actions)
+        process.executed = True
+        task.mm, task.memory = loaded.mm, loaded.memory
+        task.alternate_stack = (0, 2, 0)
+        task.clear_child_tid = task.robust_list = 0
+        self._become(task, program, loaded, envp)
+        kernel.reload(task)
+
+    def _take_leadership(self, task: Task) -> None:
+        """The thread that executes becomes the only one, under the process's number (``de_thread``)."""
+        process, kernel = task.process, self.kernel
+        if task.tid != process.pid:
+            kernel.tasks.pop(task.tid, None)
+            process.threads.pop(task.tid, None)
+            task.tid = process.pid
+            kernel.tasks[task.tid] = process.threads[task.tid] = task
+        process.leader = task
+
+    def _become(self, task: Task, program: Program, loaded: Loaded, envp: Sequence[bytes]) -> None:
+        """Give the task and its process what belongs to the program, and its first user registers."""
+        process = task.process
+        process.exe, process.exe_file = program.image.name, program.file
+        process.arguments, process.environment = program.arguments, tuple(envp)
+        process.auxv, process.entry, process.stack_arguments = loaded.auxv, loaded.entry, loaded.stack_arguments
+        task.name = os.fsdecode(program.name)[:15]
+        words = [0] * regs.WORDS
+        for index, value in loaded.registers.items():
+            words[index] = value
+        words[regs.FLAGS] = words[regs.R11] = RFLAGS_FIXED | RFLAGS_IF
+        words[regs.CX] = words[regs.IP]
+        words[regs.CS], words[regs.SS] = USER_CS, USER_SS
+        task.registers.load(words)

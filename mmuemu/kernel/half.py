@@ -22,6 +22,9 @@ TEXT: Final = 0xFFFF_FFFF_8000_0000
 STACK_PAGES: Final = 4
 """THREAD_SIZE is 16 KiB (arch/x86/include/asm/page_64_types.h)."""
 PT_REGS_WORDS: Final = 21
+HYPERCALL_PORT: Final = 0x51
+HYPERCALL: Final = bytes([0xE6, HYPERCALL_PORT])
+"""``out 0x51, al``, by which the entry code calls the kernel."""
 _TEXT_SLIDES: Final = 511
 _DIRECT_SLIDES: Final = 1 << 13
 _VMALLOC_SLIDES: Final = 1 << 12
@@ -57,6 +60,11 @@ class KernelStack:
         """Index among the qwords of RAM of the pt_regs that the system-call entry pushes."""
         return (self.physical + STACK_PAGES * PAGE_SIZE >> 3) - PT_REGS_WORDS
 
+    @property
+    def pointer(self) -> int:
+        """RSP when those pt_regs have been pushed."""
+        return self.top - 8 * PT_REGS_WORDS
+
 
 class KernelMemory:
     """The kernel half of one machine: built once, then shared by every address space."""
@@ -66,9 +74,13 @@ class KernelMemory:
         self.layout = layout
         self.half = KernelHalf(frames)
         self._stacks = 0
+        self._unused: list[KernelStack] = []
         self._map_direct()
         text = load("syscall_entry")
         self.entry = layout.text
+        self.resume = layout.text + text.index(HYPERCALL) + len(HYPERCALL)
+        """Where a task that is in the kernel goes on, with RSP at its pt_regs."""
+        self.entry_end = layout.text + len(text)
         self.text_frame = self._map_page(layout.text, P | G, text)
         self.data = layout.text + SIZE_2M
         gdt = b"".join(descriptor.to_bytes(8, "little") for descriptor in KERNEL_GDT)
@@ -95,12 +107,18 @@ class KernelMemory:
 
     def new_stack(self) -> KernelStack:
         """A kernel stack in the vmalloc area, with an unmapped guard page below it. Raises OutOfFrames."""
+        if self._unused:
+            return self._unused.pop()
         physical = self.frames.allocate_run(STACK_PAGES)
         base = self.layout.vmalloc + self._stacks * (STACK_PAGES + 1) * PAGE_SIZE + PAGE_SIZE
         self._stacks += 1
         for page in range(STACK_PAGES):
             self.half.table.map(base + page * PAGE_SIZE, physical + page * PAGE_SIZE, P | RW | NX | G)
         return KernelStack(base + STACK_PAGES * PAGE_SIZE, physical)
+
+    def free_stack(self, stack: KernelStack) -> None:
+        """Keep the stack of a task that has ended for the next one."""
+        self._unused.append(stack)
 
     def use_stack(self, stack: KernelStack) -> None:
         """Make ``stack`` the one that the next system call switches to."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,22 +13,24 @@ from mmuemu.cpu.cpu import DEFAULT_CONTROLS, Cpu, Stop
 from mmuemu.cpu.emulated import emulate
 from mmuemu.cpu.rings import enter_kernel
 from mmuemu.cpu.traps import Trap
-from mmuemu.errors import MmuemuError
+from mmuemu.errors import MmuemuError, OutOfFrames
+from mmuemu.kernel import life, switching
 from mmuemu.kernel.abi.errno import Errno, SyscallError
-from mmuemu.kernel.abi.signals import (
-    IGNORED_BY_DEFAULT,
-    SIG_DFL,
-    SIG_IGN,
-    STOPS_BY_DEFAULT,
-    Signal,
-    signal_name,
-)
+from mmuemu.kernel.abi.signals import Signal
 from mmuemu.kernel.clock import Clock, HostClock, VirtualClock
 from mmuemu.kernel.faults import FaultResult
-from mmuemu.kernel.half import KernelLayout, KernelMemory, KernelStack
+from mmuemu.kernel.half import HYPERCALL_PORT, KernelLayout, KernelMemory
+from mmuemu.kernel.registers import AX
+from mmuemu.kernel.scheduler import Scheduler
+from mmuemu.kernel.signals.deliver import deliver, interrupt_call
+from mmuemu.kernel.signals.pending import SigInfo
+from mmuemu.kernel.signals.send import force, send
 from mmuemu.kernel.syscalls.table import TABLE, Syscall
+from mmuemu.kernel.task import State
+from mmuemu.kernel.timers import Timers
 from mmuemu.kernel.traps import Death, as_delivered, signal_of
 from mmuemu.kernel.vma import VM_EXEC
+from mmuemu.kernel.wait import Blocked
 from mmuemu.memory.frames import FrameAllocator
 from mmuemu.memory.ram import GuestRam
 from mmuemu.mmu.state import PagingState
@@ -51,15 +54,14 @@ from mmuemu.x86.segments import STAR
 if TYPE_CHECKING:
     from mmuemu.kernel.address_space import AddressSpace
     from mmuemu.kernel.files.namespace import MountTree
+    from mmuemu.kernel.process import Process
     from mmuemu.kernel.task import Task
 
-HYPERCALL_PORT: Final = 0x51
 SFMASK: Final = RFLAGS_TF | RFLAGS_IF | RFLAGS_DF | RFLAGS_IOPL | RFLAGS_NT | RFLAGS_AC
 DEFAULT_MEMORY: Final = 1 << 30
 _MASK: Final = (1 << 64) - 1
 _RAX, _ORIG_RAX = 10, 15
-_RDI, _RSI, _RDX, _R10, _R9, _R8 = 14, 13, 12, 7, 8, 9
-"""Positions in struct pt_regs of what a call needs (arch/x86/include/asm/ptrace.h)."""
+"""Positions in struct pt_regs (arch/x86/include/asm/ptrace.h); arguments are in 14, 13, 12, 7, 9 and 8."""
 
 
 class Tracer(Protocol):
@@ -83,6 +85,11 @@ class Options:
     hostname: str = "mmuemu"
     virtual_time: bool | None = None
     """None: virtual when a seed is given, so that a repeated run reads the same times."""
+    schedule: str | int | None = None
+    """``"coop"``: nobody is interrupted. A number: time slices of instruction counts drawn from it. None: those of
+    the seed with virtual time, the host's clock otherwise."""
+    max_processes: int = 4096
+    """Tasks (threads of all processes) there may be; more is EAGAIN."""
 
 
 @dataclass(slots=True)
@@ -92,6 +99,9 @@ class Statistics:
     syscalls: int = 0
     unknown: dict[int, int] = field(default_factory=dict)
     """System calls that do not exist here, by number."""
+    minor_faults: int = 0
+    major_faults: int = 0
+    """Page faults of address spaces that are gone."""
 
 
 class Kernel:
@@ -117,8 +127,25 @@ class Kernel:
         self.statistics = Statistics()
         self.tracer: Tracer | None = None
         self.on_unknown_syscall: Callable[[int], None] | None = None
+        self.on_process_end: list[Callable[[Process, Task], None]] = []
+        """Called with a process and its last thread before its memory goes."""
         self.tasks: dict[int, Task] = {}
+        """Live threads by number."""
+        self.processes: dict[int, Process] = {}
+        """Processes by number, zombies included."""
+        self.main: Process | None = None
+        """The first process: its end is the program's."""
+        self.last_pid = life.FIRST_PID - 1
+        self.timers = Timers()
+        self.scheduler = Scheduler(self, self.seed if options.schedule is None and virtual else options.schedule)
         self.current: Task | None = None
+        """The task whose state the CPU has."""
+        self.attention = False
+        """Something is to be done before the current task returns to ring 3."""
+        self.reschedule = False
+        """The current task's time is up."""
+        self.running = False
+        self.loaded_root = 0
         self._registers = 0
         self._serving = -1
         self._mm: AddressSpace | None = None
@@ -134,17 +161,9 @@ class Kernel:
         cpu.uc.msr_write(MSR_LSTAR, self.memory.entry)
         cpu.uc.msr_write(MSR_SFMASK, SFMASK)
         cpu.set_gdt(self.memory.data, self.memory.gdt_limit)
-        cpu.set_bases(kernel_gs=self.memory.per_cpu)
-
-    # -- running -------------------------------------------------------------------------------------------------
-
-    def switch_to(self, task: Task, stack: KernelStack) -> None:
-        """Make ``task`` the running one: its page tables, its kernel stack."""
-        self.current = task
-        self._mm = task.mm
-        self._registers = stack.registers
-        self.memory.use_stack(stack)
-        self.cpu.set_root(task.mm.page_table.root)
+        cpu.window.save()
+        self.idle_state = cpu.window.snapshot()
+        """The CPU's state before any program has run."""
 
     def attach_files(self, tree: MountTree) -> None:
         """Show this kernel's processes in the tree's /proc."""
@@ -162,13 +181,106 @@ class Kernel:
                 vma = space.vmas.find(start)
                 if vma is not None and not vma.flags & VM_EXEC:
                     return
-            self.cpu.engine.flush()
+            if space is self._mm:
+                self.cpu.engine.flush()
 
         space.on_flush = flush
 
+    def set_address_space(self, mm: AddressSpace) -> None:
+        """``mm`` is what the CPU translates by from now on."""
+        self._mm = mm
+        self.loaded_root = mm.page_table.root
+
+    # -- running -------------------------------------------------------------------------------------------------
+
     def run(self, *, max_instructions: int | None = None) -> Stop:
-        """Run the current task until it ends or a limit or an interruption stops it."""
-        return self.cpu.run(max_instructions=max_instructions)
+        """Run every task until the last one has ended, or a limit or an interruption stops the machine."""
+        cpu = self.cpu
+        cpu.forget_interrupt()
+        left = max_instructions
+        self.running = True
+        try:
+            if self.current is None or self.attention:
+                self.work(inside=False)
+            while self.current is not None:
+                slice_ = self.scheduler.slice()
+                limit = left if slice_ is None else slice_ if left is None else min(slice_, left)
+                before = cpu.instructions
+                stop = cpu.run(max_instructions=limit)
+                if limit is not None:
+                    done = cpu.instructions - before
+                    left = None if left is None else left - done
+                    if self.clock.virtual:
+                        self.clock.passed(done)
+                if stop not in (Stop.LIMIT, Stop.KICKED) or (left is not None and left <= 0):
+                    return stop
+                self.scheduler.tick()
+                if self.attention or self.reschedule:
+                    self._stopped_somewhere()
+            return Stop.INTERRUPTED if cpu.interrupted else Stop.REQUESTED
+        finally:
+            self.running = False
+
+    def _stopped_somewhere(self) -> None:
+        """The run ended between two instructions, and something is to be done: now, or at the hypercall."""
+        task = self.current
+        assert task is not None
+        if self.cpu.cpl == 3:
+            switching.enter_from_user(self, task)
+        elif not switching.stopped_in_kernel(self, task):
+            self.attention = True
+            return
+        self.work(inside=False)
+
+    def work(self, inside: bool) -> None:
+        """What is due before a task returns to ring 3: another task's turn, its call again, its signals.
+
+        ``inside``: a hook of the engine is on, in the entry code. Without anybody to run, the machine stops.
+        """
+        while True:
+            task = self.current
+            if task is None or task.state is not State.RUNNABLE or self.reschedule:
+                if task is not None and task.state is State.RUNNABLE and task not in self.scheduler.ready:
+                    self.scheduler.ready.append(task)
+                self.reschedule = False
+                task = self._next(inside)
+                if task is None:
+                    return
+            if task.in_call and not task.interrupted:
+                self._call(task)
+            if task.state is State.RUNNABLE and (self.signalled(task) or task.interrupted):
+                deliver(task)
+            if self.current is task and task.state is State.RUNNABLE and not task.in_call and not self.reschedule:
+                self.attention = False
+                return
+
+    def _next(self, inside: bool) -> Task | None:
+        """Put the next task on the CPU; None when the machine stops."""
+        following = self.scheduler.pick()
+        if following is None:
+            switching.take_off(self)
+            self.attention = True
+            self.cpu.stop()
+            return None
+        if following is not self.current:
+            switching.take_off(self)
+            switching.put_on(self, following)
+            self._registers = following.stack.registers
+            self.scheduler.switches += 1
+        return following
+
+    def reload(self, task: Task) -> None:
+        """``task``, which is running, has a new program: fresh CPU state, the new address space."""
+        task.snapshot = switching.first_state(self, task)
+        switching.put_on(self, task)
+
+    def abandoned(self) -> bool:
+        """The program has ended, and what it left behind waits for something that can never come."""
+        if self.main is None or not self.main.zombie_or_gone or self.timers.next is not None or self.scheduler.sleepers:
+            return False
+        for process in list(self.processes.values()):
+            life.exit_group(process, death=Death(Signal.SIGKILL))
+        return True
 
     # -- traps ---------------------------------------------------------------------------------------------------
 
@@ -187,28 +299,39 @@ class Kernel:
     def trap(self, trap: Trap) -> None:
         """An exception nothing resolved: in ring 3 a signal, in ring 0 the end of everything."""
         task = self.current
-        if trap.cpl != 3 or task is None:
+        if task is None:
             raise MmuemuError(f"kernel panic: {trap}")
+        if trap.cpl != 3:
+            self._trap_in_kernel(task, trap)
+            return
         trap = as_delivered(trap)
         if trap.vector == Vector.UD:
             left = emulate(self.cpu, trap)
             if left is None:
                 return
             trap = left
-        if trap.vector != Vector.PF:
-            self.die(task, signal_of(trap))
-            return
-        page = trap.address & ~(PAGE_SIZE - 1)
-        signal, code = Signal.SIGSEGV, 1
-        reason = ""
-        if page < USER_TOP and trap.error_code & 5 != 1:
-            result = task.mm.fault(page, trap.error_code)
-            if result == 0:
-                return
-            signal, code = Signal(result.signal), result.si_code
-            if result is FaultResult.OOM:
-                reason = f"out of memory: all {self.ram.size >> 20} MiB of guest memory are in use (--memory)"
-        self.die(task, Death(signal, code, trap.address, trap, reason))
+        death = signal_of(trap)
+        if trap.vector == Vector.PF:
+            page = trap.address & ~(PAGE_SIZE - 1)
+            death = Death(Signal.SIGSEGV, 1, trap.address, trap)
+            if page < USER_TOP and trap.error_code & 5 != 1:
+                result = task.mm.fault(page, trap.error_code)
+                if result == 0:
+                    return
+                reason = ""
+                if result is FaultResult.OOM:
+                    reason = f"out of memory: all {self.ram.size >> 20} MiB of guest memory are in use (--memory)"
+                death = Death(Signal(result.signal), result.si_code, trap.address, trap, reason)
+        switching.enter_from_user(self, task)
+        force(task, death)
+        self.work(inside=False)
+
+    def _trap_in_kernel(self, task: Task, trap: Trap) -> None:
+        """The way back to ring 3 faults when the place is not canonical: the task's own fault."""
+        if not switching.stopped_in_kernel(self, task):
+            raise MmuemuError(f"kernel panic: {trap}")
+        force(task, Death(Signal.SIGSEGV, 0x80, 0, trap))
+        self.work(inside=False)
 
     def syscall(self) -> None:
         """The ``syscall`` instruction: into ring 0 at LSTAR."""
@@ -222,28 +345,52 @@ class Kernel:
         """The hypercall: serve the system call whose registers lie on the kernel stack."""
         if port != HYPERCALL_PORT:
             return
-        q = self.ram.qwords
-        base = self._registers
         task = self.current
         assert task is not None
+        self.statistics.syscalls += 1
+        self._call(task)
+        if self.attention:
+            self.work(inside=True)
+
+    def _call(self, task: Task) -> None:
+        """Make the system call in ``task``'s registers, for the first time or again after it has slept."""
+        q = self.ram.qwords
+        base = task.registers.base
         number = q[base + _ORIG_RAX] & 0xFFFF_FFFF
         arguments = (q[base + 14], q[base + 13], q[base + 12], q[base + 7], q[base + 9], q[base + 8])
-        self.statistics.syscalls += 1
         call = TABLE.get(number)
-        if self.tracer is not None:
+        if self.tracer is not None and not task.in_call:
             self.tracer.enter(task, call, number, arguments)
         if call is None:
             result = self._unknown(number)
         else:
             try:
                 result = call.call(task, arguments)
+            except Blocked as blocked:
+                self._sleep(task, blocked)
+                return
             except SyscallError as error:
                 result = -error.errno
                 if error.errno is Errno.EPIPE:
-                    self.send_signal(task, Signal.SIGPIPE)
+                    self.send_signal(task, SigInfo(Signal.SIGPIPE))
+            except OutOfFrames:
+                result = -Errno.ENOMEM
+        if task.in_call or task.call_state is not None:
+            task.in_call = False
+            task.call_state = None
         if self.tracer is not None:
             self.tracer.leave(task, call, number, arguments, result)
-        q[base + _RAX] = result & _MASK
+        if not task.ended:
+            q[base + AX] = result & _MASK
+
+    def _sleep(self, task: Task, blocked: Blocked) -> None:
+        """The call cannot go on: the task sleeps, unless a signal is there already."""
+        self.attention = True
+        task.in_call = True
+        if self.signalled(task):
+            interrupt_call(task, blocked)
+        else:
+            self.scheduler.sleep(task, blocked)
 
     def _unknown(self, number: int) -> int:
         unknown = self.statistics.unknown
@@ -252,50 +399,38 @@ class Kernel:
             self.on_unknown_syscall(number)
         return -Errno.ENOSYS
 
-    # -- endings -------------------------------------------------------------------------------------------------
+    # -- signals and endings ---------------------------------------------------------------------------------------
 
-    def exit(self, task: Task, status: int) -> None:
-        """The process ends by itself with ``status`` (0 to 255)."""
-        task.exit_status = status
-        self._finish(task)
+    def signalled(self, task: Task) -> int:
+        """Bits of the signals that are to be delivered to ``task`` before it returns to ring 3."""
+        return (task.signals.bits | task.process.signals.bits) & ~task.signal_mask
 
-    def die(self, task: Task, death: Death) -> None:
-        """A signal kills the process."""
-        if task.death is None:
-            task.death = death
-        self._finish(task)
+    def send_signal(self, target: Task | Process, info: SigInfo) -> None:
+        """Send a signal to a thread or to a process."""
+        send(target, info)
 
-    def _finish(self, task: Task) -> None:
-        task.ended = True
-        self.cpu.stop()
+    def release_thread(self, task: Task) -> None:
+        """What a thread leaves behind in user memory (``mm_release``): its number is cleared for who joins it."""
+        if task.clear_child_tid and task.mm.users > 1:
+            with contextlib.suppress(SyscallError):
+                task.memory.write_u32(task.clear_child_tid, 0)
 
-    def send_signal(self, task: Task, number: int) -> None:
-        """Send a signal to ``task``: ignored, kept pending while blocked, or its default action."""
-        action = int.from_bytes(task.signal_actions.get(number, b"")[:8], "little")
-        if number not in (Signal.SIGKILL, Signal.SIGSTOP):
-            ignored = action == SIG_DFL and number in IGNORED_BY_DEFAULT
-            if action == SIG_IGN or ignored:
-                return
-            if task.signal_mask >> (number - 1) & 1:
-                task.pending_signals |= 1 << (number - 1)
-                return
-            if action == SIG_DFL and number in STOPS_BY_DEFAULT:
-                return
-        reason = ""
-        if action not in (SIG_DFL, SIG_IGN):
-            reason = f"the program's handler for {signal_name(number)} cannot be called in this version"
-        self.die(task, Death(number, reason=reason))
+    @property
+    def page_faults(self) -> int:
+        """Page faults of every process so far."""
+        live = {task.mm: None for task in self.tasks.values()}
+        gone = self.statistics.minor_faults + self.statistics.major_faults
+        return gone + sum(mm.minor_faults + mm.major_faults for mm in live)
 
-    def act_on_pending(self, task: Task) -> None:
-        """Act on signals that are pending and no longer blocked, lowest number first."""
-        ready = task.pending_signals & ~task.signal_mask
-        while ready and not task.ended:
-            number = (ready & -ready).bit_length()
-            task.pending_signals &= ~(1 << (number - 1))
-            ready &= ready - 1
-            self.send_signal(task, number)
+    def process_ending(self, process: Process, task: Task) -> None:
+        """The last thread of ``process`` ends; its memory and files are still there."""
+        for callback in self.on_process_end:
+            callback(process, task)
+        self.statistics.minor_faults += task.mm.minor_faults
+        self.statistics.major_faults += task.mm.major_faults
 
     def close(self) -> None:
         """Free what the machine holds of the host."""
+        self.scheduler.close()
         self.cpu.close()
         self.ram.close()

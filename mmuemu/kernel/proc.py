@@ -103,7 +103,7 @@ class KernelProc:
 
     def pids(self) -> Sequence[int]:
         """Every process, by number."""
-        return sorted(self.kernel.tasks)
+        return sorted(self.kernel.processes)
 
     def maps(self, pid: int) -> bytes:
         """The text of /proc/PID/maps."""
@@ -128,10 +128,11 @@ class KernelProc:
             facts.address_bits = (model.maxphyaddr, 48)
             facts.cpuid_level = model.last_leaf
         facts.randomize_va_space = 2 if kernel.aslr is not None else 0
-        facts.last_pid = max(kernel.tasks, default=1)
+        facts.last_pid = kernel.last_pid
         return facts
 
     def process(self, pid: int) -> ProcessFacts | None:
         """One process, or None when there is none of that number."""
-        task = self.kernel.tasks.get(pid)
-        return None if task is None else TaskFacts(task)
+        process = self.kernel.processes.get(pid)
+        leader = None if process is None else process.leader
+        return None if leader is None or leader.ended else TaskFacts(leader)

@@ -78,6 +78,11 @@ class Process:
         return INIT if self.parent is None else self.parent.pid
 
     @property
+    def zombie_or_gone(self) -> bool:
+        """Whether it has ended."""
+        return self.zombie
+
+    @property
     def wait_status(self) -> int:
         """What wait(2) reports: the exit status in bits 8 to 15, or the signal and 0x80 for a core dump."""
         if self.death is not None:

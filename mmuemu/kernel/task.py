@@ -3,49 +3,157 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING
+
+from mmuemu.kernel.signals.pending import Pending
 
 if TYPE_CHECKING:
     from mmuemu.kernel.address_space import AddressSpace
     from mmuemu.kernel.files.context import FsContext
     from mmuemu.kernel.files.fdtable import FdTable
     from mmuemu.kernel.files.openfile import OpenFile
+    from mmuemu.kernel.half import KernelStack
     from mmuemu.kernel.kernel import Kernel
+    from mmuemu.kernel.process import Process
+    from mmuemu.kernel.registers import UserRegisters
+    from mmuemu.kernel.timers import Timer
     from mmuemu.kernel.traps import Death
     from mmuemu.kernel.user_memory import UserMemory
+    from mmuemu.kernel.wait import Blocked
 
 
-@dataclass(slots=True)
+class State(Enum):
+    """What a task does, with the letter /proc shows."""
+
+    RUNNABLE = "R"
+    SLEEPING = "S"
+    STOPPED = "T"
+    DEAD = "Z"
+
+
+@dataclass(slots=True, eq=False)
 class Task:
     """What a system call may use; ``memory`` is ``copy_from_user`` and ``copy_to_user``."""
 
     kernel: Kernel
-    pid: int
+    process: Process
+    tid: int
     mm: AddressSpace
     memory: UserMemory
     files: FdTable
     fs: FsContext
-    tid: int = 0
-    ppid: int = 1
+    stack: KernelStack
+    registers: UserRegisters
+    """The user registers, valid while the task is in the kernel."""
     name: str = ""
-    exe: str = ""
-    arguments: tuple[bytes, ...] = ()
-    environment: tuple[bytes, ...] = ()
-    auxv: bytes = b""
-    clear_child_tid: int = 0
     uid: int = 1000
     gid: int = 1000
-    signal_actions: dict[int, bytes] = field(default_factory=dict)
-    signal_mask: int = 0
-    pending_signals: int = 0
-    alternate_stack: tuple[int, int, int] = (0, 2, 0)
+    clear_child_tid: int = 0
     robust_list: int = 0
-    limits: dict[int, tuple[int, int]] = field(default_factory=dict)
-    entry: int = 0
-    stack_arguments: tuple[int, int, int, int] = (0, 0, 0, 0)
-    exe_file: OpenFile | None = None
-    exit_status: int | None = None
-    death: Death | None = None
+    signal_mask: int = 0
+    saved_mask: int | None = None
+    """The mask to put back after the handler that ends sigsuspend, ppoll or pselect (TIF_RESTORE_SIGMASK)."""
+    signals: Pending = field(default_factory=Pending)
+    """Signals sent to this thread alone."""
+    alternate_stack: tuple[int, int, int] = (0, 2, 0)
+    """sigaltstack: address, SS_* flags, size."""
+    state: State = State.RUNNABLE
+    snapshot: bytes = b""
+    """The CPU's state when it last left it, inside the kernel."""
+    call_state: object = None
+    """What a system call that sleeps must remember; None when it is made for the first time."""
+    blocked: Blocked | None = None
+    """Why it sleeps."""
+    in_call: bool = False
+    """Whether a system call is to be made (again) before it returns to user mode."""
+    sleep_timer: Timer | None = None
     ended: bool = False
-    pgid: int = 0
-    sid: int = 0
+    interrupted: bool = False
+    """A signal is to be delivered before the call it sleeps in goes on."""
+    restart: bool = True
+    """Whether that call may be made again after a handler with SA_RESTART."""
+
+    @property
+    def pid(self) -> int:
+        """The process's number (Linux's tgid)."""
+        return self.process.pid
+
+    @property
+    def ppid(self) -> int:
+        """The parent process's number."""
+        return self.process.ppid
+
+    @property
+    def pgid(self) -> int:
+        """The process group."""
+        return self.process.pgid
+
+    @property
+    def sid(self) -> int:
+        """The session."""
+        return self.process.sid
+
+    @property
+    def exe(self) -> str:
+        """The program's path in the guest's view."""
+        return self.process.exe
+
+    @property
+    def exe_file(self) -> OpenFile | None:
+        """The program file."""
+        return self.process.exe_file
+
+    @property
+    def arguments(self) -> tuple[bytes, ...]:
+        """argv."""
+        return self.process.arguments
+
+    @property
+    def environment(self) -> tuple[bytes, ...]:
+        """envp."""
+        return self.process.environment
+
+    @property
+    def auxv(self) -> bytes:
+        """The auxiliary vector's bytes."""
+        return self.process.auxv
+
+    @property
+    def entry(self) -> int:
+        """Where the program's first instruction in ring 3 lies."""
+        return self.process.entry
+
+    @property
+    def stack_arguments(self) -> tuple[int, int, int, int]:
+        """Start and end of the argument and environment strings."""
+        return self.process.stack_arguments
+
+    @property
+    def limits(self) -> dict[int, tuple[int, int]]:
+        """RLIMIT_* that were set."""
+        return self.process.limits
+
+    @property
+    def signal_actions(self) -> dict[int, bytes]:
+        """Signal dispositions."""
+        return self.process.actions
+
+    @property
+    def exit_status(self) -> int | None:
+        """The process's exit status."""
+        return self.process.exit_status
+
+    @property
+    def death(self) -> Death | None:
+        """Why a signal killed the process."""
+        return self.process.death
+
+    @property
+    def pending_signals(self) -> int:
+        """Bits of the signals that wait for this thread."""
+        return self.signals.bits | self.process.signals.bits
+
+    def wake(self) -> None:
+        """Something it waits for may be ready."""
+        self.kernel.scheduler.wake(self)

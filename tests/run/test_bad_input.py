@@ -61,7 +61,7 @@ BAD: dict[str, bytes] = {
     "empty": b"",
     "one-byte": b"\x7f",
     "magic-only": b"\x7fELF",
-    "text": b"#!/bin/sh\necho hello\n",
+    "text": b"echo hello\n",
     "zeros": bytes(10000),
     "random": random.Random(1).randbytes(20000),
     "random-after-magic": b"\x7fELF\x02\x01\x01" + random.Random(2).randbytes(20000),

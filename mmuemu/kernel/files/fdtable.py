@@ -19,13 +19,26 @@ DEFAULT_LIMIT: Final = 1024
 class FdTable:
     """Descriptors 0 to ``limit`` - 1. The lowest free one is always given (POSIX)."""
 
-    __slots__ = ("_files", "_lowest", "cloexec", "limit")
+    __slots__ = ("_files", "_lowest", "cloexec", "limit", "users")
 
     def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
         self._files: dict[int, OpenFile] = {}
         self._lowest = 0
         self.cloexec: set[int] = set()
         self.limit = limit
+        self.users = 1
+        """Tasks that share the table (CLONE_FILES)."""
+
+    def acquire(self) -> FdTable:
+        """One user more."""
+        self.users += 1
+        return self
+
+    def release(self) -> None:
+        """One user less; with the last one everything is closed."""
+        self.users -= 1
+        if not self.users:
+            self.close_all()
 
     def __iter__(self) -> Iterator[int]:
         return iter(sorted(self._files))

@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 class Caller(Protocol):
     """What path resolution needs of the calling task."""
 
-    pid: int
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+
     uid: int
     gid: int
     fs: FsContext

@@ -23,7 +23,8 @@ from mmuemu.kernel.abi.fcntl import (
 )
 from mmuemu.kernel.abi.stat import PERMISSIONS, S_IFIFO
 from mmuemu.kernel.files.inode import Caller, FileSystem, Inode
-from mmuemu.kernel.files.openfile import Blocked, OpenFile, UserMemory
+from mmuemu.kernel.files.openfile import OpenFile, UserMemory
+from mmuemu.kernel.wait import Blocked, WaitQueue
 
 if TYPE_CHECKING:
     from typing import NoReturn
@@ -36,7 +37,7 @@ PIPE_BUF: Final = 4096
 class PipeInode(Inode):
     """The bytes in flight and how many descriptions read and write."""
 
-    __slots__ = ("buffer", "capacity", "readers", "writers")
+    __slots__ = ("buffer", "capacity", "queue", "readers", "writers")
 
     def __init__(self, fs: FileSystem, mode: int = 0o600, uid: int = 1000, gid: int = 1000) -> None:
         super().__init__(fs, S_IFIFO | mode & PERMISSIONS, uid, gid)
@@ -44,6 +45,7 @@ class PipeInode(Inode):
         self.capacity = CAPACITY
         self.readers = 0
         self.writers = 0
+        self.queue = WaitQueue()
 
     def open(self, caller: Caller, flags: int) -> OpenFile:
         """An end of a named pipe: reading waits for a writer and the reverse, unless O_NONBLOCK or O_RDWR."""
@@ -52,7 +54,7 @@ class PipeInode(Inode):
             if flags & O_NONBLOCK and access == O_WRONLY:
                 raise SyscallError(Errno.ENXIO)
             if not flags & O_NONBLOCK:
-                raise Blocked()
+                raise Blocked(self.queue)
         return PipeEnd(self, flags)
 
 
@@ -67,6 +69,7 @@ class PipeEnd(OpenFile):
         super().__init__(inode, flags)
         inode.readers += self.readable
         inode.writers += self.writable
+        inode.queue.wake()
 
     def path(self) -> bytes:
         """``pipe:[inode]`` for a pipe without a name."""
@@ -77,12 +80,13 @@ class PipeEnd(OpenFile):
         super().closed()
         self.inode.readers -= self.readable
         self.inode.writers -= self.writable
+        self.inode.queue.wake()
         if not self.inode.readers and not self.inode.writers:
             self.inode.fs.quota.used -= len(self.inode.buffer)
             self.inode.buffer.clear()
 
     def _block(self) -> NoReturn:
-        raise SyscallError(Errno.EAGAIN) if self.nonblocking else Blocked()
+        raise SyscallError(Errno.EAGAIN) if self.nonblocking else Blocked(self.inode.queue)
 
     def read(self, count: int) -> bytes:
         """What is there, up to ``count``; empty when no writer is left."""
@@ -96,6 +100,7 @@ class PipeEnd(OpenFile):
         data = bytes(buffer[:count])
         del buffer[:count]
         self.inode.fs.quota.used -= len(data)
+        self.inode.queue.wake()
         return data
 
     def unread(self, data: bytes) -> None:
@@ -119,6 +124,7 @@ class PipeEnd(OpenFile):
         except SyscallError:
             raise SyscallError(Errno.ENOMEM) from None
         pipe.buffer += piece
+        pipe.queue.wake()
         return len(piece)
 
     def ioctl(self, memory: UserMemory, request: int, argument: int) -> int:

@@ -6,16 +6,20 @@ from importlib import import_module
 from typing import Final
 
 _MODULES: Final = (
+    "exec",
     "files",
     "files_fd",
     "files_names",
     "files_poll",
     "files_stat",
+    "fork",
+    "groups",
     "memory",
     "process",
     "signals",
     "system",
     "time",
+    "wait",
 )
 
 

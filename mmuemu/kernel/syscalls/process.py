@@ -1,4 +1,4 @@
-"""Identity, exit, thread set-up and scheduling calls of a single process."""
+"""Identity, thread set-up and scheduling calls."""
 
 from __future__ import annotations
 
@@ -152,76 +152,6 @@ def sys_getgroups(task: Task, size: int, _list: int) -> int:
 def sys_setgroups(task: Task, _size: int, _list: int) -> int:
     """setgroups(2): needs CAP_SETGID."""
     raise SyscallError(Errno.EPERM)
-
-
-@syscall(111, "getpgrp")
-def sys_getpgrp(task: Task) -> int:
-    """getpgrp(2)."""
-    return task.pgid
-
-
-@syscall(121, "getpgid", "pid")
-def sys_getpgid(task: Task, pid: int) -> int:
-    """getpgid(2)."""
-    if pid not in (0, task.pid):
-        raise SyscallError(Errno.ESRCH)
-    return task.pgid
-
-
-@syscall(109, "setpgid", "pid", "pid")
-def sys_setpgid(task: Task, pid: int, pgid: int) -> int:
-    """setpgid(2): the only process may lead a group of its own."""
-    if pgid < 0:
-        raise SyscallError(Errno.EINVAL)
-    if pid not in (0, task.pid):
-        raise SyscallError(Errno.ESRCH)
-    if pgid not in (0, task.pid, task.pgid) or task.sid == task.pid:
-        raise SyscallError(Errno.EPERM)
-    task.pgid = pgid or task.pid
-    return 0
-
-
-@syscall(124, "getsid", "pid")
-def sys_getsid(task: Task, pid: int) -> int:
-    """getsid(2)."""
-    if pid not in (0, task.pid):
-        raise SyscallError(Errno.ESRCH)
-    return task.sid
-
-
-@syscall(112, "setsid")
-def sys_setsid(task: Task) -> int:
-    """setsid(2)."""
-    if task.pgid == task.pid:
-        raise SyscallError(Errno.EPERM)
-    task.sid = task.pgid = task.pid
-    return task.pid
-
-
-@syscall(60, "exit", "int")
-def sys_exit(task: Task, status: int) -> int:
-    """exit(2): the only thread ends, and the process with it."""
-    task.kernel.exit(task, status & 0xFF)
-    return 0
-
-
-@syscall(231, "exit_group", "int")
-def sys_exit_group(task: Task, status: int) -> int:
-    """exit_group(2)."""
-    task.kernel.exit(task, status & 0xFF)
-    return 0
-
-
-@syscall(61, "wait4", "pid", "ptr", "int", "ptr")
-def sys_wait4(task: Task, _pid: int, _status: int, _options: int, _usage: int) -> int:
-    """wait4(2): there are no children."""
-    raise SyscallError(Errno.ECHILD)
-
-
-@syscall(247, "waitid", "int", "pid", "ptr", "int", "ptr")
-def sys_waitid(task: Task, _kind: int, _pid: int, _info: int, _options: int, _usage: int) -> int:
-    """waitid(2): there are no children."""
-    raise SyscallError(Errno.ECHILD)
 
 
 @syscall(158, "arch_prctl", "int", "addr")

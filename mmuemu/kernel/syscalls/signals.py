@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Final
 
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.signals import LAST_SIGNAL, Signal
+from mmuemu.kernel.signals.pending import SigInfo
+from mmuemu.kernel.syscalls.groups import find_process
 from mmuemu.kernel.syscalls.table import syscall
 
 if TYPE_CHECKING:
+    from mmuemu.kernel.process import Process
     from mmuemu.kernel.task import Task
 
 SIGACTION_BYTES: Final = 32
@@ -51,7 +54,8 @@ def sys_rt_sigprocmask(task: Task, how: int, mask: int, old: int, size: int) -> 
         task.signal_mask = value & ~UNBLOCKABLE
     if old:
         task.memory.write_u64(old, before)
-    task.kernel.act_on_pending(task)
+    if task.kernel.signalled(task):
+        task.kernel.attention = True
     return 0
 
 
@@ -80,20 +84,31 @@ def sys_sigaltstack(task: Task, new: int, old: int) -> int:
     return 0
 
 
-def _send(task: Task, number: int) -> int:
+def _send(target: Task | Process, number: int) -> int:
     if not 0 <= number <= LAST_SIGNAL:
         raise SyscallError(Errno.EINVAL)
     if number:
-        task.kernel.send_signal(task, number)
+        target.kernel.send_signal(target, SigInfo(number))
     return 0
 
 
 @syscall(62, "kill", "pid", "signal")
 def sys_kill(task: Task, pid: int, number: int) -> int:
-    """kill(2): to itself or its group; there is nobody else."""
-    if pid not in (task.pid, 0, -task.pgid):
-        raise SyscallError(Errno.EPERM if pid in (1, -1) and task.uid else Errno.ESRCH)
-    return _send(task, number)
+    """kill(2)."""
+    kernel = task.kernel
+    if pid > 0:
+        return _send(find_process(task, pid), number)
+    group = task.process.pgid if pid == 0 else -pid
+    found = [
+        process
+        for process in kernel.processes.values()
+        if (process is not task.process if pid == -1 else process.pgid == group)
+    ]
+    if not found:
+        raise SyscallError(Errno.ESRCH)
+    for process in found:
+        _send(process, number)
+    return 0
 
 
 @syscall(200, "tkill", "pid", "signal")
@@ -101,9 +116,10 @@ def sys_tkill(task: Task, tid: int, number: int) -> int:
     """tkill(2)."""
     if tid <= 0:
         raise SyscallError(Errno.EINVAL)
-    if tid != task.tid:
+    thread = task.kernel.tasks.get(tid)
+    if thread is None:
         raise SyscallError(Errno.ESRCH)
-    return _send(task, number)
+    return _send(thread, number)
 
 
 @syscall(234, "tgkill", "pid", "pid", "signal")
@@ -111,6 +127,7 @@ def sys_tgkill(task: Task, pid: int, tid: int, number: int) -> int:
     """tgkill(2)."""
     if tid <= 0 or pid <= 0:
         raise SyscallError(Errno.EINVAL)
-    if tid != task.tid or pid != task.pid:
+    thread = task.kernel.tasks.get(tid)
+    if thread is None or thread.pid != pid:
         raise SyscallError(Errno.ESRCH)
-    return _send(task, number)
+    return _send(thread, number)

@@ -1,0 +1,247 @@
+"""How tasks and processes begin and end: clone, exit, zombies and who reaps them (kernel/fork.c, kernel/exit.c)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from mmuemu.cpu import window
+from mmuemu.errors import OutOfFrames
+from mmuemu.kernel import registers as regs
+from mmuemu.kernel.abi.errno import Errno, SyscallError
+from mmuemu.kernel.abi.signals import SIG_IGN, Signal
+from mmuemu.kernel.process import Process
+from mmuemu.kernel.registers import UserRegisters
+from mmuemu.kernel.signals.pending import SigInfo
+from mmuemu.kernel.task import State, Task
+from mmuemu.kernel.user_memory import UserMemory
+
+if TYPE_CHECKING:
+    from mmuemu.kernel.kernel import Kernel
+    from mmuemu.kernel.traps import Death
+
+CLONE_VM: Final = 0x100
+CLONE_FS: Final = 0x200
+CLONE_FILES: Final = 0x400
+CLONE_SIGHAND: Final = 0x800
+CLONE_PIDFD: Final = 0x1000
+CLONE_PTRACE: Final = 0x2000
+CLONE_VFORK: Final = 0x4000
+CLONE_PARENT: Final = 0x8000
+CLONE_THREAD: Final = 0x10000
+CLONE_SETTLS: Final = 0x80000
+CLONE_PARENT_SETTID: Final = 0x100000
+CLONE_CHILD_CLEARTID: Final = 0x200000
+CLONE_CHILD_SETTID: Final = 0x1000000
+CLONE_CLEAR_SIGHAND: Final = 0x1_0000_0000
+CLONE_NAMESPACES: Final = 0x7E02_0080
+"""CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET and NEWTIME: they need CAP_SYS_ADMIN."""
+FIRST_PID: Final = 1000
+SA_NOCLDWAIT: Final = 2
+SA_NOCLDSTOP: Final = 1
+CLD_EXITED: Final = 1
+CLD_KILLED: Final = 2
+CLD_DUMPED: Final = 3
+
+
+def new_pid(kernel: Kernel) -> int:
+    """The next free number. EAGAIN when there are as many tasks as may be."""
+    if len(kernel.tasks) >= kernel.options.max_processes:
+        raise SyscallError(Errno.EAGAIN)
+    kernel.last_pid += 1
+    return kernel.last_pid
+
+
+def _check_flags(flags: int) -> None:
+    """clone(2), ERRORS: which flags need which."""
+    if flags & CLONE_NAMESPACES:
+        raise SyscallError(Errno.EPERM)
+    if (flags & CLONE_THREAD and not flags & CLONE_SIGHAND) or (flags & CLONE_SIGHAND and not flags & CLONE_VM):
+        raise SyscallError(Errno.EINVAL)
+    if flags & CLONE_SIGHAND and flags & CLONE_CLEAR_SIGHAND:
+        raise SyscallError(Errno.EINVAL)
+
+
+def clone(parent: Task, flags: int, stack: int, tls: int, exit_signal: int, child_tid: int = 0) -> Task:
+    """A copy of the calling task, ready to return 0 from the same call.
+
+    ``flags`` are CLONE_*, ``stack`` the child's RSP (0: the parent's), ``tls`` its FS base with CLONE_SETTLS.
+    Raises EAGAIN, EINVAL, ENOMEM and EPERM.
+    """
+    kernel = parent.kernel
+    _check_flags(flags)
+    tid = new_pid(kernel)
+    process = parent.process if flags & CLONE_THREAD else _new_process(parent, tid, flags, exit_signal)
+    try:
+        kernel_stack = kernel.memory.new_stack()
+        if flags & CLONE_VM:
+            mm = parent.mm
+            mm.users += 1
+        else:
+            mm = parent.mm.fork()
+            kernel.adopt(mm)
+    except OutOfFrames:
+        raise SyscallError(Errno.ENOMEM) from None
+    child = Task(
+        kernel, process, tid, mm, parent.memory if flags & CLONE_VM else UserMemory(mm),
+        parent.files.acquire() if flags & CLONE_FILES else parent.files.clone(),
+        parent.fs if flags & CLONE_FS else parent.fs.clone(),
+        kernel_stack, UserRegisters(kernel.ram.qwords, kernel_stack.registers),
+        name=parent.name, uid=parent.uid, gid=parent.gid, signal_mask=parent.signal_mask,
+    )  # fmt: skip
+    if flags & CLONE_CHILD_CLEARTID:
+        child.clear_child_tid = child_tid
+    if not flags & CLONE_VM or flags & CLONE_VFORK:
+        child.alternate_stack = parent.alternate_stack
+    child.registers.load(parent.registers.words())
+    child.registers[regs.AX] = 0
+    if stack:
+        child.registers[regs.SP] = stack
+    child.snapshot = _cpu_state(kernel, tls if flags & CLONE_SETTLS else None)
+    enrol(child)
+    kernel.scheduler.add(child)
+    return child
+
+
+def _cpu_state(kernel: Kernel, tls: int | None) -> bytes:
+    """The running task's CPU state, with another FS base."""
+    state = kernel.cpu.window
+    state.save()
+    if tls is not None:
+        state.q[window.FS.base] = tls
+    return state.snapshot()
+
+
+def _new_process(parent: Task, pid: int, flags: int, exit_signal: int) -> Process:
+    old = parent.process
+    above = old.parent if flags & CLONE_PARENT else old
+    process = Process(
+        parent.kernel, pid, above, old.pgid, old.sid, old.exe, old.exe_file, old.arguments, old.environment,
+        old.auxv, old.entry, old.stack_arguments, dict(old.limits),
+        actions=old.actions if flags & CLONE_SIGHAND else dict(old.actions), exit_signal=exit_signal,
+        dumpable=old.dumpable,
+    )  # fmt: skip
+    if flags & CLONE_CLEAR_SIGHAND:
+        process.actions = ignored_only(old.actions)
+    return process
+
+
+def ignored_only(actions: dict[int, bytes]) -> dict[int, bytes]:
+    """What execve leaves of the dispositions: those that ignore (signal(7))."""
+    return {number: action for number, action in actions.items() if int.from_bytes(action[:8], "little") == SIG_IGN}
+
+
+def enrol(task: Task) -> None:
+    """Make a new task known to its process and kernel."""
+    process, kernel = task.process, task.kernel
+    kernel.tasks[task.tid] = task
+    process.threads[task.tid] = task
+    if process.leader is None:
+        process.leader = task
+        kernel.processes[process.pid] = process
+        if process.parent is not None:
+            process.parent.children[process.pid] = process
+
+
+def exit_task(task: Task) -> None:
+    """This thread ends; with the last one its process does (``do_exit``)."""
+    if task.ended:
+        return
+    kernel, process = task.kernel, task.process
+    task.ended = True
+    kernel.scheduler.remove(task)
+    task.state = State.DEAD
+    kernel.attention = True
+    kernel.release_thread(task)
+    process.threads.pop(task.tid, None)
+    kernel.tasks.pop(task.tid, None)
+    last = not process.threads
+    if last:
+        kernel.process_ending(process, task)
+    task.files.release()
+    release_memory(task)
+    kernel.memory.free_stack(task.stack)
+    if process.vfork_waiter is not None and last:
+        vfork_done(process)
+    if last:
+        _end_process(process)
+
+
+def release_memory(task: Task) -> None:
+    """One user less of the address space; without any it goes (but the main process's, which people look at)."""
+    mm = task.mm
+    mm.users -= 1
+    if mm.users == 0:
+        mm.write_back_all()
+        if task.process is not task.kernel.main:
+            mm.destroy()
+
+
+def vfork_done(process: Process) -> None:
+    """The parent that waits in vfork may go on: the child has a memory of its own, or none."""
+    waiter, process.vfork_waiter = process.vfork_waiter, None
+    if waiter is not None:
+        waiter.wake()
+
+
+def exit_group(process: Process, status: int | None = None, death: Death | None = None) -> None:
+    """Every thread ends: by exit_group with ``status``, or killed."""
+    if not process.group_exit:
+        process.group_exit = True
+        process.exit_status = status
+        process.death = death
+    for thread in list(process.threads.values()):
+        exit_task(thread)
+
+
+def _end_process(process: Process) -> None:
+    """The last thread is gone: a zombie, whose parent is told; its own children are orphans now."""
+    kernel = process.kernel
+    if process.exit_status is None and process.death is None:
+        process.exit_status = 0
+    process.zombie = True
+    for child in list(process.children.values()):
+        child.parent = None
+        if child.zombie:
+            reap(child)
+    process.children.clear()
+    parent = process.parent
+    if parent is None:
+        reap(process)
+        return
+    action = parent.actions.get(process.exit_signal, bytes(32))
+    handler, flags = int.from_bytes(action[:8], "little"), int.from_bytes(action[8:16], "little")
+    unwanted = process.exit_signal == Signal.SIGCHLD and (handler == SIG_IGN or flags & SA_NOCLDWAIT)
+    if process.exit_signal and not (unwanted and handler == SIG_IGN):
+        kernel.send_signal(parent, child_info(process))
+    if unwanted:
+        reap(process)
+    parent.child_events.wake()
+
+
+def child_info(process: Process) -> SigInfo:
+    """The siginfo of SIGCHLD (or what clone asked for) for a process that has ended (sigaction(2), si_code)."""
+    death = process.death
+    code = CLD_EXITED if death is None else CLD_DUMPED if death.core else CLD_KILLED
+    status = process.exit_status or 0 if death is None else int(death.signal)
+    return SigInfo(process.exit_signal or Signal.SIGCHLD, code, child_payload(process, status))
+
+
+def child_payload(process: Process, status: int) -> bytes:
+    """si_pid, si_uid, si_status, si_utime and si_stime (in ticks of 10 ms)."""
+    uid = process.leader.uid if process.leader is not None else 0
+    ticks = process.cpu_time // 10_000_000
+    return (
+        process.pid.to_bytes(4, "little")
+        + uid.to_bytes(4, "little")
+        + status.to_bytes(8, "little")
+        + ticks.to_bytes(8, "little")
+        + bytes(8)
+    )
+
+
+def reap(process: Process) -> None:
+    """Forget a zombie."""
+    process.kernel.processes.pop(process.pid, None)
+    if process.parent is not None:
+        process.parent.children.pop(process.pid, None)
+        process.parent.child_times[0] += process.cpu_time + process.child_times[0]

@@ -1,0 +1,161 @@
+"""Program files: finding one, reading it, following ``#!`` lines to the interpreter that runs it (execve(2))."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from mmap import ACCESS_READ, mmap
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from mmuemu.errors import BadImage, Exit, MmuemuError
+from mmuemu.kernel.abi.errno import Errno, SyscallError
+from mmuemu.kernel.abi.fcntl import AT_FDCWD, O_NOFOLLOW, O_RDONLY, X_OK
+from mmuemu.kernel.files.hostfs import HostFile
+from mmuemu.kernel.files.inode import Caller
+from mmuemu.kernel.files.opening import open_file
+from mmuemu.kernel.files.paths import path_of, resolve
+from mmuemu.loader.elf import ElfImage, read_image
+
+if TYPE_CHECKING:
+    from mmuemu.kernel.files.context import FsContext
+    from mmuemu.kernel.files.fdtable import FdTable
+    from mmuemu.kernel.files.openfile import OpenFile
+
+LARGEST_FILE: Final = 4 << 30
+"""The most bytes a program file may have."""
+MAPPED_FROM: Final = 64 << 20
+"""Host files with more bytes are mapped, not read."""
+LINE: Final = 256
+"""BINPRM_BUF_SIZE: a ``#!`` line ends there at the latest (include/uapi/linux/binfmts.h)."""
+MOST_SCRIPTS: Final = 5
+"""Scripts whose interpreter is a script, one after another (fs/exec.c: exec_binprm)."""
+
+
+class NotFound(MmuemuError):
+    """The program does not exist in the guest's view."""
+
+    exit_code = Exit.NOT_FOUND
+
+
+class NoLinker(BadImage):
+    """The dynamic linker that PT_INTERP names does not exist."""
+
+    errno = Errno.ENOENT
+
+
+class Starter:
+    """Under whose identity the program file is looked up and opened, before there is a task."""
+
+    def __init__(self, pid: int, fs: FsContext, files: FdTable) -> None:
+        self.pid = pid
+        self.uid = 1000
+        self.gid = 1000
+        self.fs = fs
+        self.files = files
+
+
+class Program(NamedTuple):
+    """What execve is to load: the image and its file, the dynamic linker, and the arguments that result."""
+
+    image: ElfImage
+    file: OpenFile
+    interpreter: tuple[ElfImage, OpenFile] | None
+    arguments: tuple[bytes, ...]
+    filename: bytes
+    """AT_EXECFN."""
+    name: bytes
+    """What the task is called: the last part of the path asked for."""
+
+
+def open_program(caller: Caller, path: bytes, dirfd: int = AT_FDCWD, flags: int = 0) -> OpenFile:
+    """The file to execute. ENOENT, ENOTDIR, ELOOP, EACCES (no regular file, or not executable)..."""
+    inode = resolve(caller, path, dirfd, follow=not flags & O_NOFOLLOW).existing()
+    if not inode.is_regular or not inode.permits(caller.uid, caller.gid, X_OK):
+        raise SyscallError(Errno.EACCES)
+    return open_file(caller, path, O_RDONLY, 0, dirfd)
+
+
+def content(file: OpenFile, name: str) -> bytes | mmap:
+    """The bytes of a program file; a large one on the host is mapped, so that only what is looked at takes memory."""
+    size = file.inode.size
+    if size > LARGEST_FILE:
+        raise BadImage(
+            name,
+            f"is {size >> 30} GiB large; program files of more than {LARGEST_FILE >> 30} GiB are not loaded",
+        )
+    if size > MAPPED_FROM and isinstance(file.inode, HostFile) and file.inode.content is None:
+        try:
+            return mmap(file.inode.reader.get(), size, access=ACCESS_READ)
+        except (OSError, ValueError):
+            pass
+    return file.inode.read_at(0, size)
+
+
+def _interpreter_line(head: bytes) -> tuple[bytes, list[bytes]]:
+    """The interpreter that a ``#!`` line names, and its argument if it has one. ENOEXEC without a name."""
+    line = head[2:LINE].split(b"\n", 1)[0].strip(b" \t")
+    path, _, argument = line.partition(b"\t" if b"\t" in line.split(b" ", 1)[0] else b" ")
+    if not path:
+        raise SyscallError(Errno.ENOEXEC)
+    argument = argument.strip(b" \t")
+    return path, [argument] if argument else []
+
+
+def read_program(caller: Caller, file: OpenFile, path: bytes, arguments: Sequence[bytes]) -> Program:
+    """Read ``file`` and whatever it needs to run.
+
+    Raises SyscallError (ENOENT for a missing ``#!`` interpreter, ELOOP for too many of them, ENOEXEC, EACCES) and
+    BadImage, whose text says what is wrong with an ELF file.
+    """
+    argv, script = list(arguments), path
+    for _ in range(MOST_SCRIPTS + 1):
+        name = os.fsdecode(path_of(file.inode))
+        head = file.inode.read_at(0, LINE)
+        if not head.startswith(b"#!"):
+            image = read_image(content(file, name), name)
+            linker = _linker(caller, image)
+            return Program(image, file, linker, tuple(argv), path, os.path.basename(path))
+        interpreter, extra = _interpreter_line(head)
+        argv[:1] = [interpreter, *extra, script]
+        script = interpreter
+        file = open_program(caller, interpreter)
+    raise SyscallError(Errno.ELOOP)
+
+
+def _linker(caller: Caller, image: ElfImage) -> tuple[ElfImage, OpenFile] | None:
+    if image.interp is None:
+        return None
+    path = os.fsencode(image.interp) if isinstance(image.interp, str) else image.interp
+    name = os.fsdecode(path)
+    try:
+        file = open_program(caller, path)
+    except SyscallError as error:
+        if error.errno not in (Errno.ENOENT, Errno.ENOTDIR):
+            raise
+        raise NoLinker(image.name, f"needs the dynamic linker {name}, which is not in the guest's view") from None
+    return read_image(content(file, name), name), file
+
+
+def find_program(caller: Caller, path: bytes, arguments: Sequence[bytes]) -> Program:
+    """As execve would, but every refusal is an error whose text names the file: NotFound or BadImage."""
+    name = os.fsdecode(path)
+    try:
+        inode = resolve(caller, path).existing()
+    except SyscallError as error:
+        if error.errno in (Errno.ENOENT, Errno.ENOTDIR):
+            raise NotFound(f"{name}: no such program in the guest's view (see --mount and --root)") from None
+        raise BadImage(name, f"cannot be reached: {words(error)}") from None
+    if not inode.is_regular:
+        raise BadImage(name, "is no regular file")
+    if not inode.permits(caller.uid, caller.gid, X_OK):
+        raise BadImage(name, "is not executable (chmod +x)")
+    try:
+        file = open_program(caller, path)
+        return read_program(caller, file, path, arguments)
+    except SyscallError as error:
+        raise BadImage(name, f"cannot be read: {words(error)}") from None
+
+
+def words(error: SyscallError) -> str:
+    """What the error number means."""
+    return os.strerror(error.errno) if os.name == "posix" else error.errno.name

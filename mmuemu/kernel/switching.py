@@ -1,0 +1,99 @@
+"""Putting a task on the CPU and taking it off, between two instructions of ring 3 or inside the kernel.
+
+A task that is not running is always in one state: in the kernel, at the instruction behind the hypercall of
+``guest/syscall_entry.s``, its user registers in the pt_regs on its kernel stack. So there is one way back.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from mmuemu.cpu import window
+from mmuemu.cpu.rings import put_ring
+from mmuemu.cpu.window import Q_KERNEL_GS_BASE, Q_RIP, Q_RSP
+from mmuemu.x86.registers import RFLAGS_FIXED
+from mmuemu.x86.segments import KERNEL_CS, KERNEL_SS
+
+if TYPE_CHECKING:
+    from mmuemu.kernel.kernel import Kernel
+    from mmuemu.kernel.task import Task
+
+_PUSHED: Final = (
+    window.Q_R15, window.Q_R14, window.Q_R13, window.Q_R12, window.Q_RBP, window.Q_RBX, window.Q_R11, window.Q_R10,
+    window.Q_R9, window.Q_R8, window.Q_RAX, window.Q_RCX, window.Q_RDX, window.Q_RSI, window.Q_RDI,
+)  # fmt: skip
+"""The registers of the first words of pt_regs, in memory order."""
+NO_CALL: Final = (1 << 64) - 1
+"""orig_ax of a task that did not come by a system call."""
+
+
+def enter_from_user(kernel: Kernel, task: Task) -> None:
+    """Bring the running task, which is in ring 3, into the kernel, as a trap or an interrupt does."""
+    flags = kernel.cpu.rflags
+    state = kernel.cpu.window
+    state.save()
+    q, d = state.q, state.d
+    words = [q[index] for index in _PUSHED]
+    words += [NO_CALL, q[Q_RIP], d[window.CS.selector], flags, q[Q_RSP], d[window.SS.selector]]
+    task.registers.load(words)
+    _kernel_form(kernel, task)
+    state.restore()
+
+
+def _kernel_form(kernel: Kernel, task: Task) -> None:
+    """Make the saved window that of ``task`` in the kernel, behind the hypercall."""
+    state = kernel.cpu.window
+    q = state.q
+    put_ring(state, 0, KERNEL_CS, KERNEL_SS)
+    state.set_rflags(RFLAGS_FIXED)
+    state.d[window.D_OLD_EXCEPTION] = window.NO_EXCEPTION
+    q[Q_RIP] = kernel.memory.resume
+    q[Q_RSP] = task.stack.pointer
+    if q[window.GS.base] != kernel.memory.per_cpu:
+        q[Q_KERNEL_GS_BASE] = q[window.GS.base]
+        q[window.GS.base] = kernel.memory.per_cpu
+
+
+def stopped_in_kernel(kernel: Kernel, task: Task) -> bool:
+    """The run ended in ring 0. Whether the task's call had been served; else it goes on to the hypercall."""
+    state = kernel.cpu.window
+    state.save()
+    if not kernel.memory.resume <= state.q[Q_RIP] < kernel.memory.entry_end:
+        return False
+    _kernel_form(kernel, task)
+    state.restore()
+    return True
+
+
+def first_state(kernel: Kernel, task: Task) -> bytes:
+    """The CPU's state for a task that has never run: an idle CPU's, in the kernel."""
+    state = kernel.cpu.window
+    state.load(kernel.idle_state)
+    _kernel_form(kernel, task)
+    return state.snapshot()
+
+
+def take_off(kernel: Kernel) -> None:
+    """Keep the CPU's state for the task that is on it, and have nobody on it."""
+    task = kernel.current
+    if task is not None and not task.ended:
+        state = kernel.cpu.window
+        state.save()
+        task.snapshot = state.snapshot()
+    kernel.current = None
+
+
+def put_on(kernel: Kernel, task: Task) -> None:
+    """Load ``task``'s state, inside a hook too: there the entry code goes on with another task's stack."""
+    state = kernel.cpu.window
+    state.load(task.snapshot)
+    root = task.mm.page_table.root
+    changed = kernel.loaded_root != root
+    q = state.q
+    q[window.Q_CR3], q[Q_RIP], q[Q_RSP] = root, kernel.memory.resume, task.stack.pointer
+    state.restore()
+    kernel.current = task
+    kernel.set_address_space(task.mm)
+    kernel.memory.use_stack(task.stack)
+    if changed:
+        kernel.cpu.flush_tlb()
