@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from mmuemu.mmu.walk import page_walker
-from mmuemu.x86.paging import PAGE_MASK
-
 if TYPE_CHECKING:
     from mmuemu.cpu.cpu import Cpu
 
@@ -23,17 +20,13 @@ class FastCalls:
         """RIP of a SYSCALL without prefixes -> physical address of its first byte, while no translation changes."""
 
     def length(self, rip: int) -> int:
-        """Bytes of the SYSCALL or SYSENTER at linear ``rip``, which is being executed."""
+        """Bytes of the SYSCALL or SYSENTER at linear ``rip``, which is being executed; the window has been saved."""
         cpu = self.cpu
-        code = cpu.read_linear(rip, _LONGEST)
-        prefixes = max(code.find(b"\x0f"), 0)
-        if not prefixes:
-            state = cpu.paging
-            walker = page_walker(cpu.ram.qwords, state) if cpu.tlb is None else cpu.tlb.looker(state)
-            found = walker(state.cr3, rip, 0, False, True, [], None)
-            place = found & ~PAGE_MASK | rip & PAGE_MASK
-            if found >= 0 and place < len(cpu.ram_bytes):
-                if len(self.places) >= _MOST_PLACES:
-                    self.places.clear()
-                self.places[rip] = place
-        return prefixes + 2
+        place = cpu.peek.sync().physical(rip)
+        if place is not None and place + 1 < len(cpu.ram_bytes) and cpu.ram_bytes[place] == 0x0F:
+            if len(self.places) >= _MOST_PLACES:
+                self.places.clear()
+            self.places[rip] = place
+            return 2
+        code = cpu.peek.available(rip, _LONGEST)
+        return max(code.find(b"\x0f"), 0) + 2
