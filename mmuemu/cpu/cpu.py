@@ -259,6 +259,11 @@ class Cpu:
                 self._trap = None
                 raise error
             trap = self.take_trap()
+            looked, self.engine.looked = self.engine.looked, False
+            if status and looked and trap is None:
+                # The refusal is reported when the run ends, whatever ended it.
+                status = 0
+                self._again = self._again or (remaining is None and self.privileged is None)
             if remaining is not None and limit is not None:
                 remaining -= self._count(limit, trap)
             again, self._again = self._again, False

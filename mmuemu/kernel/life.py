@@ -99,6 +99,8 @@ def clone(parent: Task, flags: int, stack: int, tls: int, exit_signal: int, chil
     child.snapshot = _cpu_state(kernel, tls if flags & CLONE_SETTLS else None)
     enrol(child)
     kernel.scheduler.add(child)
+    for callback in kernel.events.fork:
+        callback(parent, child)
     return child
 
 
@@ -167,12 +169,12 @@ def exit_task(task: Task) -> None:
 
 
 def release_memory(task: Task) -> None:
-    """One user less of the address space; without any it goes (but the main process's, which people look at)."""
+    """One user less of the address space; without any it goes (but one that people look at)."""
     mm = task.mm
     mm.users -= 1
     if mm.users == 0:
         mm.write_back_all()
-        if task.process is not task.kernel.main:
+        if not (task.process.watched and task.process.group_exit):
             mm.destroy()
 
 

@@ -63,6 +63,8 @@ class Process:
     group_exit: bool = False
     """exit_group or a fatal signal: every thread ends at its next return to user mode."""
     zombie: bool = False
+    watched: bool = False
+    """Somebody outside looks at it: its memory stays after its end."""
     executed: bool = False
     """Whether execve has run since fork: setpgid(2) refuses then."""
     dumpable: int = 1
@@ -76,11 +78,6 @@ class Process:
     def ppid(self) -> int:
         """The parent's pid; init's for an orphan."""
         return INIT if self.parent is None else self.parent.pid
-
-    @property
-    def zombie_or_gone(self) -> bool:
-        """Whether it has ended."""
-        return self.zombie
 
     @property
     def wait_status(self) -> int:
