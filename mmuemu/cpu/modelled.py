@@ -52,7 +52,7 @@ class ModelledTlb:
         engine = self._engine
         try:
             if engine.probing:
-                engine.answer(result, page - PROBE, 5)
+                engine.answer_probe(result, page)
                 return True
             if self._table_open:
                 self._flush_engine()
