@@ -21,7 +21,8 @@ from mmuemu.kernel.clock import Clock, HostClock, VirtualClock
 from mmuemu.kernel.events import Events, FaultEvent, SyscallEvent, watched
 from mmuemu.kernel.faults import FaultResult
 from mmuemu.kernel.half import HYPERCALL_PORT, KernelLayout, KernelMemory
-from mmuemu.kernel.registers import AX
+from mmuemu.kernel.itimers import forget_timers
+from mmuemu.kernel.registers import AX, DI, DX, IP, ORIG_AX, R8, R9, R10, SI
 from mmuemu.kernel.scheduler import Scheduler
 from mmuemu.kernel.signals.deliver import deliver, interrupt_call
 from mmuemu.kernel.signals.pending import SigInfo
@@ -29,7 +30,7 @@ from mmuemu.kernel.signals.send import force, send
 from mmuemu.kernel.syscalls.table import TABLE, Syscall
 from mmuemu.kernel.task import State
 from mmuemu.kernel.timers import Timers
-from mmuemu.kernel.traps import Death, as_delivered, signal_of
+from mmuemu.kernel.traps import FLOATING_POINT, Death, as_delivered, floating_point_code, signal_of
 from mmuemu.kernel.vma import VM_EXEC
 from mmuemu.kernel.wait import Blocked
 from mmuemu.memory.frames import FrameAllocator
@@ -73,7 +74,10 @@ class Tracer(Protocol):
         """The call is about to be served; ``arguments`` are the six raw registers."""
 
     def leave(self, task: Task, call: Syscall | None, number: int, arguments: tuple[int, ...], result: int) -> None:
-        """The call returns ``result`` (negative: an error number)."""
+        """The call returns ``result`` (negative: an error number; -512 when it is made again after a handler)."""
+
+    def signal(self, task: Task, info: SigInfo) -> None:
+        """A signal that is not ignored is delivered."""
 
 
 @dataclass(slots=True)
@@ -357,7 +361,14 @@ class Kernel:
                 death = Death(Signal(result.signal), result.si_code, trap.address, trap, reason)
             if self.events.fault:
                 self._tell_fault(task, trap.address, trap.error_code, False)
+        if trap.vector in FLOATING_POINT:
+            self.cpu.window.save()
+            code = floating_point_code(trap, self.cpu.fp)
+            if not code:
+                return
+            death = Death(death.signal, code, trap.rip, trap)
         switching.enter_from_user(self, task)
+        task.registers[IP] = trap.rip
         force(task, death)
         self.work(inside=False)
 
@@ -418,6 +429,14 @@ class Kernel:
         if not task.ended:
             q[base + AX] = result & _MASK
 
+    def call_left(self, task: Task, result: int) -> None:
+        """Tell the tracer how a call ended that a signal interrupted."""
+        if self.tracer is not None:
+            registers = task.registers
+            number = registers[ORIG_AX] & 0xFFFF_FFFF
+            arguments = (registers[DI], registers[SI], registers[DX], registers[R10], registers[R8], registers[R9])
+            self.tracer.leave(task, TABLE.get(number), number, arguments, result)
+
     def _sleep(self, task: Task, blocked: Blocked) -> None:
         """The call cannot go on: the task sleeps, unless a signal is there already."""
         self.attention = True
@@ -459,6 +478,7 @@ class Kernel:
 
     def process_ending(self, process: Process, task: Task) -> None:
         """The last thread of ``process`` ends; its memory and files are still there."""
+        forget_timers(process)
         for callback in self.events.exit:
             callback(process, task)
         if process is self._until:

@@ -11,6 +11,8 @@ from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.signals import SIG_IGN, Signal
 from mmuemu.kernel.process import Process
 from mmuemu.kernel.registers import UserRegisters
+from mmuemu.kernel.signals import jobs
+from mmuemu.kernel.signals.info import by_process
 from mmuemu.kernel.signals.pending import SigInfo
 from mmuemu.kernel.task import State, Task
 from mmuemu.kernel.user_memory import UserMemory
@@ -201,11 +203,15 @@ def _end_process(process: Process) -> None:
     if process.exit_status is None and process.death is None:
         process.exit_status = 0
     process.zombie = True
-    for child in list(process.children.values()):
+    orphans = list(process.children.values())
+    for child in orphans:
         child.parent = None
         if child.zombie:
             reap(child)
+        else:
+            parent_died(child)
     process.children.clear()
+    jobs.orphan_groups(process, orphans)
     parent = process.parent
     if parent is None:
         reap(process)
@@ -218,6 +224,13 @@ def _end_process(process: Process) -> None:
     if unwanted:
         reap(process)
     parent.child_events.wake()
+
+
+def parent_died(child: Process) -> None:
+    """Threads that asked for it get their signal (PR_SET_PDEATHSIG)."""
+    for thread in child.threads.values():
+        if thread.parent_death_signal:
+            child.kernel.send_signal(child, by_process(thread.parent_death_signal, 0, 0))
 
 
 def child_info(process: Process) -> SigInfo:

@@ -10,6 +10,7 @@ from mmuemu.kernel.wait import WaitQueue
 
 if TYPE_CHECKING:
     from mmuemu.kernel.files.openfile import OpenFile
+    from mmuemu.kernel.itimers import IntervalTimer, PosixTimer
     from mmuemu.kernel.kernel import Kernel
     from mmuemu.kernel.task import Task
     from mmuemu.kernel.traps import Death
@@ -49,6 +50,11 @@ class Process:
     """Signal dispositions: ``struct sigaction`` (handler, flags, restorer, mask) by signal; absent is SIG_DFL."""
     signals: Pending = field(default_factory=Pending)
     """Signals sent to the whole process: any thread that does not block them takes them."""
+    itimers: dict[int, IntervalTimer] = field(default_factory=dict)
+    """setitimer's timers by ITIMER_*."""
+    posix_timers: dict[int, PosixTimer] = field(default_factory=dict)
+    """timer_create's timers by number."""
+    next_timer: int = 0
     stop_signal: int = 0
     """The signal that stopped it; 0 while it runs."""
     stop_reported: bool = True
