@@ -30,6 +30,8 @@ class Case:
     """Whether standard error must be equal too."""
     volatile: Sequence[str] = ()
     """Patterns of files that two runs on one host already leave with other contents."""
+    options: Sequence[str] = ()
+    """Options of ``mmuemu run``."""
     slow: bool = False
     """Tried by ``python -m tests.corpus``, not by every run of the tests."""
     fails: str = ""

@@ -74,11 +74,23 @@ def on_host(case: Case, directory: Path) -> Run:
     return _run(case, directory, directory, [_found(case.command[0]), *case.command[1:]], ENVIRONMENT)
 
 
-def emulated(case: Case, directory: Path, host: Path, engine: str, seed: int, options: Sequence[str] = ()) -> Run:
+def emulated(case: Case, directory: Path, host: Path, engine: str, seed: int) -> Run:
     """Run the case under mmuemu: ``directory``, which is made for it, is shown to the guest as ``host``."""
     settings = [part for name, value in ENVIRONMENT.items() for part in ("--env", f"{name}={value}")]
-    line = [sys.executable, "-m", "mmuemu", "run", "--mmu", engine, "--seed", str(seed), "--clear-env", *settings]
-    line += ["--mount", f"{directory}:{host}:rw", *options, _found(case.command[0]), *case.command[1:]]
+    line = [
+        sys.executable,
+        "-m",
+        "mmuemu",
+        "run",
+        "--mmu",
+        engine,
+        "--seed",
+        str(seed),
+        "--clear-env",
+        *settings,
+        *case.options,
+    ]
+    line += ["--mount", f"{directory}:{host}:rw", _found(case.command[0]), *case.command[1:]]
     environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(PACKAGE), "HOME": os.environ.get("HOME", "/")}
     return _run(case, directory, host, line, environment)
 
@@ -151,7 +163,8 @@ def differences(case: Case, expected: Run, found: Run) -> list[str]:
         here, there = expected.tree.get(name), found.tree.get(name)
         if here != there:
             lines.append(f"file {name}: {_entry(there)}, not {_entry(here)}")
-    return lines + [f"said: {line}" for line in found.ours]
+    died = expected.code > 128
+    return lines + [f"said: {line}" for line in found.ours if not (died and ": killed by SIG" in line)]
 
 
 def _entry(entry: tuple[str, int, bytes] | None) -> str:
