@@ -56,45 +56,6 @@ class Engine(Protocol):
     def flush(self) -> None:
         """Drop every cached translation."""
 
-    def answer_probe(self, result: int, page: int) -> None:
-        """Answer a look-up of the probe window, or, while counting ends, of any page."""
-        self.answer(result, page - PROBE if page >= PROBE and page - PROBE < self.cpu.ram.size else 0, 5)
-
-    def count(self, counted: bool, rip: int) -> None:
-        """Instructions are counted from now on, or not any more.
-
-        At its first start without a limit the engine looks up every page that it counted in, by the tables of
-        today; a look-up that fails would count as a fault of that run. So that start is made here, with an exit at
-        ``rip`` and every look-up answered, and all translated code is forgotten.
-        """
-        self.counted = counted
-        if counted:
-            return
-        uc, state = self.cpu.uc, self.cpu.window
-        exits = uc.ctl_get_exits()
-        uc.ctl_flush_tb()
-        uc.ctl_set_exits([rip])
-        with self._probing():
-            library.emu_start(self._handle, rip, 0, 0, 0)
-        uc.ctl_set_exits(exits)
-        uc.ctl_flush_tb()
-        state.restore()
-        self.flush()
-
-    @contextlib.contextmanager
-    def _probing(self) -> Iterator[None]:
-        """Let :meth:`answer_probe` answer every look-up."""
-        uc = self.cpu.uc
-        self.probing = True
-        if self.tlb_type != unicorn_const.UC_TLB_VIRTUAL:
-            uc.ctl_set_tlb_mode(unicorn_const.UC_TLB_VIRTUAL)
-        try:
-            yield
-        finally:
-            if self.tlb_type != unicorn_const.UC_TLB_VIRTUAL:
-                uc.ctl_set_tlb_mode(self.tlb_type)
-            self.probing = False
-
     def forget_code(self, frame: int) -> None:
         """Drop the translations of code in the 4 KiB at physical ``frame``."""
 

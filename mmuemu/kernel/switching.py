@@ -84,7 +84,7 @@ def take_off(kernel: Kernel) -> None:
 
 
 def park(kernel: Kernel) -> None:
-    """Nobody is on the CPU: the engine stops only at the end of its block, which still reads a stack (unmapped by now)."""
+    """Nobody is on the CPU: the engine stops only at the end of its block, which reads a stack on the way."""
     state = kernel.cpu.window
     state.save()
     state.q[Q_RSP] = kernel.memory.per_cpu
