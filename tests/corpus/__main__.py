@@ -18,6 +18,7 @@ from tests.corpus.cases import CASES
 from tests.corpus.table import PAGE, page
 from tests.corpus.trial import ENGINES, Trial, attempt, missing
 
+SEEDS = (1, 2, 3)
 Job = tuple[Case, str, int]
 
 
@@ -31,7 +32,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.corpus", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", help="cases whose name holds one of these texts (default: all)")
     parser.add_argument("--mmu", choices=ENGINES, action="append", help="engines (default: both)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="seeds (default: 1 2 3)")
+    parser.add_argument("--seed", type=int, action="append", help="seeds (default: 1 2 3)")
     parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count() or 1, help="trials at a time")
     parser.add_argument("--list", action="store_true", help="print the names and stop")
     parser.add_argument("--write", action="store_true", help="write docs/compat.md")
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for case in chosen
         if not missing(case)
         for engine in options.mmu or ENGINES
-        for seed in options.seeds
+        for seed in options.seed or SEEDS
     ]
     trials: list[Trial] = []
     with ProcessPoolExecutor(options.jobs) as pool:
