@@ -17,6 +17,7 @@ from mmuemu.errors import MmuemuError, OutOfFrames
 from mmuemu.kernel import life, switching
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.signals import Signal
+from mmuemu.kernel.accounting import charge
 from mmuemu.kernel.clock import Clock, HostClock, VirtualClock
 from mmuemu.kernel.faults import FaultResult
 from mmuemu.kernel.half import HYPERCALL_PORT, KernelLayout, KernelMemory
@@ -146,6 +147,8 @@ class Kernel:
         """The current task's time is up."""
         self.running = False
         self.loaded_root = 0
+        self.charged_at = self.clock.used()
+        """Up to when CPU time has been given to the tasks that used it."""
         self._registers = 0
         self._serving = -1
         self._mm: AddressSpace | None = None
@@ -256,12 +259,14 @@ class Kernel:
 
     def _next(self, inside: bool) -> Task | None:
         """Put the next task on the CPU; None when the machine stops."""
+        charge(self)
         following = self.scheduler.pick()
         if following is None:
             switching.take_off(self)
             self.attention = True
             self.cpu.stop()
             return None
+        self.charged_at = self.clock.used()
         if following is not self.current:
             switching.take_off(self)
             switching.put_on(self, following)
@@ -426,8 +431,6 @@ class Kernel:
         """The last thread of ``process`` ends; its memory and files are still there."""
         for callback in self.on_process_end:
             callback(process, task)
-        self.statistics.minor_faults += task.mm.minor_faults
-        self.statistics.major_faults += task.mm.major_faults
 
     def close(self) -> None:
         """Free what the machine holds of the host."""

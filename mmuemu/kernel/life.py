@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from mmuemu.cpu import window
 from mmuemu.errors import OutOfFrames
+from mmuemu.kernel import accounting
 from mmuemu.kernel import registers as regs
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.signals import SIG_IGN, Signal
@@ -33,6 +34,9 @@ CLONE_PARENT_SETTID: Final = 0x100000
 CLONE_CHILD_CLEARTID: Final = 0x200000
 CLONE_CHILD_SETTID: Final = 0x1000000
 CLONE_CLEAR_SIGHAND: Final = 0x1_0000_0000
+CLONE_NEWNS: Final = 0x2_0000
+CLONE_NEWUSER: Final = 0x1000_0000
+CLONE_NEWPID: Final = 0x2000_0000
 CLONE_NAMESPACES: Final = 0x7E02_0080
 """CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET and NEWTIME: they need CAP_SYS_ADMIN."""
 FIRST_PID: Final = 1000
@@ -53,12 +57,16 @@ def new_pid(kernel: Kernel) -> int:
 
 def _check_flags(flags: int) -> None:
     """clone(2), ERRORS: which flags need which."""
-    if flags & CLONE_NAMESPACES:
-        raise SyscallError(Errno.EPERM)
+    if flags & CLONE_FS and flags & (CLONE_NEWNS | CLONE_NEWUSER):
+        raise SyscallError(Errno.EINVAL)
     if (flags & CLONE_THREAD and not flags & CLONE_SIGHAND) or (flags & CLONE_SIGHAND and not flags & CLONE_VM):
         raise SyscallError(Errno.EINVAL)
     if flags & CLONE_SIGHAND and flags & CLONE_CLEAR_SIGHAND:
         raise SyscallError(Errno.EINVAL)
+    if flags & CLONE_THREAD and flags & (CLONE_NEWUSER | CLONE_NEWPID):
+        raise SyscallError(Errno.EINVAL)
+    if flags & CLONE_NAMESPACES:
+        raise SyscallError(Errno.EPERM)
 
 
 def clone(parent: Task, flags: int, stack: int, tls: int, exit_signal: int, child_tid: int = 0) -> Task:
@@ -152,6 +160,7 @@ def exit_task(task: Task) -> None:
     task.state = State.DEAD
     kernel.attention = True
     kernel.release_thread(task)
+    accounting.thread_left(task)
     process.threads.pop(task.tid, None)
     kernel.tasks.pop(task.tid, None)
     last = not process.threads
@@ -171,6 +180,10 @@ def release_memory(task: Task) -> None:
     mm = task.mm
     mm.users -= 1
     if mm.users == 0:
+        accounting.memory_left(task.process, mm)
+        statistics = task.kernel.statistics
+        statistics.minor_faults += mm.minor_faults
+        statistics.major_faults += mm.major_faults
         mm.write_back_all()
         if task.process is not task.kernel.main:
             mm.destroy()
@@ -244,4 +257,4 @@ def reap(process: Process) -> None:
     process.kernel.processes.pop(process.pid, None)
     if process.parent is not None:
         process.parent.children.pop(process.pid, None)
-        process.parent.child_times[0] += process.cpu_time + process.child_times[0]
+        accounting.reaped(process.parent, process)

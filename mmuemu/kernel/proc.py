@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mmuemu.kernel.abi.signals import SIG_IGN
+from mmuemu.kernel.accounting import process_cpu_time
 from mmuemu.kernel.clock import NANOSECONDS
+from mmuemu.kernel.files.fdtable import FdTable
 from mmuemu.kernel.files.procsource import ProcessFacts, SystemFacts
 from mmuemu.kernel.maps import maps_text
 from mmuemu.kernel.syscalls.system import DEFAULT_LIMITS, RELEASE, RLIM_INFINITY, RLIMIT_COUNT, VERSION
+from mmuemu.kernel.task import State
 from mmuemu.kernel.vma import VM_EXEC, VM_SHARED, VM_WRITE, Vma
 from mmuemu.x86.paging import PAGE_SIZE
 
 if TYPE_CHECKING:
     from mmuemu.kernel.kernel import Kernel
+    from mmuemu.kernel.process import Process
     from mmuemu.kernel.task import Task
+
+TICK: Final = NANOSECONDS // 100
+"""Nanoseconds in a tick of /proc's times."""
 
 
 class TaskFacts(ProcessFacts):
@@ -34,6 +41,9 @@ class TaskFacts(ProcessFacts):
         self.gid = task.gid
         self.pgrp = task.pgid
         self.session = task.sid
+        self.state = task.state.value
+        self.threads = tuple(task.process.threads)
+        self.user_ticks = process_cpu_time(task.process) // TICK
         self.pending = task.pending_signals
         self.blocked = task.signal_mask
         self.virtual = self.peak = task.mm.total_vm
@@ -95,6 +105,18 @@ class TaskFacts(ProcessFacts):
         return next((vma.end for vma in self._areas(lambda flags: bool(flags & VM_EXEC))), 0)
 
 
+def zombie_facts(process: Process) -> ProcessFacts:
+    """What is left of a process that has ended: no memory, no files, no arguments."""
+    leader = process.leader
+    assert leader is not None
+    facts = ProcessFacts(process.pid, os.fsencode(leader.name), FdTable(), leader.fs)
+    facts.ppid, facts.state = process.ppid, State.DEAD.value
+    facts.uid, facts.gid, facts.pgrp, facts.session = leader.uid, leader.gid, process.pgid, process.sid
+    facts.minor_faults, facts.major_faults = process.used.minor_faults, process.used.major_faults
+    facts.user_ticks = process.used.cpu // TICK
+    return facts
+
+
 class KernelProc:
     """What /proc reads."""
 
@@ -107,7 +129,10 @@ class KernelProc:
 
     def maps(self, pid: int) -> bytes:
         """The text of /proc/PID/maps."""
-        return os.fsencode(maps_text(self.kernel.tasks[pid].mm))
+        process = self.kernel.processes.get(pid)
+        if process is None or not process.threads:
+            return b""
+        return os.fsencode(maps_text(next(iter(process.threads.values())).mm))
 
     def system(self) -> SystemFacts:
         """The machine."""
@@ -134,5 +159,8 @@ class KernelProc:
     def process(self, pid: int) -> ProcessFacts | None:
         """One process, or None when there is none of that number."""
         process = self.kernel.processes.get(pid)
-        leader = None if process is None else process.leader
-        return None if leader is None or leader.ended else TaskFacts(leader)
+        if process is None or process.leader is None:
+            return None
+        if not process.threads:
+            return zombie_facts(process)
+        return TaskFacts(process.leader if not process.leader.ended else next(iter(process.threads.values())))

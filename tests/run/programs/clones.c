@@ -183,6 +183,7 @@ static void errors(void) {
     refused3("bad address", (uint64_t *)8, 88);
     refused3("NULL", 0, 88);
     with("exit signal 65", EXIT, 65, MORE, 0);
+    signal(64, SIG_IGN);
     with("exit signal 64", EXIT, 64, MORE, 0);
     with("exit signal 256+17", EXIT, 256 + 17, MORE, 0);
     with("CSIGNAL in flags", FLAGS, 17, MORE, 0);
