@@ -12,7 +12,7 @@ from mmuemu.cpu.watchdog import Expired, Watchdog
 from mmuemu.errors import Exit, MmuemuError, UsageError
 from mmuemu.kernel.exec import Loader, NotFound
 from mmuemu.kernel.files.namespace import ViewOptions, build_namespace
-from mmuemu.kernel.kernel import Kernel, Options
+from mmuemu.kernel.kernel import DEFAULT_MAX_PROCESSES, Kernel, Options
 from mmuemu.kernel.maps import maps_text
 from mmuemu.kernel.syscalls import load_all
 
@@ -61,9 +61,19 @@ class Machine:
         aslr: bool = True,
         files: Files | None = None,
         virtual_time: bool | None = None,
+        max_processes: int = DEFAULT_MAX_PROCESSES,
     ) -> None:
         load_all()
-        self.kernel = Kernel(Options(memory=memory, mmu=mmu, seed=seed, aslr=aslr, virtual_time=virtual_time))
+        self.kernel = Kernel(
+            Options(
+                memory=memory,
+                mmu=mmu,
+                seed=seed,
+                aslr=aslr,
+                virtual_time=virtual_time,
+                max_processes=max_processes,
+            )
+        )
         self.files = files or Files()
         self.task: Task | None = None
         self.instructions: int | None = None

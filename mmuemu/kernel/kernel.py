@@ -14,12 +14,11 @@ from mmuemu.cpu.emulated import emulate
 from mmuemu.cpu.rings import enter_kernel
 from mmuemu.cpu.traps import Trap
 from mmuemu.errors import MmuemuError, OutOfFrames
-from mmuemu.kernel import life, switching
+from mmuemu.kernel import life, oom, switching
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.signals import Signal
 from mmuemu.kernel.accounting import charge
 from mmuemu.kernel.clock import Clock, HostClock, VirtualClock
-from mmuemu.kernel.faults import FaultResult
 from mmuemu.kernel.half import HYPERCALL_PORT, KernelLayout, KernelMemory
 from mmuemu.kernel.registers import AX
 from mmuemu.kernel.scheduler import Scheduler
@@ -60,6 +59,7 @@ if TYPE_CHECKING:
 
 SFMASK: Final = RFLAGS_TF | RFLAGS_IF | RFLAGS_DF | RFLAGS_IOPL | RFLAGS_NT | RFLAGS_AC
 DEFAULT_MEMORY: Final = 1 << 30
+DEFAULT_MAX_PROCESSES: Final = 4096
 _MASK: Final = (1 << 64) - 1
 _RAX, _ORIG_RAX = 10, 15
 """Positions in struct pt_regs (arch/x86/include/asm/ptrace.h); arguments are in 14, 13, 12, 7, 9 and 8."""
@@ -89,8 +89,8 @@ class Options:
     schedule: str | int | None = None
     """``"coop"``: nobody is interrupted. A number: time slices of instruction counts drawn from it. None: those of
     the seed with virtual time, the host's clock otherwise."""
-    max_processes: int = 4096
-    """Tasks (threads of all processes) there may be; more is EAGAIN."""
+    max_processes: int = DEFAULT_MAX_PROCESSES
+    """Tasks (threads of all processes) and zombies there may be; more is EAGAIN."""
 
 
 @dataclass(slots=True)
@@ -124,6 +124,7 @@ class Kernel:
         self.cpu = Cpu(self.ram, mmu=options.mmu, handler=self)
         if virtual:
             self.cpu.tsc = self.clock.tsc
+        self.memory.on_unmap = self.cpu.flush_tlb
         self.frames.on_free.append(self.cpu.engine.forget_code)
         self.statistics = Statistics()
         self.tracer: Tracer | None = None
@@ -136,6 +137,12 @@ class Kernel:
         """Processes by number, zombies included."""
         self.main: Process | None = None
         """The first process: its end is the program's."""
+        self.zombies = 0
+        """Processes that have ended and wait to be waited for."""
+        self.on_oom_kill: Callable[[Process, int], None] | None = None
+        """Called with a process that is killed for lack of memory, and its resident pages."""
+        self._making_room = False
+        self.frames.on_exhausted = self._make_room
         self.last_pid = life.FIRST_PID - 1
         self.timers = Timers()
         self.scheduler = Scheduler(self, self.seed if options.schedule is None and virtual else options.schedule)
@@ -287,6 +294,16 @@ class Kernel:
             life.exit_group(process, death=Death(Signal.SIGKILL))
         return True
 
+    def _make_room(self) -> bool:
+        """All frames are in use: kill somebody, unless the engine is in the middle of an instruction."""
+        if self._serving >= 0 or self._making_room:
+            return False
+        self._making_room = True
+        try:
+            return oom.make_room(self)
+        finally:
+            self._making_room = False
+
     # -- traps ---------------------------------------------------------------------------------------------------
 
     def page_fault(self, page: int, error_code: int) -> int:
@@ -323,10 +340,7 @@ class Kernel:
                 result = task.mm.fault(page, trap.error_code)
                 if result == 0:
                     return
-                reason = ""
-                if result is FaultResult.OOM:
-                    reason = f"out of memory: all {self.ram.size >> 20} MiB of guest memory are in use (--memory)"
-                death = Death(Signal(result.signal), result.si_code, trap.address, trap, reason)
+                death = Death(Signal(result.signal), result.si_code, trap.address, trap)
         switching.enter_from_user(self, task)
         force(task, death)
         self.work(inside=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.cpu import window
@@ -17,6 +18,8 @@ from mmuemu.kernel.task import State, Task
 from mmuemu.kernel.user_memory import UserMemory
 
 if TYPE_CHECKING:
+    from mmuemu.kernel.address_space import AddressSpace
+    from mmuemu.kernel.half import KernelStack
     from mmuemu.kernel.kernel import Kernel
     from mmuemu.kernel.traps import Death
 
@@ -40,6 +43,10 @@ CLONE_NEWPID: Final = 0x2000_0000
 CLONE_NAMESPACES: Final = 0x7E02_0080
 """CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET and NEWTIME: they need CAP_SYS_ADMIN."""
 FIRST_PID: Final = 1000
+PID_MAX: Final = 4194304
+"""/proc/sys/kernel/pid_max of a 64-bit machine; numbers begin anew at RESERVED_PIDS then (kernel/pid.c)."""
+RESERVED_PIDS: Final = 300
+RLIMIT_NPROC: Final = 6
 SA_NOCLDWAIT: Final = 2
 SA_NOCLDSTOP: Final = 1
 CLD_EXITED: Final = 1
@@ -47,12 +54,23 @@ CLD_KILLED: Final = 2
 CLD_DUMPED: Final = 3
 
 
-def new_pid(kernel: Kernel) -> int:
-    """The next free number. EAGAIN when there are as many tasks as may be."""
-    if len(kernel.tasks) >= kernel.options.max_processes:
+def new_pid(kernel: Kernel, limit: int | None = None) -> int:
+    """The next free number. EAGAIN with as many tasks and zombies as may be (``limit``: for this caller)."""
+    most = kernel.options.max_processes
+    if len(kernel.tasks) + kernel.zombies >= (most if limit is None else min(limit, most)):
         raise SyscallError(Errno.EAGAIN)
-    kernel.last_pid += 1
-    return kernel.last_pid
+    pid = kernel.last_pid
+    while True:
+        pid = pid + 1 if pid + 1 < PID_MAX else RESERVED_PIDS
+        if pid not in kernel.tasks and pid not in kernel.processes:
+            kernel.last_pid = pid
+            return pid
+
+
+def _process_limit(parent: Task) -> int | None:
+    """RLIMIT_NPROC, which root does not feel (getrlimit(2)): everybody here is one user."""
+    limit = parent.process.limits.get(RLIMIT_NPROC)
+    return None if limit is None or not parent.uid else limit[0]
 
 
 def _check_flags(flags: int) -> None:
@@ -77,18 +95,9 @@ def clone(parent: Task, flags: int, stack: int, tls: int, exit_signal: int, chil
     """
     kernel = parent.kernel
     _check_flags(flags)
-    tid = new_pid(kernel)
+    tid = new_pid(kernel, _process_limit(parent))
     process = parent.process if flags & CLONE_THREAD else _new_process(parent, tid, flags, exit_signal)
-    try:
-        kernel_stack = kernel.memory.new_stack()
-        if flags & CLONE_VM:
-            mm = parent.mm
-            mm.users += 1
-        else:
-            mm = parent.mm.fork()
-            kernel.adopt(mm)
-    except OutOfFrames:
-        raise SyscallError(Errno.ENOMEM) from None
+    kernel_stack, mm = _memory(parent, bool(flags & CLONE_VM))
     child = Task(
         kernel, process, tid, mm, parent.memory if flags & CLONE_VM else UserMemory(mm),
         parent.files.acquire() if flags & CLONE_FILES else parent.files.clone(),
@@ -110,6 +119,25 @@ def clone(parent: Task, flags: int, stack: int, tls: int, exit_signal: int, chil
     return child
 
 
+def _memory(parent: Task, shared: bool) -> tuple[KernelStack, AddressSpace]:
+    """A kernel stack and the address space, the parent's or a copy of it. Raises ENOMEM."""
+    memory = parent.kernel.memory
+    try:
+        stack = memory.new_stack()
+        try:
+            mm = parent.mm if shared else parent.mm.fork()
+        except OutOfFrames:
+            memory.free_stack(stack)
+            raise
+    except OutOfFrames:
+        raise SyscallError(Errno.ENOMEM) from None
+    if shared:
+        mm.users += 1
+    else:
+        parent.kernel.adopt(mm)
+    return stack, mm
+
+
 def _cpu_state(kernel: Kernel, tls: int | None) -> bytes:
     """The running task's CPU state, with another FS base."""
     state = kernel.cpu.window
@@ -126,7 +154,7 @@ def _new_process(parent: Task, pid: int, flags: int, exit_signal: int) -> Proces
         parent.kernel, pid, above, old.pgid, old.sid, old.exe, old.exe_file, old.arguments, old.environment,
         old.auxv, old.entry, old.stack_arguments, dict(old.limits),
         actions=old.actions if flags & CLONE_SIGHAND else dict(old.actions), exit_signal=exit_signal,
-        dumpable=old.dumpable,
+        dumpable=old.dumpable, oom_score_adj=old.oom_score_adj,
     )  # fmt: skip
     if flags & CLONE_CLEAR_SIGHAND:
         process.actions = ignored_only(old.actions)
@@ -201,6 +229,8 @@ def exit_group(process: Process, status: int | None = None, death: Death | None 
     if not process.group_exit:
         process.group_exit = True
         process.exit_status = status
+        if death is not None and process.oom_reason:
+            death = replace(death, reason=process.oom_reason)
         process.death = death
     for thread in list(process.threads.values()):
         exit_task(thread)
@@ -212,6 +242,7 @@ def _end_process(process: Process) -> None:
     if process.exit_status is None and process.death is None:
         process.exit_status = 0
     process.zombie = True
+    kernel.zombies += 1
     for child in list(process.children.values()):
         child.parent = None
         if child.zombie:
@@ -254,6 +285,7 @@ def child_payload(process: Process, status: int) -> bytes:
 
 def reap(process: Process) -> None:
     """Forget a zombie."""
+    process.kernel.zombies -= 1
     process.kernel.processes.pop(process.pid, None)
     if process.parent is not None:
         process.parent.children.pop(process.pid, None)

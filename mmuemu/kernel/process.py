@@ -72,6 +72,8 @@ class Process:
     """What its threads that have ended used, and the memory it had before an execve."""
     children_used: Usage = field(default_factory=Usage)
     """What children that were waited for used."""
+    oom_reason: str = ""
+    """Why it was chosen to die when memory ran out."""
     oom_score_adj: int = 0
     """-1000 to 1000: how much rather (or not at all, with -1000) it is killed when memory runs out (proc(5))."""
 

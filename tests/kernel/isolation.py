@@ -131,7 +131,7 @@ def kernel_half(kernel: Kernel) -> Counter[int]:
         for index, entry in _words(kernel, table):
             linear = base + (index << 12 + 9 * (level - 1))
             assert entry & P and not entry & US, f"user rights in the kernel half: {entry:#x} at {linear:#x}"
-            assert not entry & RW or entry & NX or level > 1 and not entry & PS, f"W and X at {linear:#x}"
+            assert not entry & RW or entry & NX or (level > 1 and not entry & PS), f"W and X at {linear:#x}"
             if level > 1 and not entry & PS:
                 todo.append((entry & ADDRESS_MASK, level - 1, linear, entry))
             elif not direct <= linear < direct + kernel.ram.size:
