@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from mmuemu.cpu.cpu import Stop
 from mmuemu.cpu.watchdog import Expired, Watchdog
 from mmuemu.errors import Exit, MmuemuError, UsageError
+from mmuemu.guestprocess import GuestProcess
+from mmuemu.kernel.events import FaultEvent, SyscallEvent, number_of
 from mmuemu.kernel.exec import Loader, NotFound
 from mmuemu.kernel.files.namespace import ViewOptions, build_namespace
 from mmuemu.kernel.kernel import DEFAULT_MAX_PROCESSES, Kernel, Options
@@ -18,7 +21,10 @@ from mmuemu.kernel.syscalls import load_all
 
 if TYPE_CHECKING:
     from mmuemu.kernel.files.namespace import MountTree
+    from mmuemu.kernel.process import Process
     from mmuemu.kernel.task import Task
+
+Callback = TypeVar("Callback", bound=Callable[..., Any])
 
 
 @dataclass(slots=True)
@@ -44,11 +50,10 @@ class Files:
 
 
 class Machine:
-    """A machine that runs one Linux program.
+    """A machine that runs Linux programs, any number at once; two machines in one interpreter share nothing.
 
-    >>> machine = Machine(seed=1)
-    >>> machine.load("/bin/true", ["true"])
-    >>> machine.run().exit_code
+    >>> with Machine(seed=1) as machine:
+    ...     machine.spawn("/bin/echo", ["echo", "hello"]).wait().exit_code
     0
     """
 
@@ -62,7 +67,9 @@ class Machine:
         files: Files | None = None,
         virtual_time: bool | None = None,
         max_processes: int = DEFAULT_MAX_PROCESSES,
+        schedule: str | int | None = None,
     ) -> None:
+        """``schedule`` is ``"coop"`` or a seed for the time slices (None: the machine's seed, if it was given)."""
         load_all()
         self.kernel = Kernel(
             Options(
@@ -71,17 +78,22 @@ class Machine:
                 seed=seed,
                 aslr=aslr,
                 virtual_time=virtual_time,
+                schedule=schedule,
                 max_processes=max_processes,
             )
         )
         self.files = files or Files()
         self.task: Task | None = None
+        """The main thread of the program that :meth:`load` loaded."""
         self.instructions: int | None = None
+        self._tree: MountTree | None = None
 
     @property
     def seed(self) -> int:
         """The seed that repeats this machine's random choices."""
         return self.kernel.seed
+
+    # -- programs ------------------------------------------------------------------------------------------------
 
     def load(
         self,
@@ -97,10 +109,48 @@ class Machine:
 
         ``arguments`` include the program's name. Raises NotFound, BadImage and UsageError.
         """
+        self.task = self._start(program, arguments, environment, (stdin, stdout, stderr))
+        return self.task
+
+    def spawn(
+        self,
+        program: str | bytes,
+        arguments: Sequence[str | bytes] | None = None,
+        environment: Mapping[str, str] | None = None,
+        *,
+        stdin: int | IO[bytes] | bytes = b"",
+        stdout: int | IO[bytes] | None = None,
+        stderr: int | IO[bytes] | None = None,
+    ) -> GuestProcess:
+        """Start a process, which runs when the machine does (:meth:`GuestProcess.wait`, :meth:`run`).
+
+        As :meth:`load`, but ``stdin`` may be bytes, and output that is given no place is captured for
+        :attr:`GuestProcess.stdout` and ``stderr``.
+        """
+        captured = (bytearray(), bytearray())
+        streams: tuple[Any, Any, Any] = (
+            io.BytesIO(stdin) if isinstance(stdin, bytes) else stdin,
+            _Capture(captured[0]) if stdout is None else stdout,
+            _Capture(captured[1]) if stderr is None else stderr,
+        )
+        task = self._start(program, arguments, environment, streams)
+        if self.task is None:
+            self.task = task
+        return GuestProcess(self, task.process, captured[0], captured[1])
+
+    def _start(
+        self,
+        program: str | bytes,
+        arguments: Sequence[str | bytes] | None,
+        environment: Mapping[str, str] | None,
+        streams: tuple[int | IO[bytes], int | IO[bytes], int | IO[bytes]],
+    ) -> Task:
         kernel = self.kernel
         view = self._view(program)
-        tree = build_namespace(view)
-        kernel.attach_files(tree)
+        if self._tree is None:
+            self._tree = build_namespace(view)
+            kernel.attach_files(self._tree)
+        tree = self._tree
         if isinstance(program, bytes):
             name = os.path.basename(os.fsdecode(arguments[0])) if arguments else "program"
             path = b"/tmp/" + os.fsencode(name or "program")
@@ -113,11 +163,11 @@ class Machine:
         argv = [os.fsencode(value) for value in (arguments or [os.fsdecode(path)])]
         source = os.environ if environment is None else environment
         envp = [os.fsencode(f"{name}={value}") for name, value in source.items()]
-        streams = tree.standard_streams(stdin, stdout, stderr)
         context = tree.context(cwd)
         context.sleep = lambda seconds: kernel.clock.sleep(int(seconds * 1e9))
-        self.task = Loader(kernel).spawn(path, argv, envp, context, streams)
-        return self.task
+        task = Loader(kernel).spawn(path, argv, envp, context, tree.standard_streams(*streams))
+        task.process.watched = True
+        return task
 
     def _view(self, program: str | bytes) -> ViewOptions:
         shown = list(self.files.programs)
@@ -138,35 +188,99 @@ class Machine:
             random=self.kernel.random.randbytes,
         )
 
-    def run(self, *, timeout: float | None = None, max_instructions: int | None = None) -> Outcome:
-        """Run the loaded program to its end, or to a limit (seconds of host time, guest instructions).
+    @property
+    def processes(self) -> list[GuestProcess]:
+        """Every process there is, zombies included, in the order of their numbers."""
+        return [GuestProcess(self, process) for _, process in sorted(self.kernel.processes.items())]
 
-        Raises KeyboardInterrupt on Ctrl-C.
+    # -- running -------------------------------------------------------------------------------------------------
+
+    def run(self, *, timeout: float | None = None, max_instructions: int | None = None) -> Outcome:
+        """Run until every process has ended, or to a limit (seconds of host time, guest instructions).
+
+        The outcome is that of the program that was loaded first. Raises KeyboardInterrupt on Ctrl-C.
         """
-        task = self.task
-        if task is None:
-            raise UsageError("no program is loaded: call Machine.load first")
-        before = self.kernel.cpu.instructions
-        with Watchdog(self.kernel.cpu, timeout) as watchdog:
+        if self.task is None:
+            raise UsageError("no program is loaded: call Machine.load or Machine.spawn first")
+        return self._run(self.task.process, None, timeout, max_instructions)
+
+    def run_until(
+        self, process: Process, *, timeout: float | None = None, max_instructions: int | None = None
+    ) -> Outcome:
+        """Run until ``process`` has ended, or to a limit; how it ended."""
+        return self._run(process, process, timeout, max_instructions)
+
+    def _run(
+        self, process: Process, until: Process | None, timeout: float | None, max_instructions: int | None
+    ) -> Outcome:
+        kernel = self.kernel
+        before = kernel.cpu.instructions
+        stop = Stop.REQUESTED
+        with Watchdog(kernel.cpu, timeout) as watchdog:
             try:
-                stop = self.kernel.run(max_instructions=max_instructions)
+                if until is None or not until.zombie:
+                    stop = kernel.run(max_instructions=max_instructions, until=until)
             except Expired:
                 stop = Stop.INTERRUPTED
             finally:
-                task.mm.write_back_all()
+                kernel.write_back()
         if max_instructions is not None:
-            self.instructions = self.kernel.cpu.instructions - before
-        if task.death is not None:
-            return Outcome(task.death.exit_code, signal=task.death.signal)
-        if task.exit_status is not None:
-            return Outcome(task.exit_status)
+            self.instructions = kernel.cpu.instructions - before
         if stop is Stop.LIMIT:
             return Outcome(Exit.LIMIT, limit="instructions")
-        if watchdog.expired:
+        if watchdog.expired and stop is Stop.INTERRUPTED:
             return Outcome(Exit.LIMIT, limit="timeout")
         if stop is Stop.INTERRUPTED:
             raise KeyboardInterrupt
+        if process.death is not None:
+            return Outcome(process.death.exit_code, signal=process.death.signal)
+        if process.exit_status is not None:
+            return Outcome(process.exit_status)
         raise MmuemuError(f"the program stopped for no reason known here ({stop.value})")
+
+    # -- events --------------------------------------------------------------------------------------------------
+
+    def on_fault(self, callback: Callback) -> Callback:
+        """Decorator: call with a :class:`FaultEvent` after each page fault of a program."""
+        self.kernel.events.fault.append(callback)
+        return callback
+
+    def on_syscall(self, *names: str | int) -> Callable[[Callback], Callback]:
+        """Decorator: call with a :class:`SyscallEvent` before each of the named system calls is made.
+
+        The callback may ``replace`` the call, ``refuse`` it, ``delay`` it, or return the result in its place.
+        A number may stand for a call that does not exist here. UsageError for a name nobody knows.
+        """
+        try:
+            numbers = [number_of(name) for name in names]
+        except KeyError as unknown:
+            raise UsageError(f"on_syscall: there is no system call {unknown.args[0]!r} here") from None
+        if not numbers:
+            raise UsageError('on_syscall: name the calls: @machine.on_syscall("open", "openat")')
+
+        def register(callback: Callback) -> Callback:
+            for number in numbers:
+                self.kernel.watch_syscall(number, callback)
+            return callback
+
+        return register
+
+    def on_fork(self, callback: Callback) -> Callback:
+        """Decorator: call with parent and child :class:`Task` after each fork and thread start."""
+        self.kernel.events.fork.append(callback)
+        return callback
+
+    def on_exit(self, callback: Callback) -> Callback:
+        """Decorator: call with each process (:class:`GuestProcess`) that ends, while its memory is there."""
+        self.kernel.events.exit.append(lambda process, _task: callback(GuestProcess(self, process)))
+        return callback
+
+    def on_map(self, callback: Callback) -> Callback:
+        """Decorator: call with task and area (:class:`Vma`) after each mmap, brk and program start."""
+        self.kernel.events.map.append(callback)
+        return callback
+
+    # -- looking -------------------------------------------------------------------------------------------------
 
     def maps(self) -> str:
         """The loaded program's memory map, as /proc/PID/maps shows it."""
@@ -183,6 +297,20 @@ class Machine:
         self.close()
 
 
+class _Capture(io.RawIOBase):
+    """A standard stream that is kept."""
+
+    def __init__(self, into: bytearray) -> None:
+        self._into = into
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._into += data
+        return len(data)
+
+
 def _put(tree: MountTree, path: bytes, content: bytes) -> None:
     """An executable file of the guest's own."""
     inode = tree.make(path, directory=False)
@@ -190,4 +318,4 @@ def _put(tree: MountTree, path: bytes, content: bytes) -> None:
     inode.set_mode(0o755)
 
 
-__all__ = ["Files", "Machine", "NotFound", "Outcome"]
+__all__ = ["FaultEvent", "Files", "GuestProcess", "Machine", "NotFound", "Outcome", "SyscallEvent"]

@@ -14,6 +14,7 @@ from mmuemu.cpu import library, window
 from mmuemu.cpu.cpuid import DEFAULT, CpuidUnit, CpuModel
 from mmuemu.cpu.engines import ENGINES, Engine
 from mmuemu.cpu.fastcall import FastCalls
+from mmuemu.cpu.fpstate import FpState
 from mmuemu.cpu.implicit import RingThree
 from mmuemu.cpu.instructions import install_instructions
 from mmuemu.cpu.internals import Internals
@@ -72,6 +73,7 @@ class Cpu:
         self.uc = uc if uc is not None else new_uc()
         self.handle = library.handle(self.uc)
         self.window = StateWindow(self.uc)
+        self.fp = FpState(self.window)
         self.internals = Internals(self.handle)
         self.hooks = library.Hooks(self.uc)
         self.ram_bytes = ram.qwords.cast("B")
@@ -259,6 +261,11 @@ class Cpu:
                 self._trap = None
                 raise error
             trap = self.take_trap()
+            looked, self.engine.looked = self.engine.looked, False
+            if status and looked and trap is None:
+                # The refusal is reported when the run ends, whatever ended it.
+                status = 0
+                self._again = self._again or (remaining is None and self.privileged is None)
             if remaining is not None and limit is not None:
                 remaining -= self._count(limit, trap)
             again, self._again = self._again, False

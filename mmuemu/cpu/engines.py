@@ -44,6 +44,7 @@ class Engine(Protocol):
     """How linear addresses become physical ones."""
 
     name: str
+    looked: bool
     fills: int
     flushes: int
     growths: int
@@ -77,6 +78,8 @@ class _Engine:
     """What both engines share: flushing, and answering the probe window."""
 
     name = ""
+    looked = False
+    """It asked for a page that no instruction wanted, and gave up on the refusal."""
     tlb_type = 0
 
     def __init__(self, cpu: Cpu) -> None:
@@ -305,7 +308,9 @@ class PythonEngine(_Engine):
         cpl = state.d[D_HFLAGS] & 3
         rip = state.q[Q_RIP]
         if access == Access.FETCH and not rip & ~PAGE_MASK <= page <= rip + 15:
-            return None  # the engine looked at the `until` of an emu_start that was not ours
+            # The `until` of an emu_start that was not ours, or code whose translation goes as counting ends.
+            self.looked = True
+            return None
         if found == NON_CANONICAL:
             return Trap(Vector.GP, 0, rip, 0, cpl)
         exact = cpu.internals.fault_address(page)

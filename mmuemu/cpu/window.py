@@ -20,11 +20,11 @@ from mmuemu.cpu import library
 from mmuemu.errors import MmuemuError
 from mmuemu.x86.registers import RFLAGS_ARITHMETIC, RFLAGS_DF
 
-_HEADER: Final = 40
+STATE_OFFSET: Final = 40
 """Bytes of ``struct uc_context`` before the state."""
 _STATE_BYTES: Final = 5568
 
-# Indices of 64-bit words (Q_) and 32-bit words (D_) of the state.
+# Indices of 64-bit words (Q_), 32-bit words (D_) and bytes (B_) of the state.
 Q_RAX, Q_RCX, Q_RDX, Q_RBX, Q_RSP, Q_RBP, Q_RSI, Q_RDI = range(8)
 Q_R8, Q_R9, Q_R10, Q_R11, Q_R12, Q_R13, Q_R14, Q_R15 = range(8, 16)
 Q_RIP: Final = 16
@@ -38,6 +38,22 @@ Q_CR2: Final = 55
 Q_CR3: Final = 56
 Q_CR4: Final = 57
 Q_EFER: Final = 74
+# x87 and SSE: top of stack, status (low half) and control word, tags, last opcode and pointers, softfloat's modes.
+D_FPSTT: Final = 151
+D_FPUS: Final = 152
+D_FPTAGS: Final = 153
+B_FPREGS: Final = 624
+D_FPOP: Final = 188
+Q_FPIP: Final = 95
+Q_FPDP: Final = 96
+B_X87_ROUNDING: Final = 777
+B_X87_PRECISION: Final = 779
+B_FTZ: Final = 780
+B_SSE_ROUNDING: Final = 809
+B_SSE_DAZ: Final = 813
+D_MXCSR: Final = 204
+B_XMM: Final = 824
+"""XMM0; the next is 64 bytes further."""
 Q_STAR: Final = 603
 Q_LSTAR: Final = 605
 Q_FMASK: Final = 607
@@ -118,10 +134,10 @@ class StateWindow:
         self.context = ctypes.c_void_p()
         library.check(uclib.uc_context_alloc(self._uc, ctypes.byref(self.context)))
         size = uclib.uc_context_size(self._uc)
-        if size < _HEADER + _STATE_BYTES or not self.context.value:
+        if size < STATE_OFFSET + _STATE_BYTES or not self.context.value:
             raise MmuemuError(f"this Unicorn's CPU state is {size} bytes; mmuemu knows that of Unicorn 2.1.4")
         self.raw = memoryview((ctypes.c_char * size).from_address(self.context.value)).cast("B")
-        state = self.raw[_HEADER : _HEADER + _STATE_BYTES]
+        state = self.raw[STATE_OFFSET : STATE_OFFSET + _STATE_BYTES]
         self.q = state.cast("Q")
         self.d = state.cast("I")
 
@@ -221,5 +237,33 @@ def _misplaced(uc: Uc) -> list[str]:
         wrong.append("XCR0")
     if window.d[D_OLD_EXCEPTION] != NO_EXCEPTION:
         wrong.append("old_exception")
+    wrong += _misplaced_floats(uc, window)
     window.close()
     return wrong
+
+
+def _misplaced_floats(uc: Uc, window: StateWindow) -> list[str]:
+    """The same for the x87 and SSE registers, whose sentinels must be values that they can hold."""
+    uc.reg_write(x86.UC_X86_REG_FPCW, 0x0E7E)
+    uc.reg_write(x86.UC_X86_REG_FPSW, 0x1842)
+    uc.reg_write(x86.UC_X86_REG_FPTAG, 0xFF3F)
+    uc.reg_write(x86.UC_X86_REG_MXCSR, 0xFFC1)
+    uc.reg_write(x86.UC_X86_REG_FIP, 0x1234_5678)
+    uc.reg_write(x86.UC_X86_REG_FDP, 0x2345_6789)
+    uc.reg_write(x86.UC_X86_REG_FOP, 0x0765)
+    uc.reg_write(x86.UC_X86_REG_FP7, (0x1122_3344_5566_7788, 0x3FFE))
+    uc.reg_write(x86.UC_X86_REG_XMM0, 0x1111)
+    uc.reg_write(x86.UC_X86_REG_XMM15, 0x2222 << 64 | 0x3333)
+    window.save()
+    d, q, raw = window.d, window.q, window.raw[STATE_OFFSET:]
+    fp7, xmm15 = B_FPREGS // 8 + 14, B_XMM // 8 + 15 * 8
+    checks = {
+        "FPSW": d[D_FPSTT] == 3 and d[D_FPUS] & 0xFFFF == 0x42,
+        "FPCW": d[D_FPUS] >> 16 == 0x0E7E and raw[B_X87_ROUNDING] == 3 and raw[B_X87_PRECISION] == 64,
+        "FPTAG": (d[D_FPTAGS], d[D_FPTAGS + 1]) == (0x0001_0101, 0x0101_0101),
+        "FIP": q[Q_FPIP] == 0x1234_5678 and q[Q_FPDP] == 0x2345_6789 and d[D_FPOP] & 0xFFFF == 0x0765,
+        "MXCSR": d[D_MXCSR] == 0xFFC1 and raw[B_SSE_ROUNDING] == 3 and raw[B_SSE_DAZ] == 1 and raw[B_FTZ] == 1,
+        "FP7": q[fp7] == 0x1122_3344_5566_7788 and q[fp7 + 1] & 0xFFFF == 0x3FFE,
+        "XMM": q[B_XMM // 8] == 0x1111 and (q[xmm15], q[xmm15 + 1]) == (0x3333, 0x2222),
+    }
+    return [name for name, right in checks.items() if not right]

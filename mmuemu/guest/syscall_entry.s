@@ -4,8 +4,8 @@
 #      gs:[0] top of this task's kernel stack, gs:[8] scratch for the user's RSP.
 # It builds Linux's struct pt_regs (arch/x86/include/asm/ptrace.h) on the kernel stack and asks the kernel
 # through the hypercall port; the kernel reads and edits the structure in memory, and may come back on another
-# task's stack. Like Linux it returns by `sysretq` where that gives the task the RCX and R11 it is to have, and by
-# `iretq` otherwise. `sysretq` and the absolute gs: accesses are spelled in bytes: Keystone does not know the one
+# task's stack. Like Linux it returns by `sysretq` where that gives the task the registers it is to have (RCX is RIP and
+# canonical, R11 is RFLAGS without RF and TF, the user's CS and SS), and by `iretq` otherwise. `sysretq` and the absolute gs: accesses are spelled in bytes: Keystone does not know the one
 # and encodes the others RIP-relative.
 
     swapgs
@@ -36,8 +36,18 @@
     mov rcx, qword ptr [rsp + 0x58]
     cmp rcx, qword ptr [rsp + 0x80]
     jne by_iret
+    shl rcx, 16
+    sar rcx, 16
+    cmp rcx, qword ptr [rsp + 0x80]
+    jne by_iret
     mov r11, qword ptr [rsp + 0x30]
     cmp r11, qword ptr [rsp + 0x90]
+    jne by_iret
+    test r11d, 0x10100
+    jnz by_iret
+    cmp qword ptr [rsp + 0x88], 0x33
+    jne by_iret
+    cmp qword ptr [rsp + 0xa0], 0x2b
     jne by_iret
     pop r15
     pop r14

@@ -7,6 +7,7 @@ pages. Every method raises SyscallError with the errno of the call it is named a
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.kernel import advice, remap
@@ -103,6 +104,8 @@ class AddressSpace(AreaSpace):
         self._shm_ino = 0
         self.users = 1
         """Tasks that live here."""
+        self.on_map: Callable[[Vma], object] | None = None
+        """Called with each new area."""
 
     # mmap
 
@@ -198,6 +201,8 @@ class AddressSpace(AreaSpace):
             vma.mapping = FileMapping.of(vma.file.inode, self.frames)
         self.vmas.insert(vma)
         self.account(vma.flags, length)
+        if self.on_map is not None:
+            self.on_map(vma)
         self.vmas.join(vma)
 
     # munmap
@@ -308,6 +313,8 @@ class AddressSpace(AreaSpace):
         vma = Vma(old, new, flags, offset=old)
         self.vmas.insert(vma)
         self.account(flags, new - old)
+        if self.on_map is not None:
+            self.on_map(vma)
         if old > page_align(self.start_brk):
             self.vmas.join(vma, left_only=True)
         if flags & VM_LOCKED:

@@ -25,9 +25,11 @@ from mmuemu.kernel.address_space import (
     AddressSpace,
 )
 from mmuemu.kernel.files.paths import path_of
+from mmuemu.kernel.itimers import forget_posix_timers
 from mmuemu.kernel.process import Process
 from mmuemu.kernel.program import NotFound, Program, Starter, find_program, words
 from mmuemu.kernel.registers import UserRegisters
+from mmuemu.kernel.signals.frame import NO_ALTSTACK
 from mmuemu.kernel.switching import first_state
 from mmuemu.kernel.task import Task
 from mmuemu.kernel.user_memory import UserMemory
@@ -253,7 +255,8 @@ class Loader:
         process.actions = life.ignored_only(process.actions)
         process.executed = True
         task.mm, task.memory = loaded.mm, loaded.memory
-        task.alternate_stack = (0, 2, 0)
+        task.alternate_stack = NO_ALTSTACK
+        forget_posix_timers(process)
         task.clear_child_tid = task.robust_list = 0
         self._become(task, program, loaded, envp)
         kernel.reload(task)

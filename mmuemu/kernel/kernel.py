@@ -19,8 +19,10 @@ from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.signals import Signal
 from mmuemu.kernel.accounting import charge
 from mmuemu.kernel.clock import Clock, HostClock, VirtualClock
+from mmuemu.kernel.events import Events, FaultEvent, SyscallEvent, watched
 from mmuemu.kernel.half import HYPERCALL_PORT, KernelLayout, KernelMemory
-from mmuemu.kernel.registers import AX
+from mmuemu.kernel.itimers import forget_timers
+from mmuemu.kernel.registers import AX, DI, DX, IP, ORIG_AX, R8, R9, R10, SI
 from mmuemu.kernel.scheduler import Scheduler
 from mmuemu.kernel.signals.deliver import deliver, interrupt_call
 from mmuemu.kernel.signals.pending import SigInfo
@@ -28,7 +30,7 @@ from mmuemu.kernel.signals.send import force, send
 from mmuemu.kernel.syscalls.table import TABLE, Syscall
 from mmuemu.kernel.task import State
 from mmuemu.kernel.timers import Timers
-from mmuemu.kernel.traps import Death, as_delivered, signal_of
+from mmuemu.kernel.traps import FLOATING_POINT, Death, as_delivered, floating_point_code, signal_of
 from mmuemu.kernel.vma import VM_EXEC
 from mmuemu.kernel.wait import Blocked
 from mmuemu.memory.frames import FrameAllocator
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
     from mmuemu.kernel.files.namespace import MountTree
     from mmuemu.kernel.process import Process
     from mmuemu.kernel.task import Task
+    from mmuemu.kernel.vma import Vma
 
 SFMASK: Final = RFLAGS_TF | RFLAGS_IF | RFLAGS_DF | RFLAGS_IOPL | RFLAGS_NT | RFLAGS_AC
 DEFAULT_MEMORY: Final = 1 << 30
@@ -72,7 +75,10 @@ class Tracer(Protocol):
         """The call is about to be served; ``arguments`` are the six raw registers."""
 
     def leave(self, task: Task, call: Syscall | None, number: int, arguments: tuple[int, ...], result: int) -> None:
-        """The call returns ``result`` (negative: an error number)."""
+        """The call returns ``result`` (negative: an error number; -512 when it is made again after a handler)."""
+
+    def signal(self, task: Task, info: SigInfo) -> None:
+        """A signal that is not ignored is delivered."""
 
 
 @dataclass(slots=True)
@@ -129,8 +135,9 @@ class Kernel:
         self.statistics = Statistics()
         self.tracer: Tracer | None = None
         self.on_unknown_syscall: Callable[[int], None] | None = None
-        self.on_process_end: list[Callable[[Process, Task], None]] = []
-        """Called with a process and its last thread before its memory goes."""
+        self.events = Events()
+        self.table = TABLE
+        """System calls by number; a copy once one of them is watched."""
         self.tasks: dict[int, Task] = {}
         """Live threads by number."""
         self.processes: dict[int, Process] = {}
@@ -153,6 +160,7 @@ class Kernel:
         self.reschedule = False
         """The current task's time is up."""
         self.running = False
+        self._until: Process | None = None
         self.loaded_root = 0
         self.charged_at = self.clock.used()
         """Up to when CPU time has been given to the tasks that used it."""
@@ -195,6 +203,25 @@ class Kernel:
                 self.cpu.engine.flush()
 
         space.on_flush = flush
+        space.on_map = self._mapped
+
+    def _mapped(self, vma: Vma) -> None:
+        if self.events.map and self.current is not None:
+            for callback in self.events.map:
+                callback(self.current, vma)
+
+    def watch_syscall(self, number: int, callback: Callable[[SyscallEvent], object]) -> None:
+        """Ask ``callback`` before each system call ``number``."""
+        if self.table is TABLE:
+            self.table = dict(TABLE)
+        callbacks = self.events.syscall.setdefault(number, [])
+        callbacks.append(callback)
+        self.table[number] = watched(self.events, number)
+
+    def write_back(self) -> None:
+        """Pass what was stored through shared mappings of files on to the files."""
+        for mm in {task.mm: None for task in self.tasks.values()}:
+            mm.write_back_all()
 
     def set_address_space(self, mm: AddressSpace) -> None:
         """``mm`` is what the CPU translates by from now on."""
@@ -203,16 +230,17 @@ class Kernel:
 
     # -- running -------------------------------------------------------------------------------------------------
 
-    def run(self, *, max_instructions: int | None = None) -> Stop:
-        """Run every task until the last one has ended, or a limit or an interruption stops the machine."""
+    def run(self, *, max_instructions: int | None = None, until: Process | None = None) -> Stop:
+        """Run every task until the last one (or ``until``) has ended, or a limit or an interruption stops it all."""
         cpu = self.cpu
+        self._until = until
         cpu.forget_interrupt()
         left = max_instructions
         self.running = True
         try:
             if self.current is None or self.attention:
                 self.work(inside=False)
-            while self.current is not None:
+            while self.current is not None and not (until is not None and until.zombie):
                 slice_ = self.scheduler.slice()
                 limit = left if slice_ is None else slice_ if left is None else min(slice_, left)
                 before = cpu.instructions
@@ -288,7 +316,9 @@ class Kernel:
 
     def abandoned(self) -> bool:
         """The program has ended, and what it left behind waits for something that can never come."""
-        if self.main is None or not self.main.zombie_or_gone or self.timers.next is not None or self.scheduler.sleepers:
+        if self.timers.next is not None or self.scheduler.sleepers:
+            return False
+        if any(process.watched and not process.zombie for process in self.processes.values()):
             return False
         for process in list(self.processes.values()):
             life.exit_group(process, death=Death(Signal.SIGKILL))
@@ -316,7 +346,13 @@ class Kernel:
         self._serving = page
         result = mm.fault(page, error_code)
         self._serving = -1
+        if self.events.fault and not result and self.current is not None:
+            self._tell_fault(self.current, page, error_code, True)
         return mm.installed or not result
+
+    def _tell_fault(self, task: Task, address: int, error_code: int, resolved: bool) -> None:
+        for callback in self.events.fault:
+            callback(FaultEvent(task, address, error_code, resolved))
 
     def trap(self, trap: Trap) -> None:
         """An exception nothing resolved: in ring 3 a signal, in ring 0 the end of everything."""
@@ -341,7 +377,16 @@ class Kernel:
                 if result == 0:
                     return
                 death = Death(Signal(result.signal), result.si_code, trap.address, trap)
+            if self.events.fault:
+                self._tell_fault(task, trap.address, trap.error_code, False)
+        if trap.vector in FLOATING_POINT:
+            self.cpu.window.save()
+            code = floating_point_code(trap, self.cpu.fp)
+            if not code:
+                return
+            death = Death(death.signal, code, trap.rip, trap)
         switching.enter_from_user(self, task)
+        task.registers[IP] = trap.rip
         force(task, death)
         self.work(inside=False)
 
@@ -377,7 +422,7 @@ class Kernel:
         base = task.registers.base
         number = q[base + _ORIG_RAX] & 0xFFFF_FFFF
         arguments = (q[base + 14], q[base + 13], q[base + 12], q[base + 7], q[base + 9], q[base + 8])
-        call = TABLE.get(number)
+        call = self.table.get(number)
         if self.tracer is not None and not task.in_call:
             self.tracer.enter(task, call, number, arguments)
         if call is None:
@@ -401,6 +446,14 @@ class Kernel:
             self.tracer.leave(task, call, number, arguments, result)
         if not task.ended:
             q[base + AX] = result & _MASK
+
+    def call_left(self, task: Task, result: int) -> None:
+        """Tell the tracer how a call ended that a signal interrupted."""
+        if self.tracer is not None:
+            registers = task.registers
+            number = registers[ORIG_AX] & 0xFFFF_FFFF
+            arguments = (registers[DI], registers[SI], registers[DX], registers[R10], registers[R8], registers[R9])
+            self.tracer.leave(task, TABLE.get(number), number, arguments, result)
 
     def _sleep(self, task: Task, blocked: Blocked) -> None:
         """The call cannot go on: the task sleeps, unless a signal is there already."""
@@ -443,8 +496,11 @@ class Kernel:
 
     def process_ending(self, process: Process, task: Task) -> None:
         """The last thread of ``process`` ends; its memory and files are still there."""
-        for callback in self.on_process_end:
+        forget_timers(process)
+        for callback in self.events.exit:
             callback(process, task)
+        if process is self._until:
+            self.cpu.stop()
 
     def close(self) -> None:
         """Free what the machine holds of the host."""

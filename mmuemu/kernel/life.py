@@ -13,6 +13,8 @@ from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.signals import SIG_IGN, Signal
 from mmuemu.kernel.process import Process
 from mmuemu.kernel.registers import UserRegisters
+from mmuemu.kernel.signals import jobs
+from mmuemu.kernel.signals.info import by_process
 from mmuemu.kernel.signals.pending import SigInfo
 from mmuemu.kernel.task import State, Task
 from mmuemu.kernel.user_memory import UserMemory
@@ -116,6 +118,8 @@ def clone(parent: Task, flags: int, stack: int, tls: int, exit_signal: int, chil
     child.snapshot = _cpu_state(kernel, tls if flags & CLONE_SETTLS else None)
     enrol(child)
     kernel.scheduler.add(child)
+    for callback in kernel.events.fork:
+        callback(parent, child)
     return child
 
 
@@ -204,7 +208,7 @@ def exit_task(task: Task) -> None:
 
 
 def release_memory(task: Task) -> None:
-    """One user less of the address space; without any it goes (but the main process's, which people look at)."""
+    """One user less of the address space; without any it goes (but one that people look at)."""
     mm = task.mm
     mm.users -= 1
     if mm.users == 0:
@@ -213,7 +217,7 @@ def release_memory(task: Task) -> None:
         statistics.minor_faults += mm.minor_faults
         statistics.major_faults += mm.major_faults
         mm.write_back_all()
-        if task.process is not task.kernel.main:
+        if not (task.process.watched and task.process.group_exit):
             mm.destroy()
 
 
@@ -243,11 +247,15 @@ def _end_process(process: Process) -> None:
         process.exit_status = 0
     process.zombie = True
     kernel.zombies += 1
-    for child in list(process.children.values()):
+    orphans = list(process.children.values())
+    for child in orphans:
         child.parent = None
         if child.zombie:
             reap(child)
+        else:
+            parent_died(child)
     process.children.clear()
+    jobs.orphan_groups(process, orphans)
     parent = process.parent
     if parent is None:
         reap(process)
@@ -260,6 +268,13 @@ def _end_process(process: Process) -> None:
     if unwanted:
         reap(process)
     parent.child_events.wake()
+
+
+def parent_died(child: Process) -> None:
+    """Threads that asked for it get their signal (PR_SET_PDEATHSIG)."""
+    for thread in child.threads.values():
+        if thread.parent_death_signal:
+            child.kernel.send_signal(child, by_process(thread.parent_death_signal, 0, 0))
 
 
 def child_info(process: Process) -> SigInfo:

@@ -11,6 +11,7 @@ from mmuemu.kernel.wait import WaitQueue
 
 if TYPE_CHECKING:
     from mmuemu.kernel.files.openfile import OpenFile
+    from mmuemu.kernel.itimers import IntervalTimer, PosixTimer
     from mmuemu.kernel.kernel import Kernel
     from mmuemu.kernel.task import Task
     from mmuemu.kernel.traps import Death
@@ -50,6 +51,11 @@ class Process:
     """Signal dispositions: ``struct sigaction`` (handler, flags, restorer, mask) by signal; absent is SIG_DFL."""
     signals: Pending = field(default_factory=Pending)
     """Signals sent to the whole process: any thread that does not block them takes them."""
+    itimers: dict[int, IntervalTimer] = field(default_factory=dict)
+    """setitimer's timers by ITIMER_*."""
+    posix_timers: dict[int, PosixTimer] = field(default_factory=dict)
+    """timer_create's timers by number."""
+    next_timer: int = 0
     stop_signal: int = 0
     """The signal that stopped it; 0 while it runs."""
     stop_reported: bool = True
@@ -64,6 +70,8 @@ class Process:
     group_exit: bool = False
     """exit_group or a fatal signal: every thread ends at its next return to user mode."""
     zombie: bool = False
+    watched: bool = False
+    """Somebody outside looks at it: its memory stays after its end."""
     executed: bool = False
     """Whether execve has run since fork: setpgid(2) refuses then."""
     dumpable: int = 1
@@ -86,11 +94,6 @@ class Process:
     def ppid(self) -> int:
         """The parent's pid; init's for an orphan."""
         return INIT if self.parent is None else self.parent.pid
-
-    @property
-    def zombie_or_gone(self) -> bool:
-        """Whether it has ended."""
-        return self.zombie
 
     @property
     def wait_status(self) -> int:

@@ -67,6 +67,10 @@ class Scheduler:
         elif self.ticker is not None:
             self.ticker.start()
 
+    def watch_time(self) -> None:
+        """There is a deadline that the running task does not wait for itself: interrupt it in time."""
+        self._crowd()
+
     def sleep(self, task: Task, blocked: Blocked) -> None:
         """``task`` waits for what ``blocked`` says."""
         task.state = State.SLEEPING

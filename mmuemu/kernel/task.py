@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from mmuemu.kernel.signals.frame import NO_ALTSTACK, NO_TRAP, AltStack, TrapState
 from mmuemu.kernel.signals.pending import Pending
 
 if TYPE_CHECKING:
@@ -56,7 +58,13 @@ class Task:
     """The mask to put back after the handler that ends sigsuspend, ppoll or pselect (TIF_RESTORE_SIGMASK)."""
     signals: Pending = field(default_factory=Pending)
     """Signals sent to this thread alone."""
-    alternate_stack: tuple[int, int, int] = (0, 2, 0)
+    signal_wait: int = 0
+    """Bits of the signals that it waits for in sigtimedwait, blocked or not."""
+    trap_state: TrapState = NO_TRAP
+    """Its last exception, which the frames of all later signals show."""
+    parent_death_signal: int = 0
+    """PR_SET_PDEATHSIG."""
+    alternate_stack: AltStack = NO_ALTSTACK
     """sigaltstack: address, SS_* flags, size."""
     state: State = State.RUNNABLE
     snapshot: bytes = b""
@@ -73,6 +81,8 @@ class Task:
     ended: bool = False
     interrupted: bool = False
     """A signal is to be delivered before the call it sleeps in goes on."""
+    on_interrupt: Callable[[], None] | None = None
+    """What that call does before it fails with EINTR."""
     restart: bool = True
     """Whether that call may be made again after a handler with SA_RESTART."""
 

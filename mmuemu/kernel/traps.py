@@ -5,11 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from mmuemu.cpu.fpstate import FpState
 from mmuemu.cpu.traps import Trap
 from mmuemu.kernel.abi.signals import (
     BUS_ADRALN,
     DUMPS_CORE,
+    FPE_FLTDIV,
     FPE_FLTINV,
+    FPE_FLTOVF,
+    FPE_FLTRES,
+    FPE_FLTUND,
     FPE_INTDIV,
     ILL_ILLOPN,
     SI_KERNEL,
@@ -58,6 +63,10 @@ _BY_VECTOR: Final[dict[int, tuple[Signal, int, bool]]] = {
 }
 """Vector -> (signal, si_code, whether si_addr is the instruction's address; it is 0 otherwise)."""
 
+FLOATING_POINT: Final = frozenset({Vector.MF, Vector.XM})
+_FPE_CODES: Final = ((1, FPE_FLTINV), (4, FPE_FLTDIV), (8, FPE_FLTOVF), (0x12, FPE_FLTUND), (0x20, FPE_FLTRES))
+"""Exception bits of the x87 status word and MXCSR, in the order that they are looked at (fpu__exception_code)."""
+
 _USER_GATES: Final = frozenset({Vector.BP, Vector.OF})
 """Software interrupts that ring 3 may raise (DPL 3 in Linux's IDT); others are #GP(vector * 8 + 2)."""
 
@@ -73,3 +82,9 @@ def signal_of(trap: Trap) -> Death:
     """The signal for any exception but #PF, which the address space judges."""
     signal, code, at_instruction = _BY_VECTOR.get(trap.vector, (Signal.SIGSEGV, SI_KERNEL, False))
     return Death(signal, code, trap.rip if at_instruction else 0, trap)
+
+
+def floating_point_code(trap: Trap, fp: FpState) -> int:
+    """The si_code of an #MF or #XM, from the saved registers; 0: nothing is wrong, go on (``math_error``)."""
+    exceptions = fp.x87_exceptions if trap.vector == Vector.MF else fp.sse_exceptions
+    return next((code for bits, code in _FPE_CODES if exceptions & bits), 0)

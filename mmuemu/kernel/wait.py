@@ -7,7 +7,7 @@ start. What a call must remember between the two it keeps in ``task.call_state``
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from mmuemu.kernel.abi.errno import Errno, SyscallError
@@ -52,7 +52,8 @@ class Blocked(SyscallError):
     ``deadline`` is in nanoseconds of the kernel's monotonic clock (``kernel.clock.now()``); the call itself must
     see that it has passed when it is made again. ``host`` has host descriptors and the POLL* events waited for.
     A signal whose handler runs ends the call with EINTR, unless ``restart`` and its SA_RESTART (signal(7) lists
-    the calls that are never restarted); one without a handler leaves it asleep. Without a kernel it is EAGAIN.
+    the calls that are never restarted); one without a handler leaves it asleep. ``on_interrupt`` is called before
+    such an EINTR. Without a kernel it is EAGAIN.
     """
 
     def __init__(
@@ -61,9 +62,11 @@ class Blocked(SyscallError):
         deadline: int | None = None,
         host: Mapping[int, int] | None = None,
         restart: bool = True,
+        on_interrupt: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(Errno.EAGAIN)
         self.queues = queues
         self.deadline = deadline
         self.host = host
         self.restart = restart
+        self.on_interrupt = on_interrupt

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 from mmuemu.kernel.abi import fcntl
 from mmuemu.kernel.abi.errno import Errno, SyscallError
-from mmuemu.kernel.abi.signals import signal_name
+from mmuemu.kernel.abi.signals import CODE_NAMES, Signal, signal_name
 
 if TYPE_CHECKING:
+    from mmuemu.kernel.signals.pending import SigInfo
     from mmuemu.kernel.syscalls.table import Syscall
     from mmuemu.kernel.task import Task
 
@@ -63,6 +64,10 @@ _CLOCKS: Final = {
     0: "CLOCK_REALTIME", 1: "CLOCK_MONOTONIC", 2: "CLOCK_PROCESS_CPUTIME_ID", 3: "CLOCK_THREAD_CPUTIME_ID",
     4: "CLOCK_MONOTONIC_RAW", 5: "CLOCK_REALTIME_COARSE", 6: "CLOCK_MONOTONIC_COARSE", 7: "CLOCK_BOOTTIME",
 }  # fmt: skip
+FAULTS: Final = frozenset({Signal.SIGSEGV, Signal.SIGBUS, Signal.SIGILL, Signal.SIGFPE, Signal.SIGTRAP})
+_SENDERS: Final = {0: "SI_USER", -1: "SI_QUEUE", -2: "SI_TIMER", -6: "SI_TKILL", 0x80: "SI_KERNEL"}
+RESTARTED: Final = -512
+"""-ERESTARTSYS: the call is made again after a signal handler."""
 _ADDRESS_RESULTS: Final = frozenset({"mmap", "mremap", "brk"})
 _ESCAPES: Final = {9: "\\t", 10: "\\n", 11: "\\v", 12: "\\f", 13: "\\r", 34: '\\"', 92: "\\\\"}
 
@@ -135,7 +140,9 @@ class Strace:
         line = self._line
         if call is not None and "out_buffer" in call.kinds:
             line = self._filled(task, call, arguments, result)
-        if -4096 < result < 0:
+        if result == RESTARTED:
+            shown = "? ERESTARTSYS"
+        elif -4096 < result < 0:
             name = Errno(-result).name if -result in Errno.__members__.values() else str(-result)
             shown = f"-1 {name}"
         elif call is not None and call.name in _ADDRESS_RESULTS:
@@ -143,6 +150,16 @@ class Strace:
         else:
             shown = str(result)
         self.write(f"{line} = {shown}\n")
+
+    def signal(self, task: Task, info: SigInfo) -> None:
+        """Write a line for a signal that is delivered."""
+        code = CODE_NAMES.get((info.signal, info.code)) or _SENDERS.get(info.code, str(info.code))
+        parts = [f"si_signo={signal_name(info.signal)}", f"si_code={code}"]
+        if info.signal in FAULTS and 0 < info.code != 0x80:
+            parts.append(f"si_addr={int.from_bytes(info.payload[:8], 'little'):#x}")
+        elif info.code <= 0 and info.code != -2:
+            parts.append(f"si_pid={int.from_bytes(info.payload[:4], 'little')}")
+        self.write(f"--- {signal_name(info.signal)} {{{', '.join(parts)}}} ---\n")
 
     def _filled(self, task: Task, call: Syscall, arguments: tuple[int, ...], result: int) -> str:
         """The line with what the call put into its buffer."""

@@ -52,7 +52,7 @@ def spaces(kernel: Kernel) -> list[AddressSpace]:
     found = {task.mm: None for task in kernel.tasks.values()}
     if kernel.main is not None and kernel.main.leader is not None:
         found[kernel.main.leader.mm] = None
-    return list(found)
+    return [space for space in found if space.page_table in kernel.memory.half._live]
 
 
 def mappings(kernel: Kernel) -> list[FileMapping]:
@@ -72,7 +72,7 @@ def user_half(kernel: Kernel, space: AddressSpace, tables: Counter[int]) -> Iter
                 continue
             linear = base + (index << 12 + 9 * (level - 1))
             if level > 1:
-                assert entry & (P | RW | US) == P | RW | US and not entry & PS, f"table entry {entry:#x} at {linear:#x}"
+                assert entry & (P | RW | US | PS) == P | RW | US, f"table entry {entry:#x} at {linear:#x}"
                 tables[entry & ADDRESS_MASK] += 1
                 todo.append((entry & ADDRESS_MASK, level - 1, linear))
                 continue
@@ -126,11 +126,11 @@ def kernel_half(kernel: Kernel) -> Counter[int]:
     for table, level, base, parent in todo:
         if not parent:
             continue
-        assert parent & P and not parent & US, f"user rights in the kernel half: {parent:#x} at {base:#x}"
+        assert parent & (P | US) == P, f"user rights in the kernel half: {parent:#x} at {base:#x}"
         counts[table] += 1
         for index, entry in _words(kernel, table):
             linear = base + (index << 12 + 9 * (level - 1))
-            assert entry & P and not entry & US, f"user rights in the kernel half: {entry:#x} at {linear:#x}"
+            assert entry & (P | US) == P, f"user rights in the kernel half: {entry:#x} at {linear:#x}"
             assert not entry & RW or entry & NX or (level > 1 and not entry & PS), f"W and X at {linear:#x}"
             if level > 1 and not entry & PS:
                 todo.append((entry & ADDRESS_MASK, level - 1, linear, entry))

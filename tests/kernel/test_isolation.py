@@ -85,7 +85,8 @@ def test_frames_go_back_when_processes_end(programs: Programs) -> None:
     with Machine(seed=1) as machine:
         run(machine, programs("processes"), "forks", slice_=200_000)
         kernel = machine.kernel
-        assert list(kernel.tasks) == [] and len(kernel.processes) <= 1
+        assert list(kernel.tasks) == []
+        assert len(kernel.processes) <= 1
         kernel.frames.flush()
         assert kernel.ram.resident() >> 12 <= kernel.frames.used + 1
 
@@ -117,7 +118,7 @@ class TestTheCheckerItself:
     def test_a_writable_shared_page(self, machine: Machine) -> None:
         address, _ = self._private(machine)
         machine.kernel.ram.qwords[address >> 3] |= RW
-        with pytest.raises(AssertionError, match="not alone|against"):
+        with pytest.raises(AssertionError, match=r"not alone|against"):
             isolation.check(machine.kernel)
 
     def test_a_reference_too_many(self, machine: Machine) -> None:

@@ -18,8 +18,8 @@ EXIT = "mov eax, 60\nsyscall\n"
 WAIT = "_start:\nxor edi, edi\nlea rsi, [rsp - 64]\nmov edx, 1\nxor eax, eax\nsyscall\nmov edi, eax\n" + EXIT
 COUNTED = "mov ecx, 1000\nagain:\ndec ecx\njnz again\nmov edi, 7\nmov eax, 60\nsyscall\n"
 """2,004 instructions up to and with ``syscall``."""
-KERNEL_ENTRY = 51
-"""Instructions of the kernel's entry code: 26 on the way out to the first, 25 up to and with the hypercall."""
+KERNEL_ENTRY = 61
+"""Instructions of the kernel's entry code: 36 on the way out to the first, 25 up to and with the hypercall."""
 RANDOM = r"""
 #include <stdio.h>
 #include <string.h>

@@ -4,52 +4,195 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from mmuemu.cpu.window import Q_CR4
 from mmuemu.kernel import life
-from mmuemu.kernel import registers as regs
-from mmuemu.kernel.abi.errno import Errno
-from mmuemu.kernel.abi.signals import SIG_DFL, SIG_IGN, Signal, signal_name
-from mmuemu.kernel.signals.send import handler_of, ignored
+from mmuemu.kernel import registers as pt
+from mmuemu.kernel.abi.errno import Errno, SyscallError
+from mmuemu.kernel.abi.signals import (
+    SA_NODEFER,
+    SA_ONSTACK,
+    SA_RESETHAND,
+    SA_RESTART,
+    SA_RESTORER,
+    SA_SIGINFO,
+    SI_KERNEL,
+    SIG_DFL,
+    SS_AUTODISARM,
+    STOPS_BY_DEFAULT,
+    UNBLOCKABLE,
+    Signal,
+)
+from mmuemu.kernel.signals import jobs
+from mmuemu.kernel.signals.action import Action, is_ignored
+from mmuemu.kernel.signals.frame import FRAME_BYTES, NO_ALTSTACK, build_frame, fp_area, fp_bytes, frame_place
+from mmuemu.kernel.signals.info import SIGINFO_BYTES
+from mmuemu.kernel.signals.pending import SigInfo
+from mmuemu.kernel.signals.send import action_of, force_info
 from mmuemu.kernel.traps import Death
+from mmuemu.x86.registers import CR4_PKE, RFLAGS_DF, RFLAGS_RF, RFLAGS_TF
+from mmuemu.x86.segments import USER_CS, USER_SS
 
 if TYPE_CHECKING:
+    from mmuemu.cpu.cpu import Cpu
     from mmuemu.kernel.task import Task
     from mmuemu.kernel.wait import Blocked
 
 _ALL: Final = (1 << 64) - 1
+_NO_FRAME: Final = _ALL
+_ERESTARTSYS: Final = 512
+_CALL_BYTES: Final = 2
+"""Length of ``syscall``: how far RIP goes back for a call to be made again."""
+INITIAL_PKRU: Final = 0x5555_5554
+"""Key 0 alone is open in a signal handler (arch/x86/mm/pkeys.c)."""
 
 
 def interrupt_call(task: Task, blocked: Blocked) -> None:
     """A signal ends the sleep of the call that ``task`` is in: :func:`deliver` decides how the call ends."""
     task.interrupted = True
     task.restart = blocked.restart
+    task.on_interrupt = blocked.on_interrupt
 
 
 def deliver(task: Task) -> None:
-    """Act on the signals that ``task`` does not block; its call, if one was interrupted, ends or sleeps on."""
+    """Act on the signals that ``task`` does not block; its call, if one was interrupted, ends or sleeps on.
+
+    Each signal that has a handler gets its frame, so that the last one runs first.
+    """
     process = task.process
     while True:
-        wanted = _ALL & ~task.signal_mask
+        wanted = ~task.signal_mask & _ALL
         info = task.signals.take(wanted) or process.signals.take(wanted)
         if info is None:
             break
         number = info.signal
-        if number != Signal.SIGKILL and ignored(process, number):
+        action = action_of(process, number)
+        if number != Signal.SIGKILL and is_ignored(action, number):
             continue
-        handler = handler_of(process, number)
-        reason = ""
-        if handler not in (SIG_DFL, SIG_IGN):
-            reason = f"the program's handler for {signal_name(number)} cannot be called in this version"
-        life.exit_group(process, death=Death(number, reason=reason))
+        if task.kernel.tracer is not None:
+            task.kernel.tracer.signal(task, info)
+        if action.handler != SIG_DFL and number != Signal.SIGKILL:
+            if action.flags & SA_RESETHAND:
+                process.actions[number] = Action(SIG_DFL, action.flags, action.restorer, action.mask).pack()
+            _run_handler(task, info, action)
+        elif number in STOPS_BY_DEFAULT:
+            if number == Signal.SIGSTOP or not jobs.is_orphaned(task.kernel, process.pgid):
+                jobs.stop(process, number)
+                task.interrupted = False
+                return
+        else:
+            life.exit_group(process, death=_death(info))
+            return
+    task.interrupted = False
+    if not task.in_call and task.saved_mask is not None:
+        task.signal_mask, task.saved_mask = task.saved_mask, None
+
+
+def _death(info: SigInfo) -> Death:
+    """Why ``info`` kills."""
+    return info.cause or Death(info.signal, info.code)
+
+
+def _run_handler(task: Task, info: SigInfo, action: Action) -> None:
+    """Have the task go on in the handler (``handle_signal``)."""
+    if task.in_call:
+        _end_call(task, action)
+    if not _push_frame(task, info, action):
+        number = info.signal
+        if number == Signal.SIGSEGV:
+            task.process.actions[number] = Action().pack()
+        force_info(task, SigInfo(Signal.SIGSEGV, SI_KERNEL, cause=_no_room(info)))
         return
-    task.interrupted = False
+    task.saved_mask = None
+    mask = task.signal_mask | action.mask
+    if not action.flags & SA_NODEFER:
+        mask |= 1 << (info.signal - 1)
+    task.signal_mask = mask & ~UNBLOCKABLE
+    if task.alternate_stack[1] & SS_AUTODISARM:
+        task.alternate_stack = NO_ALTSTACK
 
 
-def end_call(task: Task, result: int) -> None:
-    """The interrupted call returns ``result``."""
-    task.interrupted = False
-    task.in_call = False
-    task.call_state = None
-    task.registers[regs.AX] = result
+def _no_room(info: SigInfo) -> Death:
+    """The end of a task whose stack cannot take the frame: the exception itself is the better explanation."""
+    if info.cause is not None and info.signal == Signal.SIGSEGV:
+        return info.cause
+    return Death(Signal.SIGSEGV, SI_KERNEL, reason="no room on the stack for the signal handler's frame")
 
 
-EINTR: Final = -Errno.EINTR
+def _end_call(task: Task, action: Action) -> None:
+    """The call that the signal interrupted is made again after the handler, or fails with EINTR."""
+    registers = task.registers
+    if task.restart and action.flags & SA_RESTART:
+        result = -_ERESTARTSYS
+        task.kernel.call_left(task, result)
+        registers[pt.AX] = registers[pt.ORIG_AX]
+        registers[pt.IP] -= _CALL_BYTES
+    else:
+        result = -_interrupted(task)
+        task.kernel.call_left(task, result)
+        registers[pt.AX] = result
+    task.in_call = task.interrupted = False
+    task.call_state = task.on_interrupt = None
+    task.signal_wait = 0
+
+
+def _interrupted(task: Task) -> int:
+    """Let the call say what was left of it; the error it fails with."""
+    if task.on_interrupt is not None:
+        try:
+            task.on_interrupt()
+        except SyscallError as error:
+            return error.errno
+    return Errno.EINTR
+
+
+def leave_call(task: Task) -> None:
+    """The call that was slept in is over."""
+    task.in_call = task.interrupted = False
+    task.call_state = task.on_interrupt = None
+    task.signal_wait = 0
+
+
+def set_pkru(cpu: Cpu, value: int) -> None:
+    """Load PKRU into the saved window, where protection keys are in use, and forget what it made of translations."""
+    if cpu.window.q[Q_CR4] & CR4_PKE and cpu.fp.pkru != value:
+        cpu.fp.pkru = value
+        cpu.window.restore()
+        cpu.flush_tlb()
+        cpu.window.save()
+
+
+def _push_frame(task: Task, info: SigInfo, action: Action) -> bool:
+    """Write the signal frame and set the registers for the handler; False when it cannot be."""
+    if not action.flags & SA_RESTORER:
+        return False
+    registers, cpu = task.registers, task.kernel.cpu
+    cpu.window.save()
+    fp = cpu.fp
+    words = registers.words()
+    frame, area = frame_place(words[pt.SP], task.alternate_stack, bool(action.flags & SA_ONSTACK), fp_bytes(fp.xcr0))
+    if frame == _NO_FRAME:
+        return False
+    mask = task.signal_mask if task.saved_mask is None else task.saved_mask
+    data = build_frame(
+        words,
+        info.pack() if action.flags & SA_SIGINFO else b"",
+        action.restorer, mask, task.alternate_stack, task.trap_state, area, fp.xcr0 != 1,
+    )  # fmt: skip
+    try:
+        for offset, piece in fp_area(fp):
+            task.memory.write(area + offset, piece)
+        task.memory.write(frame, data)
+    except SyscallError:
+        return False
+    registers[pt.DI] = info.signal
+    registers[pt.AX] = 0
+    registers[pt.SI] = frame + FRAME_BYTES - SIGINFO_BYTES
+    registers[pt.DX] = frame + 8
+    registers[pt.IP] = action.handler
+    registers[pt.SP] = frame
+    registers[pt.CS], registers[pt.SS] = USER_CS, USER_SS
+    registers[pt.FLAGS] = words[pt.FLAGS] & ~(RFLAGS_DF | RFLAGS_RF | RFLAGS_TF)
+    fp.reset()
+    set_pkru(cpu, INITIAL_PKRU)
+    cpu.window.restore()
+    return True

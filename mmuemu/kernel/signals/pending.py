@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from mmuemu.kernel.abi.signals import SYNCHRONOUS
+
+if TYPE_CHECKING:
+    from mmuemu.kernel.traps import Death
 
 FIRST_REALTIME: Final = 32
 """From here on (SIGRTMIN as the kernel counts) every sending is kept, not the first only (signal(7))."""
@@ -17,6 +23,10 @@ class SigInfo:
     code: int = 0
     payload: bytes = b""
     errno: int = 0
+    cause: Death | None = field(default=None, compare=False)
+    """The exception behind it, for the message when it kills."""
+    taken: Callable[[SigInfo], SigInfo] | None = field(default=None, compare=False)
+    """Called when it is taken from the queue; what it gives is delivered (timers start anew, count overruns)."""
 
     def pack(self) -> bytes:
         """The 128 bytes of a ``siginfo_t`` (include/uapi/asm-generic/siginfo.h)."""
@@ -43,16 +53,21 @@ class Pending:
         return True
 
     def take(self, wanted: int) -> SigInfo | None:
-        """Remove the lowest-numbered signal among the bits ``wanted``, the oldest of its number."""
+        """Remove the lowest-numbered signal among the bits ``wanted``, the oldest of its number.
+
+        Signals that an instruction causes come before the others.
+        """
         ready = self.bits & wanted
         if not ready:
             return None
+        ready = ready & SYNCHRONOUS or ready
         number = (ready & -ready).bit_length()
         same = [info for info in self._queue if info.signal == number]
         self._queue.remove(same[0])
         if len(same) == 1:
             self.bits &= ~(1 << (number - 1))
-        return same[0]
+        taken = same[0].taken
+        return same[0] if taken is None else taken(same[0])
 
     def discard(self, unwanted: int) -> None:
         """Forget the signals among the bits ``unwanted``."""

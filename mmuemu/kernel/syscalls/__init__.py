@@ -14,6 +14,7 @@ _MODULES: Final = (
     "files_stat",
     "fork",
     "groups",
+    "itimers",
     "memory",
     "process",
     "signals",

@@ -6,6 +6,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.kernel.abi.errno import Errno, SyscallError
+from mmuemu.kernel.abi.signals import LAST_SIGNAL
 from mmuemu.kernel.syscalls.table import syscall
 from mmuemu.x86.paging import USER_TOP
 
@@ -17,6 +18,7 @@ ARCH_SET_FS: Final = 0x1002
 ARCH_GET_FS: Final = 0x1003
 ARCH_GET_GS: Final = 0x1004
 PR_SET_PDEATHSIG: Final = 1
+PR_GET_PDEATHSIG: Final = 2
 PR_GET_DUMPABLE: Final = 3
 PR_SET_DUMPABLE: Final = 4
 PR_SET_NAME: Final = 15
@@ -205,7 +207,15 @@ def sys_prctl(task: Task, option: int, first: int, _second: int, _third: int, _f
     if option == PR_GET_NAME:
         task.memory.write(first, task.name.encode("utf-8", "surrogateescape")[:15].ljust(16, b"\0"))
         return 0
-    if option in (PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS):
+    if option == PR_SET_PDEATHSIG:
+        if first > LAST_SIGNAL:
+            raise SyscallError(Errno.EINVAL)
+        task.parent_death_signal = first
+        return 0
+    if option == PR_GET_PDEATHSIG:
+        task.memory.write_u32(first, task.parent_death_signal)
+        return 0
+    if option in (PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS):
         return 0
     if option == PR_GET_DUMPABLE:
         return 1

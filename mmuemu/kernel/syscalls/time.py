@@ -9,6 +9,7 @@ from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.accounting import process_cpu_time, thread_cpu_time
 from mmuemu.kernel.clock import NANOSECONDS
 from mmuemu.kernel.syscalls.table import syscall
+from mmuemu.kernel.wait import Blocked
 
 if TYPE_CHECKING:
     from mmuemu.kernel.task import Task
@@ -22,9 +23,17 @@ CLOCK_REALTIME_COARSE: Final = 5
 CLOCK_MONOTONIC_COARSE: Final = 6
 CLOCK_BOOTTIME: Final = 7
 CLOCK_TAI: Final = 11
+CLOCK_REALTIME_ALARM: Final = 8
+CLOCK_BOOTTIME_ALARM: Final = 9
 TIMER_ABSTIME: Final = 1
 _REALTIMES: Final = frozenset({CLOCK_REALTIME, CLOCK_REALTIME_COARSE, CLOCK_TAI})
 _MONOTONICS: Final = frozenset({CLOCK_MONOTONIC, CLOCK_MONOTONIC_RAW, CLOCK_MONOTONIC_COARSE, CLOCK_BOOTTIME})
+_UNWAITABLE: Final = frozenset({CLOCK_MONOTONIC_RAW, CLOCK_REALTIME_COARSE, CLOCK_MONOTONIC_COARSE})
+"""Clocks that nothing can sleep by."""
+_ALARMS: Final = frozenset({CLOCK_REALTIME_ALARM, CLOCK_BOOTTIME_ALARM})
+"""Clocks that wake the machine: they need CAP_WAKE_ALARM."""
+_FOREVER: Final = (1 << 63) - 1
+"""The latest time there is (KTIME_MAX)."""
 _TIMESPEC: Final = struct.Struct("<qq")
 
 
@@ -83,29 +92,65 @@ def sys_time(task: Task, address: int) -> int:
     return seconds
 
 
-def _duration(task: Task, address: int) -> int:
+def duration(task: Task, address: int) -> int:
+    """The ``timespec`` at ``address`` in nanoseconds. EINVAL when it is not normalized."""
     seconds, nanoseconds = _TIMESPEC.unpack(task.memory.read(address, 16))
     if seconds < 0 or not 0 <= nanoseconds < NANOSECONDS:
         raise SyscallError(Errno.EINVAL)
-    return int(seconds * NANOSECONDS + nanoseconds)
+    return min(int(seconds * NANOSECONDS + nanoseconds), _FOREVER)
+
+
+def is_cpu_clock(clock: int) -> bool:
+    """Whether it counts CPU time."""
+    return clock in (CLOCK_PROCESS_CPUTIME_ID, CLOCK_THREAD_CPUTIME_ID) or clock < 0
+
+
+def clock_offset(task: Task, clock: int) -> int:
+    """What a time of ``clock`` is ahead of ``kernel.clock.now()``. EINVAL, EOPNOTSUPP, EPERM."""
+    if clock in _UNWAITABLE:
+        raise SyscallError(Errno.EOPNOTSUPP)
+    if clock in _ALARMS:
+        raise SyscallError(Errno.EPERM)
+    if clock in _MONOTONICS:
+        return 0
+    now = _read_clock(task, clock)
+    return now - task.kernel.clock.now()
+
+
+def _sleep_until(task: Task, deadline: int, remain: int) -> int:
+    """Sleep until ``deadline``, whatever it was the first time; a handler's EINTR tells what was left at ``remain``."""
+    kernel = task.kernel
+    if task.call_state is None:
+        task.call_state = deadline
+    until: int = task.call_state  # type: ignore[assignment]
+    if kernel.clock.now() >= until:
+        return 0
+
+    def interrupted() -> None:
+        left = max(until - kernel.clock.now(), 0)
+        task.memory.write(remain, _TIMESPEC.pack(*divmod(left, NANOSECONDS)))
+
+    raise Blocked(deadline=until, restart=False, on_interrupt=interrupted if remain else None)
 
 
 @syscall(35, "nanosleep", "ptr", "ptr")
-def sys_nanosleep(task: Task, request: int, _remain: int) -> int:
+def sys_nanosleep(task: Task, request: int, remain: int) -> int:
     """nanosleep(2)."""
-    task.kernel.clock.sleep(_duration(task, request))
-    return 0
+    deadline = 0 if task.call_state is not None else task.kernel.clock.now() + duration(task, request)
+    return _sleep_until(task, deadline, remain)
 
 
 @syscall(230, "clock_nanosleep", "clockid", "int", "ptr", "ptr")
-def sys_clock_nanosleep(task: Task, clock: int, flags: int, request: int, _remain: int) -> int:
-    """clock_nanosleep(2)."""
-    duration = _duration(task, request)
+def sys_clock_nanosleep(task: Task, clock: int, flags: int, request: int, remain: int) -> int:
+    """clock_nanosleep(2); CPU-time clocks sleep by the monotonic one."""
+    absolute = flags & TIMER_ABSTIME
+    if task.call_state is not None:
+        return _sleep_until(task, 0, 0 if absolute else remain)
     if clock == CLOCK_THREAD_CPUTIME_ID:
-        raise SyscallError(Errno.EINVAL)
-    now = _read_clock(task, clock)
-    task.kernel.clock.sleep(max(duration - now, 0) if flags & TIMER_ABSTIME else duration)
-    return 0
+        raise SyscallError(Errno.EOPNOTSUPP)
+    offset = clock_offset(task, clock)
+    start = -offset if absolute else task.kernel.clock.now()
+    return _sleep_until(task, start + duration(task, request), 0 if absolute else remain)
 
 
 @syscall(100, "times", "ptr")
