@@ -56,7 +56,7 @@ def test_process_programs(mode: str, mmu: str, programs: Programs) -> None:
 def test_programs_that_execute(mode: str, programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with Machine(seed=5) as machine:
-        code, shared = run(machine, programs("executes"), mode, slice_=60_000)
+        code, shared = run(machine, programs("executes"), mode, slice_=6_000)
         assert code == 0
         assert shared > 10
 
