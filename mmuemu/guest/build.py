@@ -6,21 +6,45 @@ sources.
 
 from __future__ import annotations
 
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-SOURCES: Final = ("syscall_entry", "ifunc_start")
+from mmuemu.guest.vdso import build_vdso
+
+SOURCES: Final = ("syscall_entry", "link_start", "link_fini", "tls_get_addr", "tlsdesc", "tlsdesc_undefined")
+IMAGES: Final = ("vdso",)
+"""What is built into a shared object, not into bare code."""
+_LABEL: Final = re.compile(r"^(\w+):\n", re.MULTILINE)
+
+
+def _source(name: str) -> str:
+    source = files("mmuemu.guest").joinpath(f"{name}.s").read_text()
+    return "\n".join(line.split("#", 1)[0].rstrip() for line in source.splitlines()) + "\n"
+
+
+def _encode(code: str) -> bytes:
+    import keystone
+
+    encoded, _ = keystone.Ks(keystone.KS_ARCH_X86, keystone.KS_MODE_64).asm(code)
+    return bytes(encoded)
 
 
 def assemble(name: str) -> bytes:
     """The machine code of ``guest/<name>.s``, by Keystone."""
-    import keystone
+    return _encode(_source(name))
 
-    source = files("mmuemu.guest").joinpath(f"{name}.s").read_text()
-    code = "\n".join(line.split("#", 1)[0] for line in source.splitlines())
-    encoded, _ = keystone.Ks(keystone.KS_ARCH_X86, keystone.KS_MODE_64).asm(code)
-    return bytes(encoded)
+
+def assemble_functions(name: str) -> dict[str, bytes]:
+    """The machine code of ``guest/<name>.s`` function by function, each from its label on."""
+    _, *parts = _LABEL.split(_source(name))
+    return {label: _encode(code) for label, code in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def build(name: str) -> bytes:
+    """What ``guest/<name>.bin`` must hold."""
+    return build_vdso(assemble_functions(name)) if name in IMAGES else assemble(name)
 
 
 def load(name: str) -> bytes:
@@ -30,8 +54,8 @@ def load(name: str) -> bytes:
 
 def main() -> None:
     """Build everything in the source tree this module runs from."""
-    for name in SOURCES:
-        Path(__file__).with_name(f"{name}.bin").write_bytes(assemble(name))
+    for name in (*SOURCES, *IMAGES):
+        Path(__file__).with_name(f"{name}.bin").write_bytes(build(name))
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ CLONE_NEWUSER: Final = 0x1000_0000
 CLONE_NEWPID: Final = 0x2000_0000
 CLONE_NAMESPACES: Final = 0x7E02_0080
 """CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET and NEWTIME: they need CAP_SYS_ADMIN."""
+SCHED_RESET_ON_FORK: Final = 0x4000_0000
 FIRST_PID: Final = 1000
 PID_MAX: Final = 4194304
 """/proc/sys/kernel/pid_max of a 64-bit machine; numbers begin anew at RESERVED_PIDS then (kernel/pid.c)."""
@@ -107,6 +108,7 @@ def clone(parent: Task, flags: int, stack: int, tls: int, exit_signal: int, chil
         kernel_stack, UserRegisters(kernel.ram.qwords, kernel_stack.registers),
         name=parent.name, uid=parent.uid, gid=parent.gid, signal_mask=parent.signal_mask,
     )  # fmt: skip
+    child.scheduling = inherited_scheduling(*parent.scheduling)
     if flags & CLONE_CHILD_CLEARTID:
         child.clear_child_tid = child_tid
     if not flags & CLONE_VM or flags & CLONE_VFORK:
@@ -140,6 +142,13 @@ def _memory(parent: Task, shared: bool) -> tuple[KernelStack, AddressSpace]:
     else:
         parent.kernel.adopt(mm)
     return stack, mm
+
+
+def inherited_scheduling(policy: int, priority: int) -> tuple[int, int]:
+    """What a child gets of its parent's policy: with SCHED_RESET_ON_FORK no real-time one (``sched_fork``)."""
+    if policy & SCHED_RESET_ON_FORK:
+        return (0, 0) if priority else (policy & ~SCHED_RESET_ON_FORK, 0)
+    return policy, priority
 
 
 def _cpu_state(kernel: Kernel, tls: int | None) -> bytes:
@@ -190,6 +199,7 @@ def exit_task(task: Task) -> None:
     task.ended = True
     kernel.scheduler.remove(task)
     task.state = State.DEAD
+    task.call_state = None
     kernel.attention = True
     kernel.release_thread(task)
     accounting.thread_left(task)

@@ -114,3 +114,8 @@ def plan_interpreter(image: ElfImage, bases: Bases) -> LoadPlan:
     if bases.interp_bias is None:
         raise ValueError("the bases were chosen without an interpreter")
     return _plan(image, bases.interp_bias, bases.brk_start)
+
+
+def plan_library(image: ElfImage, bias: int) -> LoadPlan:
+    """The same for a shared library loaded at ``bias``; its ``brk_start`` means nothing."""
+    return _plan(image, bias, 0)

@@ -56,8 +56,9 @@ def spaces(kernel: Kernel) -> list[AddressSpace]:
 
 
 def mappings(kernel: Kernel) -> list[FileMapping]:
-    """Every file that is mapped somewhere."""
-    return list({vma.mapping: None for space in spaces(kernel) for vma in space.vmas if vma.mapping is not None})
+    """Every file that is mapped somewhere, and every System V segment."""
+    found = {vma.mapping: None for space in spaces(kernel) for vma in space.vmas if vma.mapping is not None}
+    return list(found | {segment.pages: None for segment in kernel.ipc.shm.ids})
 
 
 def user_half(kernel: Kernel, space: AddressSpace, tables: Counter[int]) -> Iterator[Leaf]:

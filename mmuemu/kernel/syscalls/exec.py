@@ -58,7 +58,7 @@ def _execute(task: Task, file: OpenFile, path: bytes, argv: int, envp: int, *, h
     arguments, used = _strings(task, argv, 0)
     environment, _ = _strings(task, envp, used)
     try:
-        program = read_program(task, file, path, arguments or [b""])
+        program = read_program(task, file, path, arguments or [b""], environment)
         if hidden and program.file is not file:
             raise SyscallError(Errno.ENOENT)
         Loader(task.kernel).execute(task, program, environment)
