@@ -123,6 +123,13 @@ def _machine_options(run: argparse.ArgumentParser) -> None:
         help="who walks the page tables on a TLB miss: our walk, or the engine's own (default: python)",
     )
     group.add_argument("--memory", metavar="SIZE", default="1G", help="guest physical memory, like 64M (default: 1G)")
+    group.add_argument(
+        "--max-processes",
+        type=_count,
+        metavar="N",
+        default=4096,
+        help="processes, threads and zombies there may be at once (default: 4096)",
+    )
     group.add_argument("--seed", type=int, metavar="N", help="repeat a run bit for bit (default: a fresh seed)")
     group.add_argument("--no-aslr", action="store_true", help="the layout's fixed addresses, for program and kernel")
     group.add_argument(

@@ -15,7 +15,7 @@ from mmuemu.guestprocess import GuestProcess
 from mmuemu.kernel.events import FaultEvent, SyscallEvent, number_of
 from mmuemu.kernel.exec import Loader, NotFound
 from mmuemu.kernel.files.namespace import ViewOptions, build_namespace
-from mmuemu.kernel.kernel import Kernel, Options
+from mmuemu.kernel.kernel import DEFAULT_MAX_PROCESSES, Kernel, Options
 from mmuemu.kernel.maps import maps_text
 from mmuemu.kernel.syscalls import load_all
 from mmuemu.loader.layout_file import check, find_layout
@@ -68,6 +68,7 @@ class Machine:
         aslr: bool = True,
         files: Files | None = None,
         virtual_time: bool | None = None,
+        max_processes: int = DEFAULT_MAX_PROCESSES,
         schedule: str | int | None = None,
         layout: str | Layout = "linux",
         kpti: bool = False,
@@ -81,7 +82,7 @@ class Machine:
         self.kernel = Kernel(
             Options(
                 memory=memory, mmu=mmu, seed=seed, aslr=aslr, virtual_time=virtual_time, schedule=schedule,
-                layout=shape, kpti=kpti,
+                layout=shape, kpti=kpti, max_processes=max_processes,
             )
         )  # fmt: skip
         self.files = files or Files()
