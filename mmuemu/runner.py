@@ -39,6 +39,7 @@ def run(options: Namespace) -> int:
         layout=options.layout,
         kpti=options.kpti,
         files=files,
+        schedule=options.schedule,
         max_processes=options.max_processes,
         virtual_time=None if options.clock is None else options.clock == "virtual",
     )
@@ -120,7 +121,7 @@ def _run(machine: Machine, program: str | bytes, arguments: list[str], options: 
     # What start-up made lives to the end: the collector need not look at it again and again.
     gc.freeze()
     try:
-        outcome = machine.run(timeout=options.timeout, max_instructions=options.max_instructions)
+        outcome = machine.run(timeout=options.timeout, max_instructions=options.max_instructions, keyboard=True)
     except MmuemuError as error:
         outcome = Outcome(error.exit_code)
         _say(f"mmuemu: {error}\n")
