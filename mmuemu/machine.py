@@ -166,7 +166,6 @@ class Machine:
         source = os.environ if environment is None else environment
         envp = [os.fsencode(f"{name}={value}") for name, value in source.items()]
         context = tree.context(cwd)
-        context.sleep = lambda seconds: kernel.clock.sleep(int(seconds * 1e9))
         task = Loader(kernel).spawn(path, argv, envp, context, tree.standard_streams(*streams))
         task.process.watched = True
         return task

@@ -6,28 +6,54 @@ sources.
 
 from __future__ import annotations
 
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
+from mmuemu.guest.vdso import build_vdso
+
 SOURCES: Final = {
-    "syscall_entry": ("syscall_entry", "KPTI = 0"),
-    "syscall_entry_kpti": ("syscall_entry", "KPTI = 1"),
-    "trampoline": ("trampoline", ""),
-    "ifunc_start": ("ifunc_start", ""),
+    "syscall_entry": ("syscall_entry", "KPTI = 0\n"),
+    "syscall_entry_kpti": ("syscall_entry", "KPTI = 1\n"),
+    **{
+        name: (name, "")
+        for name in ("trampoline", "link_start", "link_fini", "tls_get_addr", "tlsdesc", "tlsdesc_undefined")
+    },
 }
 """What is built: the name of the bytes -> the source's name, and what stands before its first line."""
+IMAGES: Final = ("vdso",)
+"""What is built into a shared object, not into bare code."""
+_LABEL: Final = re.compile(r"^(\w+):\n", re.MULTILINE)
+
+
+def _source(name: str) -> str:
+    source = files("mmuemu.guest").joinpath(f"{name}.s").read_text()
+    return "\n".join(line.split("#", 1)[0].rstrip() for line in source.splitlines()) + "\n"
+
+
+def _encode(code: str) -> bytes:
+    import keystone
+
+    encoded, _ = keystone.Ks(keystone.KS_ARCH_X86, keystone.KS_MODE_64).asm(code)
+    return bytes(encoded)
 
 
 def assemble(name: str) -> bytes:
     """The machine code that :data:`SOURCES` calls ``name``, by Keystone."""
-    import keystone
-
     source, settings = SOURCES[name]
-    text = files("mmuemu.guest").joinpath(f"{source}.s").read_text()
-    code = "\n".join([settings, *(line.split("#", 1)[0] for line in text.splitlines())])
-    encoded, _ = keystone.Ks(keystone.KS_ARCH_X86, keystone.KS_MODE_64).asm(code)
-    return bytes(encoded)
+    return _encode(settings + _source(source))
+
+
+def assemble_functions(name: str) -> dict[str, bytes]:
+    """The machine code of ``guest/<name>.s`` function by function, each from its label on."""
+    _, *parts = _LABEL.split(_source(name))
+    return {label: _encode(code) for label, code in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def build(name: str) -> bytes:
+    """What ``guest/<name>.bin`` must hold."""
+    return build_vdso(assemble_functions(name)) if name in IMAGES else assemble(name)
 
 
 def load(name: str) -> bytes:
@@ -37,8 +63,8 @@ def load(name: str) -> bytes:
 
 def main() -> None:
     """Build everything in the source tree this module runs from."""
-    for name in SOURCES:
-        Path(__file__).with_name(f"{name}.bin").write_bytes(assemble(name))
+    for name in (*SOURCES, *IMAGES):
+        Path(__file__).with_name(f"{name}.bin").write_bytes(build(name))
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ from mmuemu.kernel.vma import (
 )
 from mmuemu.loader.layouts import LINUX, Layout
 from mmuemu.memory.page_table import PageTable
-from mmuemu.x86.paging import ADDRESS_MASK, NX, PAGE_MASK, PAGE_SIZE, RW, D, P
+from mmuemu.x86.paging import ADDRESS_MASK, NX, PAGE_MASK, PAGE_SIZE, RW, A, D, P
 
 if TYPE_CHECKING:
     from mmuemu.memory.frames import FrameAllocator
@@ -76,7 +76,7 @@ __all__ = [
 ]  # fmt: skip
 
 _INHERITED: Final = (
-    "mmap_base", "start_brk", "brk", "start_stack", "max_map_count", "stack_limit", "_shm_ino",
+    "mmap_base", "start_brk", "brk", "start_stack", "max_map_count", "stack_limit", "_shm_ino", "membarrier",
 )  # fmt: skip
 
 
@@ -102,6 +102,8 @@ class AddressSpace(AreaSpace):
         self.start_stack = 0
         """An address in the initial stack: /proc/self/maps calls the area around it [stack]."""
         self._shm_ino = 0
+        self.membarrier = 0
+        """Registrations of membarrier(2)."""
         self.users = 1
         """Tasks that live here."""
         self.on_map: Callable[[Vma], object] | None = None
@@ -434,14 +436,16 @@ class AddressSpace(AreaSpace):
             flags = last.flags
             if flags & (VM_DONTCOPY | VM_WIPEONFORK) or size != PAGE_SIZE or not last.start <= la < last.end:
                 return entry, 0
+            if not last.anon:
+                return entry, 0  # nothing but the file's pages, which a fault finds (vma_needs_copy)
             frame = entry & ADDRESS_MASK
             self.frames.share(frame)
             if frame != self._zero:
                 cached = last.mapping is not None and last.mapping.pages.get(last.page_index(la)) == frame
                 counts[cached] += 1
             if flags & VM_MAYSHARE:
-                return entry, entry & ~D
-            return entry & ~RW, entry & ~RW
+                return entry, entry & ~(A | D)
+            return entry & ~RW, entry & ~(RW | A)
 
         table = self.page_table.clone(leaf, lambda entry, _la, _size: self.frames.release(entry & ADDRESS_MASK))
         self.on_flush(0, self.task_size)

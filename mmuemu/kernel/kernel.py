@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,7 +19,9 @@ from mmuemu.kernel.abi.signals import Signal
 from mmuemu.kernel.clock import Clock, HostClock, VirtualClock
 from mmuemu.kernel.events import Events, FaultEvent, SyscallEvent, watched
 from mmuemu.kernel.faults import FaultResult
+from mmuemu.kernel.futex import FutexTable, mm_release
 from mmuemu.kernel.half import HYPERCALL_PORT, KernelLayout, KernelMemory
+from mmuemu.kernel.ipc.namespace import IpcNamespace
 from mmuemu.kernel.itimers import forget_timers
 from mmuemu.kernel.registers import AX, DI, DX, IP, ORIG_AX, R8, R9, R10, SI
 from mmuemu.kernel.scheduler import Scheduler
@@ -31,6 +32,7 @@ from mmuemu.kernel.syscalls.table import TABLE, Syscall
 from mmuemu.kernel.task import State
 from mmuemu.kernel.timers import Timers
 from mmuemu.kernel.traps import FLOATING_POINT, Death, as_delivered, floating_point_code, signal_of
+from mmuemu.kernel.vdso import Vdso
 from mmuemu.kernel.vma import VM_EXEC
 from mmuemu.kernel.wait import Blocked
 from mmuemu.loader.layouts import LINUX, Layout
@@ -132,6 +134,7 @@ class Kernel:
         self.layout = options.layout
         placed = KernelLayout.placed(self.layout, options.memory, self.aslr)
         self.memory = KernelMemory(self.frames, placed, self.layout, isolated=options.kpti)
+        self.vdso = Vdso()
         self.cpu = Cpu(self.ram, mmu=options.mmu, handler=self)
         if virtual:
             self.cpu.tsc = self.clock.tsc
@@ -151,6 +154,8 @@ class Kernel:
         self.last_pid = life.FIRST_PID - 1
         self.timers = Timers()
         self.scheduler = Scheduler(self, self.seed if options.schedule is None and virtual else options.schedule)
+        self.futexes = FutexTable()
+        self.ipc = IpcNamespace(self)
         self.current: Task | None = None
         """The task whose state the CPU has."""
         self.attention = False
@@ -183,7 +188,6 @@ class Kernel:
         from mmuemu.kernel.proc import KernelProc
 
         tree.proc = KernelProc(self)
-        tree.interrupted = lambda: self.cpu.interrupted
 
     def adopt(self, space: AddressSpace) -> None:
         """Have an address space tell the CPU when its translations change."""
@@ -246,7 +250,7 @@ class Kernel:
                     if self.clock.virtual:
                         self.clock.passed(done)
                 if stop not in (Stop.LIMIT, Stop.KICKED) or (left is not None and left <= 0):
-                    return stop
+                    return Stop.INTERRUPTED if cpu.interrupted else stop
                 self.scheduler.tick()
                 if self.attention or self.reschedule:
                     self._stopped_somewhere()
@@ -469,9 +473,7 @@ class Kernel:
 
     def release_thread(self, task: Task) -> None:
         """What a thread leaves behind in user memory (``mm_release``): its number is cleared for who joins it."""
-        if task.clear_child_tid and task.mm.users > 1:
-            with contextlib.suppress(SyscallError):
-                task.memory.write_u32(task.clear_child_tid, 0)
+        mm_release(task, shared=task.mm.users > 1)
 
     @property
     def page_faults(self) -> int:
@@ -485,6 +487,7 @@ class Kernel:
         forget_timers(process)
         for callback in self.events.exit:
             callback(process, task)
+        self.ipc.exit(task)
         if process is self._until:
             self.cpu.stop()
         self.statistics.minor_faults += task.mm.minor_faults

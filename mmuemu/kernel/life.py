@@ -37,6 +37,7 @@ CLONE_CHILD_SETTID: Final = 0x1000000
 CLONE_CLEAR_SIGHAND: Final = 0x1_0000_0000
 CLONE_NAMESPACES: Final = 0x7E02_0080
 """CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET and NEWTIME: they need CAP_SYS_ADMIN."""
+SCHED_RESET_ON_FORK: Final = 0x4000_0000
 FIRST_PID: Final = 1000
 SA_NOCLDWAIT: Final = 2
 SA_NOCLDSTOP: Final = 1
@@ -90,6 +91,7 @@ def clone(parent: Task, flags: int, stack: int, tls: int, exit_signal: int, chil
         kernel_stack, UserRegisters(kernel.ram.qwords, kernel_stack.registers),
         name=parent.name, uid=parent.uid, gid=parent.gid, signal_mask=parent.signal_mask,
     )  # fmt: skip
+    child.scheduling = inherited_scheduling(*parent.scheduling)
     if flags & CLONE_CHILD_CLEARTID:
         child.clear_child_tid = child_tid
     if not flags & CLONE_VM or flags & CLONE_VFORK:
@@ -104,6 +106,13 @@ def clone(parent: Task, flags: int, stack: int, tls: int, exit_signal: int, chil
     for callback in kernel.events.fork:
         callback(parent, child)
     return child
+
+
+def inherited_scheduling(policy: int, priority: int) -> tuple[int, int]:
+    """What a child gets of its parent's policy: with SCHED_RESET_ON_FORK no real-time one (``sched_fork``)."""
+    if policy & SCHED_RESET_ON_FORK:
+        return (0, 0) if priority else (policy & ~SCHED_RESET_ON_FORK, 0)
+    return policy, priority
 
 
 def _cpu_state(kernel: Kernel, tls: int | None) -> bytes:
@@ -122,7 +131,7 @@ def _new_process(parent: Task, pid: int, flags: int, exit_signal: int) -> Proces
         parent.kernel, pid, above, old.pgid, old.sid, old.exe, old.exe_file, old.arguments, old.environment,
         old.auxv, old.entry, old.stack_arguments, dict(old.limits),
         actions=old.actions if flags & CLONE_SIGHAND else dict(old.actions), exit_signal=exit_signal,
-        dumpable=old.dumpable,
+        dumpable=old.dumpable, oom_score_adj=old.oom_score_adj,
     )  # fmt: skip
     if flags & CLONE_CLEAR_SIGHAND:
         process.actions = ignored_only(old.actions)
@@ -154,6 +163,7 @@ def exit_task(task: Task) -> None:
     task.ended = True
     kernel.scheduler.remove(task)
     task.state = State.DEAD
+    task.call_state = None
     kernel.attention = True
     kernel.release_thread(task)
     process.threads.pop(task.tid, None)

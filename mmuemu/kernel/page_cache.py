@@ -6,6 +6,7 @@ A mapping lives as long as some area maps its file: the last one to go writes di
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mmuemu.kernel.abi.errno import SyscallError
@@ -78,14 +79,17 @@ class FileMapping:
     entry.
     """
 
-    __slots__ = ("_frames", "_shared", "_size", "_users", "dirty", "inode", "pages")
+    __slots__ = ("_frames", "_held", "_shared", "_size", "_users", "dirty", "inode", "on_areas", "pages")
 
     def __init__(self, inode: MappedInode, frames: FrameAllocator) -> None:
         self.inode = inode
         self._frames = frames
         self._users: Counter[PagedSpace] = Counter()
         self._shared = 0
+        self._held = False
         self._size = inode.size
+        self.on_areas: Callable[[], None] | None = None
+        """Told after each area that comes or goes (System V shared memory counts them)."""
         self.pages: dict[int, int] = {}
         """Frames by page index."""
         self.dirty: set[int] = set()
@@ -105,6 +109,21 @@ class FileMapping:
         """Whether stores through one area can change what others execute."""
         return self._shared > 0 and sum(self._users.values()) > 1
 
+    @property
+    def areas(self) -> int:
+        """How many areas map this file, in all address spaces."""
+        return sum(self._users.values())
+
+    def hold(self) -> None:
+        """Keep the pages when nobody maps them, until :meth:`let_go`."""
+        self._held = True
+
+    def let_go(self) -> None:
+        """The pages go with the last area; now, if there is none."""
+        self._held = False
+        if not self._users:
+            self._drop()
+
     def spaces(self) -> list[PagedSpace]:
         """The address spaces that map this file."""
         return list(self._users)
@@ -113,6 +132,8 @@ class FileMapping:
         """An area of ``space`` maps this file; ``shared``: stores through it may reach the file."""
         self._users[space] += 1
         self._shared += shared
+        if self.on_areas is not None:
+            self.on_areas()
 
     def detach(self, space: PagedSpace, shared: bool) -> None:
         """An area of ``space`` no longer does; its pages are out of the tables."""
@@ -120,7 +141,9 @@ class FileMapping:
         self._shared -= shared
         if not self._users[space]:
             del self._users[space]
-        if not self._users:
+        if self.on_areas is not None:
+            self.on_areas()
+        if not self._users and not self._held:
             self._drop()
 
     def _drop(self) -> None:

@@ -74,6 +74,7 @@ class Process:
     executed: bool = False
     """Whether execve has run since fork: setpgid(2) refuses then."""
     dumpable: int = 1
+    oom_score_adj: int = 0
     vfork_waiter: Task | None = None
     child_times: list[int] = field(default_factory=lambda: [0, 0])
     """User and system nanoseconds of children that were waited for."""

@@ -77,11 +77,15 @@ class Task:
     """Whether a system call is to be made (again) before it returns to user mode."""
     sleep_timer: Timer | None = None
     ended: bool = False
+    scheduling: tuple[int, int] = (0, 0)
+    """SCHED_* policy and real-time priority."""
     interrupted: bool = False
     """A signal is to be delivered before the call it sleeps in goes on."""
     on_interrupt: Callable[[], None] | None = None
     """What that call does before it fails with EINTR."""
-    restart: bool = True
+    progress: int | None = None
+    """What that call has done already: it returns this and is not made again."""
+    restart: int = True
     """Whether that call may be made again after a handler with SA_RESTART."""
 
     @property

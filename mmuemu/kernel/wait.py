@@ -8,7 +8,7 @@ start. What a call must remember between the two it keeps in ``task.call_state``
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 
@@ -46,14 +46,19 @@ class WaitQueue:
                 waiter.wake()
 
 
+RESTART_ALWAYS: Final = 2
+"""The call goes on after any handler, SA_RESTART or not (ERESTARTNOINTR)."""
+
+
 class Blocked(SyscallError):
     """The call sleeps until one of ``queues`` is woken, a host descriptor is ready, or ``deadline`` has come.
 
     ``deadline`` is in nanoseconds of the kernel's monotonic clock (``kernel.clock.now()``); the call itself must
     see that it has passed when it is made again. ``host`` has host descriptors and the POLL* events waited for.
     A signal whose handler runs ends the call with EINTR, unless ``restart`` and its SA_RESTART (signal(7) lists
-    the calls that are never restarted); one without a handler leaves it asleep. ``on_interrupt`` is called before
-    such an EINTR. Without a kernel it is EAGAIN.
+    the calls that are never restarted), or ``restart`` is RESTART_ALWAYS; one without a handler leaves it asleep.
+    ``on_interrupt`` is called before such an EINTR. A call that has moved some bytes says so by ``progress``: a
+    signal then ends it with that count. Without a kernel it is EAGAIN.
     """
 
     def __init__(
@@ -61,8 +66,9 @@ class Blocked(SyscallError):
         *queues: WaitQueue,
         deadline: int | None = None,
         host: Mapping[int, int] | None = None,
-        restart: bool = True,
+        restart: int = True,
         on_interrupt: Callable[[], None] | None = None,
+        progress: int | None = None,
     ) -> None:
         super().__init__(Errno.EAGAIN)
         self.queues = queues
@@ -70,3 +76,4 @@ class Blocked(SyscallError):
         self.host = host
         self.restart = restart
         self.on_interrupt = on_interrupt
+        self.progress = progress

@@ -19,7 +19,7 @@ DEFAULT_LIMIT: Final = 1024
 class FdTable:
     """Descriptors 0 to ``limit`` - 1. The lowest free one is always given (POSIX)."""
 
-    __slots__ = ("_files", "_lowest", "cloexec", "limit", "users")
+    __slots__ = ("__weakref__", "_files", "_lowest", "cloexec", "limit", "users")
 
     def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
         self._files: dict[int, OpenFile] = {}
@@ -27,17 +27,17 @@ class FdTable:
         self.cloexec: set[int] = set()
         self.limit = limit
         self.users = 1
-        """Tasks that share the table (CLONE_FILES)."""
+        """How many tasks share this table (CLONE_FILES)."""
 
     def acquire(self) -> FdTable:
-        """One user more."""
+        """One more task shares the table."""
         self.users += 1
         return self
 
     def release(self) -> None:
-        """One user less; with the last one everything is closed."""
+        """A task that shared the table has ended or has its own now; the last one closes everything."""
         self.users -= 1
-        if not self.users:
+        if self.users == 0:
             self.close_all()
 
     def __iter__(self) -> Iterator[int]:
@@ -76,7 +76,7 @@ class FdTable:
         return fd
 
     def install(self, file: OpenFile, cloexec: bool = False, minimum: int = 0) -> int:
-        """Give ``file`` the lowest free descriptor and return it."""
+        """Give ``file`` the lowest free descriptor and return it; EMFILE, ENFILE (then a new file is dropped)."""
         fd = self.lowest_free(minimum)
         self._files[fd] = file.acquire()
         if cloexec:
@@ -95,8 +95,15 @@ class FdTable:
         else:
             self.cloexec.discard(fd)
         if old is not None:
-            old.release()
+            self._closed(old)
         return fd
+
+    def _closed(self, file: OpenFile) -> None:
+        """A descriptor for ``file`` is gone, and so are all record locks of this table on it (fcntl(2))."""
+        locks = file.inode.locks
+        if locks is not None:
+            locks.remove_owner(self)
+        file.release()
 
     def close(self, fd: int) -> None:
         """Free ``fd``; EBADF if it is free."""
@@ -106,7 +113,7 @@ class FdTable:
         self.cloexec.discard(fd)
         if fd < self._lowest:
             self._lowest = fd
-        file.release()
+        self._closed(file)
 
     def dup(self, fd: int, minimum: int = 0, cloexec: bool = False) -> int:
         """The lowest free descriptor from ``minimum`` on, for the same description."""

@@ -6,7 +6,7 @@ allow. Names are bytes; a directory never sees ``.``, ``..`` or a slash, path re
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.stat import (
@@ -26,7 +26,13 @@ if TYPE_CHECKING:
 
     from mmuemu.kernel.files.context import FsContext
     from mmuemu.kernel.files.fdtable import FdTable
+    from mmuemu.kernel.files.locks import FileLocks
     from mmuemu.kernel.files.openfile import OpenFile
+    from mmuemu.kernel.files.sockets.unix import UnixSocket
+
+
+MAX_FILES: Final = 1 << 16
+"""Open file descriptions of a whole machine (/proc/sys/fs/file-max)."""
 
 
 class Caller(Protocol):
@@ -40,6 +46,8 @@ class Caller(Protocol):
     gid: int
     fs: FsContext
     files: FdTable
+    call_state: object
+    """What a call that slept remembers."""
 
 
 class Mapping(Protocol):
@@ -55,10 +63,6 @@ class Mapping(Protocol):
         """The file now has ``size`` bytes."""
 
 
-def _never() -> bool:
-    return False
-
-
 class FileSystem:
     """One mounted file system: its device number, its inode numbers, its clock and the room it may take.
 
@@ -72,12 +76,12 @@ class FileSystem:
         self.clock = clock
         self.quota = quota
         self.flags = flags
-        self.interrupted: Callable[[], bool] = _never
-        """Whether the machine is being stopped, which ends waits for the host."""
         self.root: Inode | None = None
         self.covers: Inode | None = None
         """The inode this file system is mounted over; None at the top of the tree."""
         self._next_ino = 1
+        self.sockets: dict[bytes, UnixSocket] = {}
+        """The abstract names of sockets (on pipefs, where all sockets live)."""
 
     def new_ino(self) -> int:
         """An inode number nobody in this file system has."""
@@ -94,13 +98,26 @@ class FileSystem:
 
 
 class Quota:
-    """How many bytes in-memory files may take together."""
+    """How many bytes in-memory files may take together, and how many files may be open."""
 
-    __slots__ = ("limit", "used")
+    __slots__ = ("files", "limit", "max_files", "used")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, max_files: int = MAX_FILES) -> None:
         self.limit = limit
         self.used = 0
+        self.max_files = max_files
+        self.files = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether no file more may be open."""
+        return self.files >= self.max_files
+
+    def open_file(self) -> None:
+        """One more open file description, or ENFILE."""
+        if self.files >= self.max_files:
+            raise SyscallError(Errno.ENFILE)
+        self.files += 1
 
     def charge(self, count: int) -> None:
         """Take ``count`` bytes (negative: give back), or raise ENOSPC."""
@@ -120,6 +137,7 @@ class Inode:
         "fs",
         "gid",
         "ino",
+        "linkable",
         "locks",
         "mapping",
         "mode",
@@ -128,6 +146,7 @@ class Inode:
         "nlink",
         "place",
         "uid",
+        "write_count",
     )
 
     seekable = False
@@ -147,8 +166,12 @@ class Inode:
         """The root of the file system mounted over this inode."""
         self.place: tuple[Directory, bytes] | None = None
         """The directory and name this inode was last reached by."""
-        self.locks: dict[OpenFile, int] | None = None
-        """Who holds flock(2) locks, and which."""
+        self.locks: FileLocks | None = None
+        """Who has locked what of it; None while nobody ever has."""
+        self.linkable = False
+        """Whether it may be given a name though it has none (O_TMPFILE without O_EXCL)."""
+        self.write_count = 0
+        """Descriptions open for writing or, negative, programs that run from it (Linux's ``i_writecount``)."""
 
     @property
     def dev(self) -> int:
@@ -231,6 +254,22 @@ class Inode:
         """The number of names changed by ``change``."""
         self.nlink += change
         self.ctime_ns = self.fs.clock()
+
+    def get_write_access(self) -> None:
+        """One more writer; ETXTBSY while a program runs from this file."""
+        if self.write_count < 0:
+            raise SyscallError(Errno.ETXTBSY)
+        self.write_count += 1
+
+    def deny_write_access(self) -> None:
+        """A program starts to run from this file (undone by :meth:`allow_write_access`); ETXTBSY with writers."""
+        if self.write_count > 0:
+            raise SyscallError(Errno.ETXTBSY)
+        self.write_count -= 1
+
+    def allow_write_access(self) -> None:
+        """A program runs from this file no more."""
+        self.write_count += 1
 
     def open(self, caller: Caller, flags: int) -> OpenFile:
         """A new open file description; permissions were checked before."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.fcntl import MAX_FILE_SIZE
-from mmuemu.kernel.abi.stat import PERMISSIONS, S_IFDIR, S_IFIFO, S_IFMT, S_IFREG, S_ISGID, S_ISUID
+from mmuemu.kernel.abi.stat import PERMISSIONS, S_IFDIR, S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK, S_ISGID, S_ISUID
 from mmuemu.kernel.files.content import Content
 from mmuemu.kernel.files.inode import Caller, Directory, FileSystem, Inode, Symlink
 from mmuemu.kernel.files.openfile import OpenRegular
@@ -162,12 +162,16 @@ class VolatileDirectory(Directory):
         self.touched()
 
     def create(self, name: bytes, mode: int, uid: int, gid: int) -> Inode:
-        """Make a regular file or a named pipe."""
+        """Make a regular file, a named pipe or a socket's name."""
         inode: Inode
         if mode & S_IFMT == S_IFIFO:
             from mmuemu.kernel.files.pipe import PipeInode
 
             inode = PipeInode(self.fs, mode, uid, gid)
+        elif mode & S_IFMT == S_IFSOCK:
+            from mmuemu.kernel.files.sockets.unix import SocketNode
+
+            inode = SocketNode(self.fs, mode, uid, gid)
         else:
             inode = MemoryFile(self.fs, mode, uid, gid)
         self._add(name, inode)

@@ -61,6 +61,7 @@ class _Builder:
     pid = 0
     uid = 0
     gid = 0
+    call_state: object = None
 
     def __init__(self, mounts: MountTree) -> None:
         self.fs = FsContext(mounts)
@@ -82,15 +83,6 @@ class MountTree:
         self.pipes = FileSystem("pipefs", 0x50495045, makedev(0, 14), clock, quota)
         """Pipes and standard streams live here."""
         self._next_minor = 40
-
-    @property
-    def interrupted(self) -> Callable[[], bool]:
-        """Asked while a call waits for the host (a read of standard input, poll): true ends it with EINTR."""
-        return self.pipes.interrupted
-
-    @interrupted.setter
-    def interrupted(self, ask: Callable[[], bool]) -> None:
-        self.pipes.interrupted = ask
 
     def context(self, cwd: str | bytes = b"/", umask: int = 0o022) -> FsContext:
         """A file-system context whose working directory is the guest's ``cwd``, or ``/`` if there is none."""

@@ -70,6 +70,8 @@ def link(caller: Caller, inode: Inode, path: bytes, dirfd: int = AT_FDCWD) -> No
         raise SyscallError(Errno.EXDEV)
     if isinstance(inode, Directory):
         raise SyscallError(Errno.EPERM)
+    if inode.nlink == 0 and not inode.linkable:
+        raise SyscallError(Errno.ENOENT)
     where.parent.link(where.name, inode)
 
 

@@ -30,8 +30,11 @@ from mmuemu.kernel.abi.fcntl import (
 )
 from mmuemu.kernel.abi.stat import Stat, pack_dirent, pack_dirent64
 from mmuemu.kernel.wait import Blocked as Blocked
+from mmuemu.kernel.wait import WaitQueue
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mmuemu.kernel.files.inode import Caller, Directory, Inode
     from mmuemu.kernel.files.memfs import RegularInode
 
@@ -52,10 +55,14 @@ class UserMemory(Protocol):
 class OpenFile:
     """An open file: an inode, how it was opened and where it stands. ``refs`` counts the descriptors."""
 
-    __slots__ = ("flags", "inode", "offset", "readable", "refs", "writable")
+    __slots__ = ("flags", "inode", "offset", "on_close", "readable", "refs", "writable")
 
     bulk = False
     """Whether a large read is served to the end: a short piece means there is no more."""
+    whole = False
+    """Whether a write goes on, sleeping where it must, until everything is written."""
+    pollable = False
+    """Whether epoll(7) takes it: its readiness changes."""
 
     def __init__(self, inode: Inode, flags: int) -> None:
         self.inode = inode
@@ -65,6 +72,8 @@ class OpenFile:
         self.writable = access != O_RDONLY
         self.offset = 0
         self.refs = 0
+        self.on_close: list[Callable[[OpenFile], None]] | None = None
+        """Told when the last descriptor has been closed."""
 
     def stat(self) -> Stat:
         """What ``fstat(2)`` says."""
@@ -120,9 +129,12 @@ class OpenFile:
         """The POLL* bits that are true now."""
         return ALWAYS_READY
 
-    def poll_fd(self) -> int:
-        """The host descriptor that tells when this becomes ready, or -1."""
-        return -1
+    def wait_queues(self) -> tuple[WaitQueue, ...]:
+        """The queues, the same for its whole life, that are woken when what :meth:`poll` says may have changed."""
+        return ()
+
+    def add_host(self, wanted: dict[int, int], events: int) -> None:
+        """Add to ``wanted`` the host descriptors, and their POLL* events, that tell when this becomes ready."""
 
     def sync(self) -> None:
         """``fsync(2)``; files that cannot be synced refuse with EINVAL."""
@@ -131,10 +143,12 @@ class OpenFile:
     def closed(self) -> None:
         """The last descriptor was closed."""
         if self.inode.locks is not None:
-            self.inode.locks.pop(self, None)
+            self.inode.locks.closed(self)
 
     def acquire(self) -> OpenFile:
-        """One more descriptor refers to this."""
+        """One more descriptor refers to this; ENFILE when the machine has as many open files as it may."""
+        if self.refs == 0:
+            self.inode.fs.quota.open_file()
         self.refs += 1
         return self
 
@@ -142,7 +156,11 @@ class OpenFile:
         """One descriptor fewer."""
         self.refs -= 1
         if self.refs == 0:
+            self.inode.fs.quota.files -= 1
             self.closed()
+            if self.on_close is not None:
+                for tell in self.on_close[:]:
+                    tell(self)
 
     @property
     def nonblocking(self) -> bool:
@@ -214,6 +232,17 @@ class OpenRegular(OpenFile):
 
     bulk = True
     inode: RegularInode
+
+    def __init__(self, inode: RegularInode, flags: int) -> None:
+        super().__init__(inode, flags)
+        if self.writable:
+            inode.get_write_access()
+
+    def closed(self) -> None:
+        """The last descriptor was closed."""
+        super().closed()
+        if self.writable:
+            self.inode.write_count -= 1
 
     def read(self, count: int) -> bytes:
         """Read and move the offset."""

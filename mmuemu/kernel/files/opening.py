@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.fcntl import (
@@ -12,6 +12,7 @@ from mmuemu.kernel.abi.fcntl import (
     O_DIRECTORY,
     O_EXCL,
     O_LARGEFILE,
+    O_NOATIME,
     O_NOFOLLOW,
     O_PATH,
     O_RDONLY,
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from mmuemu.kernel.files.paths import Resolved
 
 
+_TMPFILE_BIT: Final = O_TMPFILE & ~O_DIRECTORY
+
+
 def wanted_access(flags: int) -> int:
     """R_OK and W_OK bits for an access mode; 3 asks for both (fs/open.c: ACC_MODE)."""
     access = flags & O_ACCMODE
@@ -46,11 +50,16 @@ def check(caller: Caller, inode: Inode, want: int) -> None:
         raise SyscallError(Errno.EACCES)
 
 
-def open_file(caller: Caller, path: bytes, flags: int, mode: int = 0, dirfd: int = AT_FDCWD) -> OpenFile:
-    """Open, and with O_CREAT make, the file ``path``; SyscallError as open(2) lists them."""
+def open_file(
+    caller: Caller, path: bytes, flags: int, mode: int = 0, dirfd: int = AT_FDCWD, scope: int = 0
+) -> OpenFile:
+    """Open, and with O_CREAT make, the file ``path``; SyscallError as open(2) lists them.
+
+    ``scope`` has RESOLVE_* bits of openat2(2).
+    """
     flags |= O_LARGEFILE
-    if flags & O_TMPFILE == O_TMPFILE:
-        return _open_unnamed(caller, path, flags, mode, dirfd)
+    if flags & _TMPFILE_BIT:
+        return _open_unnamed(caller, path, flags, mode, dirfd, scope)
     create = flags & O_CREAT
     if create and flags & O_DIRECTORY:
         raise SyscallError(Errno.EINVAL)
@@ -58,7 +67,7 @@ def open_file(caller: Caller, path: bytes, flags: int, mode: int = 0, dirfd: int
         flags &= O_PATH | O_DIRECTORY | O_NOFOLLOW
         create = 0
     follow = not (flags & O_NOFOLLOW or (create and flags & O_EXCL))
-    where = resolve(caller, path, dirfd, follow, keep=bool(create))
+    where = resolve(caller, path, dirfd, follow, keep=bool(create), scope=scope)
     if create:
         if where.slash and where.name:
             raise SyscallError(Errno.EISDIR)
@@ -80,9 +89,15 @@ def _open_existing(caller: Caller, inode: Inode, flags: int) -> OpenFile:
     if isinstance(inode, Directory) and (want & W_OK or flags & O_CREAT):
         raise SyscallError(Errno.EISDIR)
     check(caller, inode, want)
+    if flags & O_NOATIME and caller.uid not in (0, inode.uid):
+        raise SyscallError(Errno.EPERM)
     file = inode.open(caller, flags)
     if flags & O_TRUNC and inode.is_regular:
-        inode.truncate(0)
+        try:
+            inode.truncate(0)
+        except SyscallError:
+            file.closed()
+            raise
     return file
 
 
@@ -93,12 +108,14 @@ def _create(caller: Caller, where: Resolved, flags: int, mode: int) -> OpenFile:
     return inode.open(caller, flags)
 
 
-def _open_unnamed(caller: Caller, path: bytes, flags: int, mode: int, dirfd: int) -> OpenFile:
-    if flags & O_ACCMODE == O_RDONLY or flags & O_CREAT:
+def _open_unnamed(caller: Caller, path: bytes, flags: int, mode: int, dirfd: int, scope: int) -> OpenFile:
+    """O_TMPFILE (with which O_EXCL means that it never gets a name)."""
+    if not flags & O_DIRECTORY or flags & O_ACCMODE == O_RDONLY or flags & O_CREAT:
         raise SyscallError(Errno.EINVAL)
-    directory = resolve(caller, path, dirfd, not flags & O_NOFOLLOW).existing()
+    directory = resolve(caller, path, dirfd, not flags & O_NOFOLLOW, scope=scope).existing()
     if not isinstance(directory, Directory):
         raise SyscallError(Errno.ENOTDIR)
     check(caller, directory, W_OK | X_OK)
     inode = directory.create_unnamed(mode & PERMISSIONS & ~caller.fs.umask, caller.uid, caller.gid)
+    inode.linkable = not flags & O_EXCL
     return inode.open(caller, flags & ~O_DIRECTORY)

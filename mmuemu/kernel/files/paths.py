@@ -9,7 +9,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mmuemu.kernel.abi.errno import Errno, SyscallError
-from mmuemu.kernel.abi.fcntl import AT_FDCWD, MAX_SYMLINKS, NAME_MAX, PATH_MAX, X_OK
+from mmuemu.kernel.abi.fcntl import (
+    AT_FDCWD,
+    MAX_SYMLINKS,
+    NAME_MAX,
+    PATH_MAX,
+    RESOLVE_BENEATH,
+    RESOLVE_IN_ROOT,
+    RESOLVE_NO_MAGICLINKS,
+    RESOLVE_NO_SYMLINKS,
+    RESOLVE_NO_XDEV,
+    X_OK,
+)
 from mmuemu.kernel.files.inode import Directory, Symlink
 
 if TYPE_CHECKING:
@@ -54,9 +65,8 @@ def start_of(caller: Caller, dirfd: int, path: bytes) -> Directory:
     return inode
 
 
-def above(directory: Directory, caller: Caller) -> Directory:
-    """``..``: the parent, through mount points, never above the caller's root."""
-    root = caller.fs.root
+def above(directory: Directory, root: Directory) -> Directory:
+    """``..``: the parent, through mount points, never above ``root``."""
     while directory is not root:
         if directory is not directory.fs.root:
             return directory.parent
@@ -67,11 +77,14 @@ def above(directory: Directory, caller: Caller) -> Directory:
     return directory
 
 
-def resolve(caller: Caller, path: bytes, dirfd: int = AT_FDCWD, follow: bool = True, keep: bool = False) -> Resolved:
+def resolve(
+    caller: Caller, path: bytes, dirfd: int = AT_FDCWD, follow: bool = True, keep: bool = False, scope: int = 0
+) -> Resolved:
     """Walk ``path``; ``follow`` says whether a symbolic link at the end is followed.
 
     Without ``follow`` a trailing slash still follows it, unless ``keep`` (calls that change names) forbids
-    it. A missing last component is no error here: the result's ``inode`` is None.
+    it. A missing last component is no error here: the result's ``inode`` is None. ``scope`` has RESOLVE_* bits of
+    openat2(2), which refuse links (ELOOP) and ways out (EXDEV).
 
     Raises SyscallError: ENOENT (empty path, missing directory), ENOTDIR, EACCES (no search permission), ELOOP
     (over 40 links), ENAMETOOLONG.
@@ -80,13 +93,33 @@ def resolve(caller: Caller, path: bytes, dirfd: int = AT_FDCWD, follow: bool = T
         raise SyscallError(Errno.ENOENT)
     if len(path) >= PATH_MAX:
         raise SyscallError(Errno.ENAMETOOLONG)
-    current = start_of(caller, dirfd, path)
+    root = caller.fs.root
+    if scope & (RESOLVE_BENEATH | RESOLVE_IN_ROOT):
+        root = current = start_of(caller, dirfd, b".")
+        if path[:1] == b"/" and scope & RESOLVE_BENEATH:
+            raise SyscallError(Errno.EXDEV)
+    else:
+        current = start_of(caller, dirfd, path)
     todo = [c for c in path.split(b"/") if c]
     todo.reverse()
-    return _walk(caller, current, todo, path[-1:] == b"/", follow, keep)
+    return _walk(caller, current, todo, path[-1:] == b"/", follow, keep, root, scope)
 
 
-def _walk(caller: Caller, current: Directory, todo: list[bytes], slash: bool, follow: bool, keep: bool) -> Resolved:
+def _check_link(link: Symlink, there: Inode | None, target: bytes, scope: int) -> None:
+    """Whether openat2's flags let a link be followed (fs/namei.c: pick_link, nd_jump_link)."""
+    if scope & RESOLVE_NO_SYMLINKS or (there is not None and scope & RESOLVE_NO_MAGICLINKS):
+        raise SyscallError(Errno.ELOOP)
+    out = there is not None and scope & (RESOLVE_BENEATH | RESOLVE_IN_ROOT)
+    if out or (target[:1] == b"/" and scope & RESOLVE_BENEATH):
+        raise SyscallError(Errno.EXDEV)
+    if there is not None and scope & RESOLVE_NO_XDEV and there.fs is not link.fs:
+        raise SyscallError(Errno.EXDEV)
+
+
+def _walk(
+    caller: Caller, current: Directory, todo: list[bytes], slash: bool, follow: bool, keep: bool,
+    root: Directory, scope: int,
+) -> Resolved:  # fmt: skip
     """Take the components of ``todo``, the next one last, from ``current`` on."""
     links = 0
     uid, gid = caller.uid, caller.gid
@@ -104,8 +137,11 @@ def _walk(caller: Caller, current: Directory, todo: list[bytes], slash: bool, fo
             name = b""
             continue
         if component == b"..":
-            inode = above(current, caller)
+            inode = above(current, root)
             name = b""
+            crosses = scope & RESOLVE_NO_XDEV and inode.fs is not current.fs
+            if crosses or (current is root and scope & RESOLVE_BENEATH):
+                raise SyscallError(Errno.EXDEV)
             continue
         if len(component) > NAME_MAX:
             raise SyscallError(Errno.ENAMETOOLONG)
@@ -117,16 +153,20 @@ def _walk(caller: Caller, current: Directory, todo: list[bytes], slash: bool, fo
             break
         while inode.mounted is not None:
             inode = inode.mounted
+            if scope & RESOLVE_NO_XDEV:
+                raise SyscallError(Errno.EXDEV)
         if isinstance(inode, Symlink) and (todo or follow or (slash and not keep)):
             links += 1
             if links > MAX_SYMLINKS:
                 raise SyscallError(Errno.ELOOP)
             there = inode.jump(caller)
+            if scope:
+                _check_link(inode, there, b"" if there is not None else inode.read_link(caller), scope)
             if there is not None:
                 inode, name = there, b""
                 continue
             target = inode.read_link(caller)
-            inode, slash = _expand(caller, target, current, todo, slash)
+            inode, slash = _expand(root, target, current, todo, slash)
             name = b""
     if name == b"" and isinstance(inode, Directory):
         parent = inode
@@ -134,7 +174,7 @@ def _walk(caller: Caller, current: Directory, todo: list[bytes], slash: bool, fo
 
 
 def _expand(
-    caller: Caller, target: bytes, current: Directory, todo: list[bytes], slash: bool
+    root: Directory, target: bytes, current: Directory, todo: list[bytes], slash: bool
 ) -> tuple[Directory, bool]:
     """Put a link's components before the rest; where to go on, and whether the end must be a directory."""
     if not target:
@@ -144,7 +184,7 @@ def _expand(
     if not todo and target[-1:] == b"/":
         slash = True
     todo.extend(c for c in reversed(target.split(b"/")) if c)
-    return (caller.fs.root if target[:1] == b"/" else current), slash
+    return (root if target[:1] == b"/" else current), slash
 
 
 def lookup(caller: Caller, path: bytes, dirfd: int = AT_FDCWD, follow: bool = True) -> Inode:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.stat import OVERLAYFS_SUPER_MAGIC, PROC_SUPER_MAGIC, TMPFS_MAGIC, major, minor
 
 if TYPE_CHECKING:
@@ -12,6 +13,33 @@ if TYPE_CHECKING:
     from mmuemu.kernel.files.openfile import OpenFile
     from mmuemu.kernel.files.procsource import ProcessFacts, SystemFacts
 
+PROCESS_CONSTANTS: Final[dict[str, bytes]] = {
+    "cgroup": b"0::/\n",
+    "oom_score": b"0\n",
+    "oom_adj": b"0\n",
+    "wchan": b"0",
+    "personality": b"00000000\n",
+    "loginuid": b"4294967295",
+    "sessionid": b"4294967295",
+    "timers": b"",
+    "cpuset": b"/\n",
+    "coredump_filter": b"00000033\n",
+    "schedstat": b"0 0 0\n",
+    "timerslack_ns": b"50000\n",
+    "setgroups": b"allow\n",
+    **dict.fromkeys(("uid_map", "gid_map", "projid_map"), b"         0          0 4294967295\n"),
+}
+"""Files of /proc/PID that say the same of every process."""
+SYSTEM_CONSTANTS: Final[dict[str, bytes]] = {
+    "filesystems": b"nodev\ttmpfs\nnodev\tproc\nnodev\tdevtmpfs\nnodev\toverlay\nnodev\t9p\nnodev\tmqueue\n",
+    "cmdline": b"\n",
+    "modules": b"",
+    "swaps": b"Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n",
+    "partitions": b"major minor  #blocks  name\n\n",
+    "diskstats": b"",
+    "devices": b"Character devices:\n  1 mem\n  5 /dev/tty\n\nBlock devices:\n",
+}
+"""Files of /proc that never change."""
 _STATES: Final = {
     "R": "running",
     "S": "sleeping",
@@ -52,29 +80,29 @@ def status(p: ProcessFacts) -> bytes:
     kb = {
         "VmPeak": p.peak or p.virtual,
         "VmSize": p.virtual,
-        "VmLck": 0,
+        "VmLck": p.locked,
         "VmPin": 0,
-        "VmHWM": p.resident,
+        "VmHWM": max(p.highest, p.resident),
         "VmRSS": p.resident,
         "RssAnon": max(p.resident - p.shared, 0),
-        "RssFile": p.shared,
-        "RssShmem": 0,
+        "RssFile": p.shared - p.shmem,
+        "RssShmem": p.shmem,
         "VmData": p.data,
         "VmStk": p.stack,
         "VmExe": p.text,
-        "VmLib": 0,
-        "VmPTE": 0,
+        "VmLib": p.libraries,
+        "VmPTE": p.tables,
         "VmSwap": 0,
     }
     sizes = "".join(f"{name}:\t{size >> 10:8d} kB\n" for name, size in kb.items())
     uid, gid = p.uid, p.gid
     head = (
         f"Umask:\t{p.fs.umask:04o}\nState:\t{p.state} ({_STATES.get(p.state, 'running')})\nTgid:\t{p.pid}\n"
-        f"Ngid:\t0\nPid:\t{p.pid}\nPPid:\t{p.ppid}\nTracerPid:\t0\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\n"
+        f"Ngid:\t0\nPid:\t{p.tid or p.pid}\nPPid:\t{p.ppid}\nTracerPid:\t0\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\n"
         f"Gid:\t{gid}\t{gid}\t{gid}\t{gid}\nFDSize:\t{64}\nGroups:\t{gid} \n"
     )
     masks = {
-        "SigPnd": 0,
+        "SigPnd": p.own_pending,
         "ShdPnd": p.pending,
         "SigBlk": p.blocked,
         "SigIgn": p.ignored,
@@ -89,9 +117,9 @@ def status(p: ProcessFacts) -> bytes:
     rest = (
         f"Threads:\t{len(p.threads) or 1}\nSigQ:\t0/4096\n{tail}NoNewPrivs:\t0\nSeccomp:\t0\n"
         "Cpus_allowed:\t1\nCpus_allowed_list:\t0\n"
-        "voluntary_ctxt_switches:\t0\nnonvoluntary_ctxt_switches:\t0\n"
+        f"voluntary_ctxt_switches:\t{p.switches[0]}\nnonvoluntary_ctxt_switches:\t{p.switches[1]}\n"
     )
-    return b"Name:\t" + _printable(p.name) + b"\n" + (head + sizes + rest).encode()
+    return b"Name:\t" + _printable(p.name) + b"\n" + (head + (sizes if p.virtual else "") + rest).encode()
 
 
 def _printable(name: bytes) -> bytes:
@@ -104,10 +132,11 @@ def stat(p: ProcessFacts) -> bytes:
         p.state, p.ppid, p.pgrp or p.pid, p.session or p.pid, 0, -1, 0x400000, p.minor_faults, 0,
         p.major_faults, 0, p.user_ticks, p.system_ticks, 0, 0, 20, 0, len(p.threads) or 1, 0, p.start_ticks,
         p.virtual, p.resident >> 12, _INFINITY, p.start_code, p.end_code, p.start_stack, 0, 0,
-        p.pending & 0x7FFF_FFFF, p.blocked & 0x7FFF_FFFF, p.ignored & 0x7FFF_FFFF, p.caught & 0x7FFF_FFFF,
-        0, 0, 0, 17, 0, 0, 0, 0, 0, 0, 0, 0, p.start_brk, 0, 0, 0, 0, 0,
+        (p.pending | p.own_pending) & 0x7FFF_FFFF,
+        p.blocked & 0x7FFF_FFFF, p.ignored & 0x7FFF_FFFF, p.caught & 0x7FFF_FFFF,
+        0, 0, 0, 17, 0, 0, 0, 0, 0, 0, 0, 0, p.start_brk, *p.argument_range, p.exit_code,
     )  # fmt: skip
-    return b"%d (%b) %b\n" % (p.pid, p.name[:15], " ".join(map(str, fields)).encode())
+    return b"%d (%b) %b\n" % (p.tid or p.pid, p.name[:15], " ".join(map(str, fields)).encode())
 
 
 def statm(p: ProcessFacts) -> bytes:
@@ -166,9 +195,10 @@ def meminfo(s: SystemFacts) -> bytes:
     used = max(s.memory_total - s.memory_free, 0)
     values = {
         "MemTotal": s.memory_total, "MemFree": s.memory_free, "MemAvailable": s.memory_free, "Buffers": 0,
-        "Cached": 0, "SwapCached": 0, "Active": used, "Inactive": 0, "SwapTotal": 0, "SwapFree": 0,
-        "Dirty": 0, "Writeback": 0, "AnonPages": used, "Mapped": 0, "Shmem": 0, "Slab": 0, "SReclaimable": 0,
-        "SUnreclaim": 0, "KernelStack": 0, "PageTables": 0, "CommitLimit": s.memory_total // 2,
+        "Cached": s.shmem, "SwapCached": 0, "Active": used, "Inactive": 0, "SwapTotal": 0, "SwapFree": 0,
+        "Dirty": 0, "Writeback": 0, "AnonPages": s.anonymous, "Mapped": s.mapped, "Shmem": s.shmem,
+        "Slab": 0, "SReclaimable": 0,
+        "SUnreclaim": 0, "KernelStack": 0, "PageTables": s.page_tables, "CommitLimit": s.memory_total // 2,
         "Committed_AS": used, "VmallocTotal": 0, "VmallocUsed": 0,
     }  # fmt: skip
     lines = [f"{name + ':':<16}{value >> 10:8d} kB\n" for name, value in values.items()]
@@ -192,13 +222,40 @@ def cpuinfo(s: SystemFacts) -> bytes:
     return ("".join(lines) + "\n").encode()
 
 
-def system_stat(s: SystemFacts, running: int) -> bytes:
+def loadavg(s: SystemFacts) -> bytes:
+    """/proc/loadavg: no load is averaged; how many tasks can run, how many there are, the last number given."""
+    return f"0.00 0.00 0.00 {s.runnable}/{s.tasks} {s.last_pid}\n".encode()
+
+
+def system_stat(s: SystemFacts) -> bytes:
     """/proc/stat."""
-    ticks = int(s.uptime * 100)
+    idle = max(int(s.uptime * 100) - s.cpu_ticks, 0)
+    times = f"{s.cpu_ticks} 0 0 {idle} 0 0 0 0 0 0"
     return (
-        f"cpu  {ticks} 0 0 0 0 0 0 0 0 0\ncpu0 {ticks} 0 0 0 0 0 0 0 0 0\nintr 0\nctxt {s.context_switches}\n"
-        f"btime {s.boot_time}\nprocesses {s.last_pid}\nprocs_running {running}\nprocs_blocked 0\n"
+        f"cpu  {times}\ncpu0 {times}\nintr 0\nctxt {s.context_switches}\n"
+        f"btime {s.boot_time}\nprocesses {s.forks}\nprocs_running {s.runnable}\nprocs_blocked 0\n"
     ).encode()
+
+
+def io(p: ProcessFacts) -> bytes:
+    """/proc/PID/io: nothing is counted."""
+    names = ("rchar", "wchar", "syscr", "syscw", "read_bytes", "write_bytes", "cancelled_write_bytes")
+    return "".join(f"{name}: 0\n" for name in names).encode()
+
+
+def syscall(p: ProcessFacts) -> bytes:
+    """/proc/PID/syscall: the call's number and arguments, the stack pointer and where it returns to."""
+    if not p.syscall:
+        return b"running\n"
+    return (" ".join([str(p.syscall[0]), *(f"{value:#x}" for value in p.syscall[1:])]) + "\n").encode()
+
+
+def parsed_number(data: bytes) -> int:
+    """A decimal number as written to a file of /proc (kstrtoint); EINVAL for anything else."""
+    try:
+        return int(data.strip(b" \n\t\0").decode("ascii"))
+    except ValueError:
+        raise SyscallError(Errno.EINVAL) from None
 
 
 def version(s: SystemFacts) -> bytes:
@@ -210,5 +267,10 @@ def boot_id(s: SystemFacts) -> bytes:
     """/proc/sys/kernel/random/boot_id: the same for the same machine and boot time."""
     from hashlib import sha256
 
-    digest = sha256(f"{s.hostname} {s.boot_time}".encode()).hexdigest()
+    return uuid(sha256(f"{s.hostname} {s.boot_time}".encode()).digest())
+
+
+def uuid(data: bytes) -> bytes:
+    """16 bytes as a version 4 UUID (RFC 9562) and a newline."""
+    digest = data.hex()
     return f"{digest[:8]}-{digest[8:12]}-4{digest[13:16]}-8{digest[17:20]}-{digest[20:32]}\n".encode()

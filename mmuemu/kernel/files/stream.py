@@ -26,23 +26,21 @@ from mmuemu.kernel.abi.fcntl import (
 from mmuemu.kernel.abi.stat import S_IFIFO, Stat
 from mmuemu.kernel.files.hostfd import raise_guest
 from mmuemu.kernel.files.inode import Caller, FileSystem, Inode
-from mmuemu.kernel.files.openfile import ALWAYS_READY, OpenFile, UserMemory
+from mmuemu.kernel.files.openfile import ALWAYS_READY, Blocked, OpenFile, UserMemory
+from mmuemu.kernel.wait import WaitQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import NoReturn
 
 _TERMINAL_REQUESTS = {TCGETS: 36, TIOCGWINSZ: 8, FIONREAD: 4}
 """Requests answered by the host's terminal, and the bytes they return (struct termios is 36, winsize 8)."""
 
 
-SLICE_MS = 50
-"""How long a wait for the host lasts before it is asked whether the machine stops."""
-
-
 class StreamInode(Inode):
     """The inode of a host descriptor, with the host's file type, by which programs choose their buffering."""
 
-    __slots__ = ("fd", "label", "sink", "source", "unread", "waiter")
+    __slots__ = ("fd", "label", "queue", "sink", "source", "unread", "waiter")
 
     def __init__(self, fs: FileSystem, fd: int, label: bytes, uid: int = 1000, gid: int = 1000) -> None:
         try:
@@ -55,6 +53,8 @@ class StreamInode(Inode):
         self.source: Callable[[int], bytes | None] | None = None
         self.sink: Callable[[bytes], int | None] | None = None
         self.unread = b""
+        self.queue = WaitQueue()
+        """Woken by every read, after which the host has to be asked again."""
         self.waiter: Callable[[int], object] | None = None
         """Whether something can be read within that many milliseconds; None where a read never waits."""
         if fd >= 0 and not host_stat.S_ISREG(mode):
@@ -111,13 +111,15 @@ class StreamInode(Inode):
 class HostStream(OpenFile):
     """A standard stream: bytes go straight to the host descriptor, or to a Python object's read and write."""
 
-    __slots__ = ("_seekable",)
+    __slots__ = ("_seekable", "pollable")
 
+    whole = True
     inode: StreamInode
 
     def __init__(self, inode: StreamInode, flags: int) -> None:
         super().__init__(inode, flags)
         self._seekable = host_stat.S_ISREG(inode.mode) and inode.fd >= 0
+        self.pollable = inode.waiter is not None or inode.fd < 0
 
     @classmethod
     def of(cls, fs: FileSystem, stream: int | IO[bytes], flags: int = O_RDWR, label: bytes = b"") -> HostStream:
@@ -154,20 +156,22 @@ class HostStream(OpenFile):
             return inode.source(count) or b""
         if inode.fd < 0:
             return b""
-        if inode.waiter is not None and not inode.waiter(0):
-            self._wait(inode.waiter)
+        if inode.waiter is not None and count and not inode.waiter(0):
+            self._block(POLLIN)
         try:
-            return os.read(inode.fd, count)
+            data = os.read(inode.fd, count)
+            inode.queue.wake()
+            return data
+        except BlockingIOError:
+            self._block(POLLIN)
         except OSError as error:
             raise_guest(error)
 
-    def _wait(self, waiter: Callable[[int], object]) -> None:
-        """Wait for the host in slices, so that stopping the machine ends the wait."""
+    def _block(self, events: int) -> NoReturn:
         if self.nonblocking:
+            self.inode.queue.wake()
             raise SyscallError(Errno.EAGAIN)
-        while not waiter(SLICE_MS):
-            if self.inode.fs.interrupted():
-                raise SyscallError(Errno.EINTR)
+        raise Blocked(host={self.inode.fd: events})
 
     def unread(self, data: bytes) -> None:
         """Keep ``data`` for the next read."""
@@ -185,6 +189,8 @@ class HostStream(OpenFile):
             if self.flags & O_APPEND and self._seekable:
                 os.lseek(inode.fd, 0, os.SEEK_END)
             return os.write(inode.fd, data)
+        except BlockingIOError:
+            self._block(POLLOUT)
         except OSError as error:
             raise_guest(error)
 
@@ -246,9 +252,15 @@ class HostStream(OpenFile):
             return POLLIN | POLLRDNORM
         return host_poll({self.inode.fd: POLLIN | POLLOUT}, 0).get(self.inode.fd, 0)
 
-    def poll_fd(self) -> int:
+    def wait_queues(self) -> tuple[WaitQueue, ...]:
+        """For edge-triggered epoll."""
+        return (self.inode.queue,)
+
+    def add_host(self, wanted: dict[int, int], events: int) -> None:
         """The host descriptor."""
-        return self.inode.fd
+        fd = self.inode.fd
+        if fd >= 0:
+            wanted[fd] = wanted.get(fd, 0) | events & (POLLIN | POLLOUT)
 
     def sync(self) -> None:
         """Sync a redirected file."""

@@ -29,6 +29,7 @@ from mmuemu.kernel.signals.info import SIGINFO_BYTES
 from mmuemu.kernel.signals.pending import SigInfo
 from mmuemu.kernel.signals.send import action_of, force_info
 from mmuemu.kernel.traps import Death
+from mmuemu.kernel.wait import RESTART_ALWAYS
 from mmuemu.x86.registers import CR4_PKE, RFLAGS_DF, RFLAGS_RF, RFLAGS_TF
 from mmuemu.x86.segments import USER_CS, USER_SS
 
@@ -51,6 +52,7 @@ def interrupt_call(task: Task, blocked: Blocked) -> None:
     task.interrupted = True
     task.restart = blocked.restart
     task.on_interrupt = blocked.on_interrupt
+    task.progress = blocked.progress
 
 
 def deliver(task: Task) -> None:
@@ -121,7 +123,11 @@ def _no_room(info: SigInfo) -> Death:
 def _end_call(task: Task, action: Action) -> None:
     """The call that the signal interrupted is made again after the handler, or fails with EINTR."""
     registers = task.registers
-    if task.restart and action.flags & SA_RESTART:
+    if task.progress is not None:
+        result = task.progress
+        task.kernel.call_left(task, result)
+        registers[pt.AX] = result
+    elif task.restart == RESTART_ALWAYS or (task.restart and action.flags & SA_RESTART):
         result = -_ERESTARTSYS
         task.kernel.call_left(task, result)
         registers[pt.AX] = registers[pt.ORIG_AX]
@@ -131,7 +137,7 @@ def _end_call(task: Task, action: Action) -> None:
         task.kernel.call_left(task, result)
         registers[pt.AX] = result
     task.in_call = task.interrupted = False
-    task.call_state = task.on_interrupt = None
+    task.call_state = task.on_interrupt = task.progress = None
     task.signal_wait = 0
 
 

@@ -11,6 +11,8 @@ from mmuemu.kernel.abi.signals import SYNCHRONOUS
 if TYPE_CHECKING:
     from mmuemu.kernel.traps import Death
 
+from mmuemu.kernel.wait import WaitQueue
+
 FIRST_REALTIME: Final = 32
 """From here on (SIGRTMIN as the kernel counts) every sending is kept, not the first only (signal(7))."""
 
@@ -37,11 +39,13 @@ class SigInfo:
 class Pending:
     """A queue of signals; of each standard signal one at a time. ``bits`` has bit ``signal - 1`` for each."""
 
-    __slots__ = ("_queue", "bits")
+    __slots__ = ("_queue", "arrived", "bits")
 
     def __init__(self) -> None:
         self._queue: list[SigInfo] = []
         self.bits = 0
+        self.arrived = WaitQueue()
+        """Woken by every signal kept: signalfd(2) and sigtimedwait(2) wait here."""
 
     def add(self, info: SigInfo) -> bool:
         """Keep ``info``; False when it is a standard signal that is pending already."""
@@ -50,6 +54,7 @@ class Pending:
             return False
         self.bits |= bit
         self._queue.append(info)
+        self.arrived.wake()
         return True
 
     def take(self, wanted: int) -> SigInfo | None:

@@ -1,6 +1,6 @@
 """System calls on open files: open, close, read, write, seek and their vector and positioned kinds.
 
-Importing this module registers every call that concerns files. Semantics: the man pages of section 2.
+Semantics: the man pages of section 2.
 """
 
 from __future__ import annotations
@@ -10,28 +10,34 @@ from typing import TYPE_CHECKING, Final
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.fcntl import (
     AT_FDCWD,
-    IOV_MAX,
     MAX_RW_COUNT,
     O_APPEND,
     O_CLOEXEC,
     O_CREAT,
+    O_DIRECTORY,
+    O_NOFOLLOW,
+    O_NONBLOCK,
+    O_PATH,
     O_TMPFILE,
     O_TRUNC,
     O_WRONLY,
+    OPEN_FLAGS,
     PATH_MAX,
+    RESOLVE_ALL,
+    RESOLVE_BENEATH,
+    RESOLVE_CACHED,
+    RESOLVE_IN_ROOT,
 )
 from mmuemu.kernel.files.opening import open_file
-from mmuemu.kernel.syscalls import files_fd, files_names, files_poll, files_stat
+from mmuemu.kernel.files.pipe import FifoOpening
 from mmuemu.kernel.syscalls.table import syscall
+from mmuemu.kernel.syscalls.transfer import CHUNK, read_into, read_iovec, write_from
 
 if TYPE_CHECKING:
-    from mmuemu.kernel.files.openfile import OpenFile
     from mmuemu.kernel.task import Task
 
-__all__ = ["files_fd", "files_names", "files_poll", "files_stat"]
-
-CHUNK: Final = 1 << 20
-"""The most bytes copied at once, so that a huge count costs no huge buffer."""
+RWF_NOWAIT: Final = 8
+RWF_APPEND: Final = 16
 
 
 @syscall(0, "read", "fd", "out_buffer", "size")
@@ -47,60 +53,33 @@ def sys_read(task: Task, fd: int, buffer: int, count: int) -> int:
                 file.unread(data)
                 raise
         return len(data)
-    return read_long(task, file, buffer, count)
-
-
-def read_long(task: Task, file: OpenFile, buffer: int, count: int) -> int:
-    """Read more than a chunk: pieces until the file gives no more; a late error ends it quietly."""
-    count = min(count, MAX_RW_COUNT)
-    done = 0
-    while done < count:
-        data = b""
-        try:
-            want = min(CHUNK, count - done)
-            data = file.read(want)
-            if data:
-                task.memory.write(buffer + done, data)
-        except SyscallError:
-            file.unread(data)
-            if done:
-                break
-            raise
-        done += len(data)
-        if len(data) < want or not file.bulk:
-            break
-    return done
+    return read_into(task, file, [(buffer, min(count, MAX_RW_COUNT))])
 
 
 @syscall(1, "write", "fd", "in_buffer", "size")
 def sys_write(task: Task, fd: int, buffer: int, count: int) -> int:
     """Write to a descriptor."""
     file = task.files.get_opened(fd)
-    if count <= CHUNK:
+    if count <= CHUNK and not file.whole:
         if not file.writable:
             raise SyscallError(Errno.EBADF)
         return file.write(task.memory.read(buffer, count) if count else b"")
-    return write_long(task, file, buffer, count)
+    return write_from(task, file, [(buffer, min(count, MAX_RW_COUNT))])
 
 
-def write_long(task: Task, file: OpenFile, buffer: int, count: int) -> int:
-    """Write more than a chunk."""
-    if not file.writable:
-        raise SyscallError(Errno.EBADF)
-    count = min(count, MAX_RW_COUNT)
-    done = 0
-    while done < count:
-        want = min(CHUNK, count - done)
-        try:
-            piece = file.write(task.memory.read(buffer + done, want))
-        except SyscallError:
-            if done:
-                break
-            raise
-        done += piece
-        if piece < want:
-            break
-    return done
+def install_opened(task: Task, dirfd: int, path: int, flags: int, mode: int, resolve_flags: int = 0) -> int:
+    """Open a path of the guest's and give it a descriptor; an open of a named pipe may have to be resumed."""
+    files = task.files
+    opening = task.call_state
+    if isinstance(opening, FifoOpening):
+        file = opening.resume()
+    else:
+        name = task.memory.read_cstring(path, PATH_MAX)
+        files.lowest_free()
+        if task.fs.mounts.quota.full:
+            raise SyscallError(Errno.ENFILE)
+        file = open_file(task, name, flags, mode, dirfd, resolve_flags)
+    return files.install(file, bool(flags & O_CLOEXEC))
 
 
 @syscall(2, "open", "path", "open_flags", "octal")
@@ -112,12 +91,32 @@ def sys_open(task: Task, path: int, flags: int, mode: int) -> int:
 @syscall(257, "openat", "dirfd", "path", "open_flags", "octal")
 def sys_openat(task: Task, dirfd: int, path: int, flags: int, mode: int) -> int:
     """Open a file relative to a directory."""
-    name = task.memory.read_cstring(path, PATH_MAX)
-    files = task.files
-    files.lowest_free()
-    if not flags & (O_CREAT | O_TMPFILE):
+    if not flags & (O_CREAT | O_TMPFILE & ~O_DIRECTORY):
         mode = 0
-    return files.install(open_file(task, name, flags, mode, dirfd), bool(flags & O_CLOEXEC))
+    return install_opened(task, dirfd, path, flags & OPEN_FLAGS, mode)
+
+
+@syscall(437, "openat2", "dirfd", "path", "struct", "size")
+def sys_openat2(task: Task, dirfd: int, path: int, how: int, size: int) -> int:
+    """openat with RESOLVE_* flags in a ``struct open_how`` (flags, mode, resolve); nothing unknown is ignored."""
+    if size < 24:
+        raise SyscallError(Errno.EINVAL)
+    if size > 4096:
+        raise SyscallError(Errno.E2BIG)
+    raw = task.memory.read(how, size)
+    if any(raw[24:]):
+        raise SyscallError(Errno.E2BIG)
+    flags, mode, resolving = (int.from_bytes(raw[at : at + 8], "little") for at in (0, 8, 16))
+    makes = flags & (O_CREAT | O_TMPFILE & ~O_DIRECTORY)
+    if flags & ~OPEN_FLAGS or resolving & ~RESOLVE_ALL or (mode & ~0o7777 if makes else mode):
+        raise SyscallError(Errno.EINVAL)
+    if flags & O_PATH and flags & ~(O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC):
+        raise SyscallError(Errno.EINVAL)
+    if resolving & RESOLVE_BENEATH and resolving & RESOLVE_IN_ROOT:
+        raise SyscallError(Errno.EINVAL)
+    if resolving & RESOLVE_CACHED:
+        raise SyscallError(Errno.EAGAIN)
+    return install_opened(task, dirfd, path, flags, mode, resolving)
 
 
 @syscall(85, "creat", "path", "octal")
@@ -152,66 +151,23 @@ def sys_lseek(task: Task, fd: int, offset: int, whence: int) -> int:
     return task.files.get_opened(fd).seek(offset, whence)
 
 
-@syscall(17, "pread64", "fd", "out_buffer", "size", "off")
-def sys_pread64(task: Task, fd: int, buffer: int, count: int, offset: int) -> int:
-    """Read at an offset."""
+def _at(task: Task, fd: int, pairs: list[tuple[int, int]], offset: int, write: bool) -> int:
     if offset < 0:
         raise SyscallError(Errno.EINVAL)
     file = task.files.get_opened(fd)
-    count = min(count, MAX_RW_COUNT)
-    done = 0
-    while True:
-        want = min(CHUNK, count - done)
-        try:
-            data = file.pread(offset + done, want)
-            if data:
-                task.memory.write(buffer + done, data)
-        except SyscallError:
-            if done:
-                return done
-            raise
-        done += len(data)
-        if len(data) < want or done >= count:
-            return done
+    return (write_from if write else read_into)(task, file, pairs, offset)
+
+
+@syscall(17, "pread64", "fd", "out_buffer", "size", "off")
+def sys_pread64(task: Task, fd: int, buffer: int, count: int, offset: int) -> int:
+    """Read at an offset."""
+    return _at(task, fd, [(buffer, min(count, MAX_RW_COUNT))], offset, False)
 
 
 @syscall(18, "pwrite64", "fd", "in_buffer", "size", "off")
 def sys_pwrite64(task: Task, fd: int, buffer: int, count: int, offset: int) -> int:
     """Write at an offset."""
-    if offset < 0:
-        raise SyscallError(Errno.EINVAL)
-    file = task.files.get_opened(fd)
-    count = min(count, MAX_RW_COUNT)
-    done = 0
-    while True:
-        want = min(CHUNK, count - done)
-        try:
-            piece = file.pwrite(offset + done, task.memory.read(buffer + done, want) if want else b"")
-        except SyscallError:
-            if done:
-                return done
-            raise
-        done += piece
-        if piece < want or done >= count:
-            return done
-
-
-def read_iovec(task: Task, address: int, count: int) -> list[tuple[int, int]]:
-    """The (address, length) pairs of an iovec array; EINVAL over IOV_MAX or for lengths over SSIZE_MAX."""
-    if not 0 <= count <= IOV_MAX:
-        raise SyscallError(Errno.EINVAL)
-    if not count:
-        return []
-    raw = memoryview(task.memory.read(address, 16 * count)).cast("Q").tolist()
-    pairs = []
-    total = 0
-    for base, length in zip(raw[::2], raw[1::2], strict=True):
-        if length >> 63:
-            raise SyscallError(Errno.EINVAL)
-        length = min(length, MAX_RW_COUNT - total)
-        total += length
-        pairs.append((base, length))
-    return pairs
+    return _at(task, fd, [(buffer, min(count, MAX_RW_COUNT))], offset, True)
 
 
 @syscall(19, "readv", "fd", "iovec", "int")
@@ -220,20 +176,8 @@ def sys_readv(task: Task, fd: int, vector: int, count: int) -> int:
     file = task.files.get_opened(fd)
     if not file.readable:
         raise SyscallError(Errno.EBADF)
-    done = 0
-    for base, length in read_iovec(task, vector, count):
-        if not length:
-            continue
-        try:
-            piece = read_long(task, file, base, length)
-        except SyscallError:
-            if done:
-                break
-            raise
-        done += piece
-        if piece < length or not file.bulk:
-            break
-    return done
+    pairs = read_iovec(task, vector, count)
+    return read_into(task, file, pairs) if pairs else 0
 
 
 @syscall(20, "writev", "fd", "iovec", "int")
@@ -243,79 +187,52 @@ def sys_writev(task: Task, fd: int, vector: int, count: int) -> int:
     if not file.writable:
         raise SyscallError(Errno.EBADF)
     pairs = read_iovec(task, vector, count)
-    total = sum([length for _, length in pairs])
-    if total <= CHUNK:
-        read = task.memory.read
-        return file.write(b"".join([read(base, length) for base, length in pairs if length]))
-    done = 0
-    for base, length in pairs:
-        try:
-            piece = write_long(task, file, base, length)
-        except SyscallError:
-            if done:
-                break
-            raise
-        done += piece
-        if piece < length:
-            break
-    return done
+    return write_from(task, file, pairs) if pairs else 0
 
 
-def _transfer_at(task: Task, fd: int, vector: int, count: int, offset: int, write: bool) -> int:
-    one = sys_pwrite64 if write else sys_pread64
+def _vector_at(task: Task, fd: int, vector: int, count: int, offset: int, write: bool) -> int:
     if offset < 0:
         raise SyscallError(Errno.EINVAL)
     file = task.files.get_opened(fd)
     if not (file.writable if write else file.readable):
         raise SyscallError(Errno.EBADF)
-    done = 0
-    for base, length in read_iovec(task, vector, count):
-        try:
-            piece = one(task, fd, base, length, offset + done)
-        except SyscallError:
-            if done:
-                break
-            raise
-        done += piece
-        if piece < length:
-            break
-    return done
+    return _at(task, fd, read_iovec(task, vector, count), offset, write)
 
 
 @syscall(295, "preadv", "fd", "iovec", "int", "off", "off")
 def sys_preadv(task: Task, fd: int, vector: int, count: int, offset: int, high: int) -> int:
     """Read into several buffers at an offset (64-bit callers ignore the high half)."""
-    return _transfer_at(task, fd, vector, count, offset, False)
+    return _vector_at(task, fd, vector, count, offset, False)
 
 
 @syscall(296, "pwritev", "fd", "iovec", "int", "off", "off")
 def sys_pwritev(task: Task, fd: int, vector: int, count: int, offset: int, high: int) -> int:
     """Write several buffers at an offset."""
-    return _transfer_at(task, fd, vector, count, offset, True)
+    return _vector_at(task, fd, vector, count, offset, True)
+
+
+def _with_flags(task: Task, fd: int, vector: int, count: int, offset: int, flags: int, write: bool) -> int:
+    """RWF_HIPRI, DSYNC and SYNC change nothing here; RWF_NOWAIT and RWF_APPEND hold for this call alone."""
+    if flags & ~(RWF_APPEND | RWF_NOWAIT | 7 if write else RWF_NOWAIT | 7):
+        raise SyscallError(Errno.EOPNOTSUPP)
+    file = task.files.get_opened(fd)
+    before = file.flags
+    file.flags |= (O_APPEND if flags & RWF_APPEND else 0) | (O_NONBLOCK if flags & RWF_NOWAIT else 0)
+    try:
+        if offset == -1:
+            return (sys_writev if write else sys_readv)(task, fd, vector, count)
+        return _vector_at(task, fd, vector, count, offset, write)
+    finally:
+        file.flags = before
 
 
 @syscall(327, "preadv2", "fd", "iovec", "int", "off", "off", "flags")
 def sys_preadv2(task: Task, fd: int, vector: int, count: int, offset: int, high: int, flags: int) -> int:
-    """As preadv, at the file offset for -1; RWF_* flags are refused but for HIPRI and the sync ones."""
-    if flags & ~7:
-        raise SyscallError(Errno.EOPNOTSUPP)
-    if offset == -1:
-        return sys_readv(task, fd, vector, count)
-    return _transfer_at(task, fd, vector, count, offset, False)
+    """As preadv with RWF_* flags, at the file offset for -1."""
+    return _with_flags(task, fd, vector, count, offset, flags, False)
 
 
 @syscall(328, "pwritev2", "fd", "iovec", "int", "off", "off", "flags")
 def sys_pwritev2(task: Task, fd: int, vector: int, count: int, offset: int, high: int, flags: int) -> int:
-    """As pwritev, at the file offset for -1; RWF_APPEND (16) is known."""
-    if flags & ~(7 | 16):
-        raise SyscallError(Errno.EOPNOTSUPP)
-    file = task.files.get_opened(fd)
-    before = file.flags
-    if flags & 16:
-        file.flags |= O_APPEND
-    try:
-        if offset == -1:
-            return sys_writev(task, fd, vector, count)
-        return _transfer_at(task, fd, vector, count, offset, True)
-    finally:
-        file.flags = before
+    """As pwritev with RWF_* flags, at the file offset for -1."""
+    return _with_flags(task, fd, vector, count, offset, flags, True)

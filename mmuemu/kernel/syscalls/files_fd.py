@@ -1,4 +1,4 @@
-"""System calls on descriptors: duplicating, flags, locks, pipes, sizes, copying between files."""
+"""System calls on descriptors: duplicating, flags, pipes, sizes, writing back."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Final
 from mmuemu.kernel.abi import fcntl as c
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.files.memfs import MemoryFile, RegularInode
-from mmuemu.kernel.files.openfile import Blocked, OpenFile, OpenRegular
+from mmuemu.kernel.files.openfile import OpenFile, OpenRegular
 from mmuemu.kernel.files.pipe import PipeEnd, PipeInode
-from mmuemu.kernel.syscalls.table import signed32, signed64, syscall
+from mmuemu.kernel.syscalls.files_lock import LOCK_COMMANDS, record_lock
+from mmuemu.kernel.syscalls.table import signed32, syscall
 
 if TYPE_CHECKING:
     from mmuemu.kernel.task import Task
 
 _SETTABLE: Final = c.O_APPEND | c.O_NONBLOCK | c.O_ASYNC | c.O_DIRECT | c.O_NOATIME
 """Flags F_SETFL may change (fs/fcntl.c: SETFL_MASK)."""
-_CHUNK: Final = 1 << 20
 
 
 @syscall(32, "dup", "fd")
@@ -64,33 +64,19 @@ def sys_fcntl(task: Task, fd: int, command: int, argument: int) -> int:
 
 
 def _fcntl_more(task: Task, file: OpenFile, command: int, argument: int) -> int:
-    if command in (c.F_GETLK, c.F_SETLK, c.F_SETLKW, c.F_OFD_GETLK, c.F_OFD_SETLK, c.F_OFD_SETLKW):
-        return _record_lock(task, file, command, argument)
+    if command in LOCK_COMMANDS:
+        return record_lock(task, file, command, argument)
     if command in (c.F_SETPIPE_SZ, c.F_GETPIPE_SZ):
         if not isinstance(file, PipeEnd):
             raise SyscallError(Errno.EBADF)
         if command == c.F_SETPIPE_SZ:
-            _resize_pipe(file.inode, argument & 0xFFFF_FFFF)
+            file.inode.resize(argument & 0xFFFF_FFFF)
         return file.inode.capacity
     if command in (c.F_ADD_SEALS, c.F_GET_SEALS):
         return _seal(file, command, argument & 0xFFFF_FFFF)
-    if command == c.F_GETOWN:
-        return 0
-    if command == c.F_SETOWN:
+    if command in (c.F_GETOWN, c.F_SETOWN, c.F_GETSIG, c.F_SETSIG):
         return 0
     raise SyscallError(Errno.EINVAL)
-
-
-def _resize_pipe(pipe: PipeInode, wanted: int) -> None:
-    """A power of two of whole pages, at most the unprivileged limit of 1 MiB (fs/pipe.c: pipe_set_size)."""
-    size = 4096
-    while size < wanted:
-        size *= 2
-    if size > 1 << 20:
-        raise SyscallError(Errno.EPERM)
-    if size < len(pipe.buffer):
-        raise SyscallError(Errno.EBUSY)
-    pipe.capacity = size
 
 
 def _seal(file: OpenFile, command: int, bits: int) -> int:
@@ -107,40 +93,6 @@ def _seal(file: OpenFile, command: int, bits: int) -> int:
     return 0
 
 
-def _record_lock(task: Task, file: OpenFile, command: int, argument: int) -> int:
-    """POSIX record locks: one process is granted every lock (struct flock: type, whence, start, len, pid)."""
-    raw = task.memory.read(argument, 32)
-    kind = int.from_bytes(raw[:2], "little")
-    if kind > c.F_UNLCK or int.from_bytes(raw[2:4], "little") > c.SEEK_END:
-        raise SyscallError(Errno.EINVAL)
-    if command in (c.F_GETLK, c.F_OFD_GETLK):
-        task.memory.write(argument, c.F_UNLCK.to_bytes(2, "little"))
-        return 0
-    if (kind == c.F_RDLCK and not file.readable) or (kind == c.F_WRLCK and not file.writable):
-        raise SyscallError(Errno.EBADF)
-    return 0
-
-
-@syscall(73, "flock", "fd", "int")
-def sys_flock(task: Task, fd: int, operation: int) -> int:
-    """Lock a whole file for the open file description."""
-    file = task.files.get_opened(fd)
-    kind = operation & ~c.LOCK_NB
-    if kind not in (c.LOCK_SH, c.LOCK_EX, c.LOCK_UN):
-        raise SyscallError(Errno.EINVAL)
-    inode = file.inode
-    holders = inode.locks or {}
-    others = [held for holder, held in holders.items() if holder is not file]
-    if kind == c.LOCK_UN:
-        holders.pop(file, None)
-    elif c.LOCK_EX in others or (kind == c.LOCK_EX and others):
-        raise SyscallError(Errno.EAGAIN) if operation & c.LOCK_NB else Blocked()
-    else:
-        holders[file] = kind
-    inode.locks = holders or None
-    return 0
-
-
 @syscall(16, "ioctl", "fd", "request", "ulong")
 def sys_ioctl(task: Task, fd: int, request: int, argument: int) -> int:
     """Device control; the requests every file knows are served here."""
@@ -154,6 +106,12 @@ def sys_ioctl(task: Task, fd: int, request: int, argument: int) -> int:
     if request == c.FIONBIO:
         on = any(task.memory.read(argument, 4))
         file.flags = file.flags | c.O_NONBLOCK if on else file.flags & ~c.O_NONBLOCK
+        return 0
+    if request == c.FIOASYNC:
+        on = any(task.memory.read(argument, 4))
+        if on and not file.pollable:
+            raise SyscallError(Errno.ENOTTY)
+        file.flags = file.flags | c.O_ASYNC if on else file.flags & ~c.O_ASYNC
         return 0
     return file.ioctl(task.memory, request, argument)
 
@@ -292,98 +250,3 @@ def sys_readahead(task: Task, fd: int, offset: int, count: int) -> int:
     if not isinstance(file, OpenRegular):
         raise SyscallError(Errno.EINVAL)
     return 0
-
-
-def _copy(source: OpenFile, target: OpenFile, count: int, read_at: int | None, write_at: int | None) -> int:
-    """Move up to ``count`` bytes between files, at offsets or at the files' own."""
-    done = 0
-    count = min(count, c.MAX_RW_COUNT)
-    while done < count:
-        want = min(_CHUNK, count - done)
-        try:
-            data = source.read(want) if read_at is None else source.pread(read_at + done, want)
-            if not data:
-                break
-            try:
-                piece = target.write(data) if write_at is None else target.pwrite(write_at + done, data)
-            except SyscallError:
-                if read_at is None:
-                    source.unread(data)
-                raise
-        except SyscallError:
-            if done:
-                break
-            raise
-        if piece < len(data):
-            if read_at is None:
-                source.unread(data[piece:])
-            done += piece
-            break
-        done += piece
-    return done
-
-
-@syscall(40, "sendfile", "fd", "fd", "struct", "size")
-def sys_sendfile(task: Task, out_fd: int, in_fd: int, offset: int, count: int) -> int:
-    """Copy from a file that can be mapped to any other."""
-    source = task.files.get_opened(in_fd)
-    target = task.files.get_opened(out_fd)
-    if not source.readable or not target.writable:
-        raise SyscallError(Errno.EBADF)
-    if not source.bulk or target.flags & c.O_APPEND:
-        raise SyscallError(Errno.EINVAL)
-    if not offset:
-        return _copy(source, target, count, None, None)
-    start = signed64(task.memory.read_u64(offset))
-    if start < 0:
-        raise SyscallError(Errno.EINVAL)
-    done = _copy(source, target, count, start, None)
-    task.memory.write_u64(offset, start + done)
-    return done
-
-
-@syscall(326, "copy_file_range", "fd", "struct", "fd", "struct", "size", "flags")
-def sys_copy_file_range(
-    task: Task, in_fd: int, in_offset: int, out_fd: int, out_offset: int, count: int, flags: int
-) -> int:
-    """Copy between regular files."""
-    source = task.files.get_opened(in_fd)
-    target = task.files.get_opened(out_fd)
-    if flags:
-        raise SyscallError(Errno.EINVAL)
-    if source.inode.is_directory or target.inode.is_directory:
-        raise SyscallError(Errno.EISDIR)
-    if not isinstance(source, OpenRegular) or not isinstance(target, OpenRegular):
-        raise SyscallError(Errno.EINVAL)
-    if not source.readable or not target.writable or target.flags & c.O_APPEND:
-        raise SyscallError(Errno.EBADF)
-    start = task.memory.read_u64(in_offset) if in_offset else source.offset
-    to = task.memory.read_u64(out_offset) if out_offset else target.offset
-    if max(start, to) + count >= 1 << 64:
-        raise SyscallError(Errno.EOVERFLOW)
-    if max(start, to) >> 63:
-        raise SyscallError(Errno.EINVAL)
-    if source.inode is target.inode and start < to + count and to < start + count:
-        raise SyscallError(Errno.EINVAL)
-    done = _copy(source, target, count, start, to)
-    if in_offset:
-        task.memory.write_u64(in_offset, start + done)
-    else:
-        source.offset += done
-    if out_offset:
-        task.memory.write_u64(out_offset, to + done)
-    else:
-        target.offset += done
-    return done
-
-
-@syscall(41, "socket", "int", "int", "int")
-def sys_socket(task: Task, family: int, kind: int, protocol: int) -> int:
-    """There is no network: no address family is supported."""
-    raise SyscallError(Errno.EAFNOSUPPORT)
-
-
-@syscall(53, "socketpair", "int", "int", "int", "struct")
-def sys_socketpair(task: Task, family: int, kind: int, protocol: int, result: int) -> int:
-    """No address family is supported."""
-    raise SyscallError(Errno.EAFNOSUPPORT)

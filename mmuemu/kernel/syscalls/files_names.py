@@ -12,6 +12,7 @@ from mmuemu.kernel.abi.stat import (
     S_IFIFO,
     S_IFMT,
     S_IFREG,
+    S_IFSOCK,
     S_ISGID,
     S_ISUID,
 )
@@ -181,11 +182,11 @@ def sys_mknod(task: Task, path: int, mode: int, device: int) -> int:
 
 @syscall(259, "mknodat", "dirfd", "path", "octal", "ulong")
 def sys_mknodat(task: Task, dirfd: int, path: int, mode: int, device: int) -> int:
-    """Make a file or named pipe; devices need a privilege nobody has here."""
+    """Make a file, named pipe or socket; devices need a privilege nobody has here."""
     kind = mode & S_IFMT or S_IFREG
     if kind == S_IFDIR:
         raise SyscallError(Errno.EPERM)
-    if kind not in (S_IFREG, S_IFIFO):
+    if kind not in (S_IFREG, S_IFIFO, S_IFSOCK):
         raise SyscallError(Errno.EPERM)
     make_node(task, _path(task, path), kind | mode & PERMISSIONS, dirfd)
     return 0

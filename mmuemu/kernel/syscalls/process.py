@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.kernel.abi.errno import Errno, SyscallError
@@ -25,13 +24,6 @@ PR_GET_NAME: Final = 16
 PR_SET_NO_NEW_PRIVS: Final = 38
 PR_GET_NO_NEW_PRIVS: Final = 39
 PR_SET_VMA: Final = 0x53564D41
-FUTEX_COMMAND_MASK: Final = 0x7F
-FUTEX_WAIT: Final = 0
-FUTEX_WAKE: Final = 1
-FUTEX_REQUEUE: Final = 3
-FUTEX_CMP_REQUEUE: Final = 4
-FUTEX_WAIT_BITSET: Final = 9
-FUTEX_WAKE_BITSET: Final = 10
 
 
 @syscall(39, "getpid")
@@ -182,15 +174,6 @@ def sys_set_tid_address(task: Task, address: int) -> int:
     return task.tid
 
 
-@syscall(273, "set_robust_list", "ptr", "size")
-def sys_set_robust_list(task: Task, head: int, size: int) -> int:
-    """set_robust_list(2)."""
-    if size != 24:
-        raise SyscallError(Errno.EINVAL)
-    task.robust_list = head
-    return 0
-
-
 @syscall(334, "rseq", "ptr", "uint", "flags", "uint")
 def sys_rseq(task: Task, _area: int, _size: int, _flags: int, _signature: int) -> int:
     """rseq(2): refused, as by a kernel built without it; libraries go on without."""
@@ -221,27 +204,6 @@ def sys_prctl(task: Task, option: int, first: int, _second: int, _third: int, _f
     if option == PR_GET_NO_NEW_PRIVS:
         return 0
     raise SyscallError(Errno.EINVAL)
-
-
-@syscall(202, "futex", "ptr", "int", "uint", "ptr", "ptr", "uint")
-def sys_futex(task: Task, address: int, operation: int, value: int, timeout: int, _second: int, _third: int) -> int:
-    """futex(2) with one thread: nobody waits, and nobody could wake a waiter."""
-    command = operation & FUTEX_COMMAND_MASK
-    if address & 3:
-        raise SyscallError(Errno.EINVAL)
-    if command in (FUTEX_WAKE, FUTEX_WAKE_BITSET, FUTEX_REQUEUE, FUTEX_CMP_REQUEUE):
-        return 0
-    if command in (FUTEX_WAIT, FUTEX_WAIT_BITSET):
-        if task.memory.read_u32(address) != value:
-            raise SyscallError(Errno.EAGAIN)
-        if not timeout:
-            raise SyscallError(Errno.EDEADLK)
-        seconds, nanoseconds = struct.unpack("<qq", task.memory.read(timeout, 16))
-        clock = task.kernel.clock
-        wait = seconds * 1_000_000_000 + nanoseconds
-        clock.sleep(max(wait - clock.monotonic(), 0) if command == FUTEX_WAIT_BITSET else wait)
-        raise SyscallError(Errno.ETIMEDOUT)
-    raise SyscallError(Errno.ENOSYS)
 
 
 @syscall(24, "sched_yield")

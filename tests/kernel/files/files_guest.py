@@ -8,9 +8,13 @@ from types import SimpleNamespace
 
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.fcntl import AT_FDCWD
-from mmuemu.kernel.syscalls import files as _files  # noqa: F401 - registers the calls
+from mmuemu.kernel.signals.pending import Pending
+from mmuemu.kernel.syscalls import load_all
 from mmuemu.kernel.syscalls.table import TABLE
+from mmuemu.kernel.timers import Timers
+from mmuemu.kernel.wait import Blocked
 
+load_all()
 BASE = 0x10000
 NUMBERS = {call.name: call for call in TABLE.values()}
 
@@ -55,18 +59,118 @@ class FlatMemory:
         self.write(address, value.to_bytes(8, "little"))
 
 
+class FakeClock:
+    """Time that the test moves."""
+
+    def __init__(self) -> None:
+        self.time = 1_000_000_000
+
+    def now(self) -> int:
+        return self.time
+
+    def realtime(self) -> int:
+        return 1_700_000_000_000_000_000 + self.time
+
+
+class FakeKernel:
+    """What files ask of a kernel: the time, timers, and who runs."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.timers = Timers()
+        self.current = None
+
+    def pass_time(self, nanoseconds: int) -> None:
+        self.clock.time += nanoseconds
+        self.timers.expire(self.clock.time)
+
+
+class Sleeping:
+    """A call that sleeps. ``woken`` tells whether what it waits for has said so."""
+
+    def __init__(self, guest, name: str, args: tuple[int, ...], blocked: Blocked) -> None:
+        self.guest, self.name, self.args = guest, name, args
+        self.state = None
+        self._wait(blocked)
+
+    def _wait(self, blocked: Blocked) -> None:
+        task = self.guest.task
+        self.state, task.call_state = task.call_state, None
+        self.blocked = blocked.with_traceback(None)
+        self.woken = False
+        for queue in blocked.queues:
+            queue.add(self)
+
+    def _leave(self) -> None:
+        for queue in self.blocked.queues:
+            queue.remove(self)
+
+    def wake(self) -> None:
+        self.woken = True
+
+    def again(self):
+        """Make the call again, as the kernel does: its result, or None when it sleeps on."""
+        self._leave()
+        task = self.guest.task
+        task.kernel.current = task
+        task.call_state, self.state = self.state, None
+        try:
+            result = NUMBERS[self.name].call(task, self.args)
+        except Blocked as blocked:
+            self._wait(blocked)
+            return None
+        except SyscallError as error:
+            result = -error.errno
+        task.call_state = None
+        return result
+
+    def interrupt(self):
+        """A handled signal ends the call."""
+        self._leave()
+        self.state = None
+        return self.blocked.progress if self.blocked.progress is not None else -Errno.EINTR
+
+
 class Guest:
     """One process that can make system calls; failures come back as negative errno, as in RAX."""
 
-    def __init__(self, tree, cwd: str | bytes = "/", memory: int = 1 << 21, uid: int = 1000) -> None:
+    def __init__(
+        self, tree, cwd: str | bytes = "/", memory: int = 1 << 21, uid: int = 1000, kernel=None, pid: int = 42
+    ) -> None:
         self.tree = tree
         self.memory = FlatMemory(memory)
         devnull = os.open(os.devnull, os.O_RDWR)
         self._devnull = devnull
         self.task = SimpleNamespace(
-            pid=42, tid=42, ppid=1, uid=uid, gid=uid, memory=self.memory, fs=tree.context(cwd),
-            files=tree.standard_streams(devnull, devnull, devnull), name="guest", kernel=None,
+            pid=pid, tid=pid, ppid=1, uid=uid, gid=uid, memory=self.memory, fs=tree.context(cwd),
+            files=tree.standard_streams(devnull, devnull, devnull), name="guest", kernel=kernel or FakeKernel(),
+            call_state=None, saved_mask=None, signal_mask=0, signals=Pending(),
+            process=SimpleNamespace(signals=Pending()),
         )  # fmt: skip
+        self.kernel = self.task.kernel
+
+    def fork(self) -> Guest:
+        """A second process with copies of the descriptors and of where this one stands."""
+        child = Guest(self.tree, uid=self.task.uid, kernel=self.kernel, pid=self.task.pid + 1)
+        child.task.files.close_all()
+        child.task.files = self.task.files.clone()
+        child.task.fs = self.task.fs.clone()
+        return child
+
+    def exit(self) -> None:
+        """End a forked process."""
+        self.task.files.release()
+        os.close(self._devnull)
+
+    def sleeps(self, name: str, *args: int) -> Sleeping:
+        """Make a call that must sleep."""
+        raw = tuple(a & 0xFFFF_FFFF_FFFF_FFFF for a in args)
+        self.kernel.current = self.task
+        try:
+            result = NUMBERS[name].call(self.task, raw)
+        except Blocked as blocked:
+            return Sleeping(self, name, raw, blocked)
+        raise AssertionError(f"{name} returned {result}")
 
     def close(self) -> None:
         self.task.files.close_all()
@@ -74,12 +178,21 @@ class Guest:
         os.close(self._devnull)
 
     def raw(self, name: str, *args: int) -> int:
-        """Call by name with raw 64-bit arguments."""
-        padded = [a & 0xFFFF_FFFF_FFFF_FFFF for a in args]
+        """Call by name with raw 64-bit arguments. A call that sleeps gets its timeout, or EAGAIN without one."""
+        padded = tuple(a & 0xFFFF_FFFF_FFFF_FFFF for a in args)
+        self.kernel.current = self.task
         try:
-            return NUMBERS[name].call(self.task, tuple(padded))
+            while True:
+                try:
+                    return NUMBERS[name].call(self.task, padded)
+                except Blocked as blocked:
+                    if blocked.deadline is None:
+                        raise
+                    self.kernel.pass_time(blocked.deadline - self.kernel.clock.now())
         except SyscallError as error:
             return -error.errno
+        finally:
+            self.task.call_state = None
 
     def call(self, name: str, *args: int | bytes | str) -> int:
         """As raw, with strings and bytes put into memory first (NUL-terminated)."""

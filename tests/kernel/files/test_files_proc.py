@@ -42,6 +42,21 @@ class Source:
     def maps(self, pid):
         return b"00400000-00401000 r-xp 00000000 00:00 0 [code of %d]\n" % pid
 
+    def thread(self, pid, tid):
+        return self.process(tid)
+
+    def memory(self, pid):
+        return None
+
+    def symbols(self):
+        return [(0xFFFFFFFF81000000, "T", "_text")]
+
+    def sysvipc(self, kind):
+        return kind.encode()
+
+    def uuid(self):
+        return bytes(range(16))
+
     def system(self):
         return self.machine
 
@@ -204,3 +219,47 @@ def test_before_a_kernel_is_there_the_caller_sees_itself(guest):
     assert guest.readlink("/proc/self") == b"42"
     assert guest.readlink("/proc/self/fd/0") == b"/dev/null"
     assert guest.slurp("/proc/meminfo").startswith(b"MemTotal:")
+
+
+def test_settings_are_a_tree(proc):
+    assert {b"kernel", b"vm", b"fs"} <= set(proc.listdir("/proc/sys"))
+    assert proc.slurp("/proc/sys/kernel/random/uuid") == b"00010203-0405-4607-8809-0a0b0c0d0e0f\n"
+    assert proc.slurp("/proc/sys/fs/mqueue/msg_max") == b"10\n"
+    assert proc.stat("/proc/sys/kernel/nothing") == -Errno.ENOENT
+    assert proc.slurp("/proc/sysvipc/sem") == b"sem"
+
+
+@needs_proc
+@pytest.mark.parametrize(
+    "name", ["kernel/ostype", "kernel/msgmax", "kernel/msgmnb", "kernel/msgmni", "kernel/sem", "kernel/shmmax",
+             "kernel/shmmni", "kernel/cap_last_cap", "vm/mmap_min_addr", "fs/pipe-max-size", "fs/mqueue/msg_max"],
+)  # fmt: skip
+def test_settings_are_linux_defaults(proc, name):
+    path = f"/proc/sys/{name}"
+    if not os.path.exists(path):
+        pytest.skip("the host has none")
+    assert len(proc.slurp(path).split()) == len(host_text(path).split())
+    assert proc.slurp(path).endswith(b"\n")
+
+
+def test_only_the_process_itself_renames_itself(proc):
+    fd = proc.open("/proc/42/comm", os.O_WRONLY)
+    assert proc.write(fd, b"quite a long name\n") == 18
+    assert proc.slurp("/proc/self/comm") == b"quite a long na\n"
+    assert proc.write(proc.open("/proc/7/comm", os.O_WRONLY), b"x") == -Errno.EINVAL
+    fd = proc.open("/proc/self/oom_score_adj", os.O_WRONLY)
+    for data, result in ((b"1001", -Errno.EINVAL), (b"x", -Errno.EINVAL), (b"7", 1), (b"6", -Errno.EACCES)):
+        assert proc.write(fd, data) == result
+    assert proc.slurp("/proc/self/oom_score_adj") == b"7\n"
+
+
+def test_symbols_have_addresses_for_root(proc):
+    assert proc.slurp("/proc/kallsyms") == b"0000000000000000 T _text\n"
+    proc.task.uid = 0
+    assert proc.slurp("/proc/kallsyms") == b"ffffffff81000000 T _text\n"
+
+
+def test_a_process_without_memory_has_no_mem(proc):
+    assert proc.open("/proc/self/mem") == -Errno.ESRCH
+    assert proc.open("/proc/self/pagemap") == -Errno.ESRCH
+    assert proc.slurp("/proc/self/smaps") == b""

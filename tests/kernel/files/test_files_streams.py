@@ -48,8 +48,14 @@ def test_partial_writes_are_reported(guest):
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     use(guest, stdout=writer)
-    done = guest.write(1, b"x" * 100_000)
-    assert 0 < done < 100_000
+    guest.memory.write(BASE, b"x" * 100_000)
+    sleeping = guest.sleeps("write", 1, BASE, 100_000)
+    assert sleeping.blocked.host == {writer: c.POLLOUT}
+    assert 0 < sleeping.blocked.progress < 100_000
+    assert len(os.read(reader, 1 << 17)) == sleeping.blocked.progress
+    assert sleeping.again() == 100_000
+    guest.raw("fcntl", 1, c.F_SETFL, os.O_NONBLOCK)
+    assert 0 < guest.raw("write", 1, BASE, 100_000) < 100_000
     assert guest.write(1, b"x") == -Errno.EAGAIN
     os.close(writer)
     os.close(reader)
@@ -174,15 +180,12 @@ def test_devices(make_guest):
     assert guest.open("/dev/new", os.O_CREAT | os.O_WRONLY) == -Errno.EACCES
 
 
-def test_stopping_the_machine_ends_waits(guest):
+def test_waits_for_the_host_are_the_kernels(guest):
     reader, writer = os.pipe()
     use(guest, reader)
-    asked = []
-    guest.tree.interrupted = lambda: bool(asked.append(1)) or len(asked) % 2 == 0
-    assert guest.read(0) == -Errno.EINTR
+    assert guest.sleeps("read", 0, BASE, 1).blocked.host == {reader: c.POLLIN}
     guest.memory.write(BASE, struct.pack("<iHH", 0, c.POLLIN, 0))
-    assert guest.raw("poll", BASE, 1, -1) == -Errno.EINTR
-    assert len(asked) == 4
+    assert guest.sleeps("poll", BASE, 1, -1).blocked.host == {reader: c.POLLIN}
     guest.raw("fcntl", 0, c.F_SETFL, os.O_NONBLOCK)
     assert guest.read(0) == -Errno.EAGAIN
     os.write(writer, b"x")

@@ -1,0 +1,1 @@
+"""System V IPC and POSIX message queues: objects with names that outlive the processes that use them."""
