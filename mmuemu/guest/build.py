@@ -14,14 +14,12 @@ from typing import Final
 from mmuemu.guest.vdso import build_vdso
 
 SOURCES: Final = {
-    "syscall_entry": ("syscall_entry", "KPTI = 0"),
-    "syscall_entry_kpti": ("syscall_entry", "KPTI = 1"),
-    "trampoline": ("trampoline", ""),
-    "link_start": ("link_start", ""),
-    "link_fini": ("link_fini", ""),
-    "tls_get_addr": ("tls_get_addr", ""),
-    "tlsdesc": ("tlsdesc", ""),
-    "tlsdesc_undefined": ("tlsdesc_undefined", ""),
+    "syscall_entry": ("syscall_entry", "KPTI = 0\n"),
+    "syscall_entry_kpti": ("syscall_entry", "KPTI = 1\n"),
+    **{
+        name: (name, "")
+        for name in ("trampoline", "link_start", "link_fini", "tls_get_addr", "tlsdesc", "tlsdesc_undefined")
+    },
 }
 """What is built: the name of the bytes -> the source's name, and what stands before its first line."""
 IMAGES: Final = ("vdso",)
@@ -44,7 +42,7 @@ def _encode(code: str) -> bytes:
 def assemble(name: str) -> bytes:
     """The machine code that :data:`SOURCES` calls ``name``, by Keystone."""
     source, settings = SOURCES[name]
-    return _encode(f"{settings}\n{_source(source)}")
+    return _encode(settings + _source(source))
 
 
 def assemble_functions(name: str) -> dict[str, bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def test_a_dynamic_program(layout: str, engine: str, tmp_path: Path) -> None:
 
 
 @engines
-@pytest.mark.parametrize("name", ["recursion", "mappings", "files", "selfmodify", "descriptors", "start"])
+@pytest.mark.parametrize("name", ["recursion", "mappings", "files", "selfmodify", "sigcalls", "sigframes", "sigfaults"])
 def test_a_program_under_isolation(name: str, engine: str, programs: Programs, tmp_path: Path) -> None:
     flavour = FLAVOURS[len(name) % 3]
     compare(programs(name, flavour), [], engine, tmp_path, options=["--kpti"])
@@ -227,8 +228,6 @@ def test_what_does_not_fit_is_refused_by_name(programs: Programs, tmp_path: Path
 
 
 def test_the_command_shows_layouts_and_reads_what_it_shows(tmp_path: Path) -> None:
-    import subprocess
-
     def run(*arguments: str) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "mmuemu", "layouts", *arguments],
@@ -242,3 +241,38 @@ def test_the_command_shows_layouts_and_reads_what_it_shows(tmp_path: Path) -> No
     (tmp_path / "again.json").write_text(run("windows-x64", "--json"))
     assert run(str(tmp_path / "again.json")) == run("windows-x64")
     assert [layout["name"] for layout in json.loads(run("--json"))] == list(LAYOUTS)
+
+
+HELLO = """
+    .globl _start
+    _start: mov $1, %eax; mov $1, %edi; lea text(%rip), %rsi; mov $3, %edx; syscall
+            lea 8(%rsp), %rax; mov $60, %eax; xor %edi, %edi; syscall
+    text:   .ascii "hi\\n"
+"""
+
+
+@pytest.mark.parametrize(
+    ("address", "layout", "code"),
+    [
+        (0x9000_0000, "linux", 0),
+        (0x9000_0000, "split-2g", 126),
+        (0x7000_0000, "split-2g", 0),
+        (0x0700_0000_0000, "windows-x64", 0),
+        (0x0900_0000_0000, "windows-x64", 126),
+        (0x0004_0000_0000_0000, "linux", 126),
+        (0x0004_0000_0000_0000, "linux-5level", 0),
+    ],
+)
+def test_a_program_linked_high_runs_where_the_layout_has_user_memory(
+    address: int, layout: str, code: int, tmp_path: Path
+) -> None:
+    if shutil.which("ld") is None or shutil.which("as") is None:
+        pytest.skip("no binutils")
+    subprocess.run(["as", "-o", tmp_path / "high.o", "-"], input=HELLO.encode(), check=True)
+    link = ["ld", f"-Ttext={address:#x}", f"-Ttext-segment={address:#x}", "-o"]
+    subprocess.run([*link, tmp_path / "high", tmp_path / "high.o"], check=True)
+    for engine in ENGINES:
+        found = mmuemu("--mmu", engine, "--layout", layout, tmp_path / "high", cwd=tmp_path)
+        assert (found.code, found.out) == (code, b"" if code else b"hi\n"), found.err
+        if code:
+            assert f"layout {layout}" in found.ours[0]
