@@ -7,17 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Final
 
-DIRECTORIES: Final = (
-    "/lib/x86_64-linux-gnu",
-    "/usr/lib/x86_64-linux-gnu",
-    "/lib64",
-    "/usr/lib64",
-    "/lib",
-    "/usr/lib",
-    "/usr/local/lib",
-)
+from mmuemu.loader.libraries import C_LIBRARIES, DIRECTORIES
 
 
 def linked_files(program: str) -> list[str]:
@@ -57,6 +48,8 @@ def _needs(path: str) -> Iterator[str]:
                             text = tag.rpath if tag.entry.d_tag == "DT_RPATH" else tag.runpath
                             places += text.replace("$ORIGIN", os.path.dirname(path)).split(":")
             for name in names:
+                if name in C_LIBRARIES:
+                    yield C_LIBRARIES[name]
                 yield from _search(name, places)
     except (OSError, ELFError, AttributeError, ValueError, KeyError):
         return

@@ -18,6 +18,8 @@ from mmuemu.kernel.files.namespace import ViewOptions, build_namespace
 from mmuemu.kernel.kernel import Kernel, Options
 from mmuemu.kernel.maps import maps_text
 from mmuemu.kernel.syscalls import load_all
+from mmuemu.loader.layout_file import check, find_layout
+from mmuemu.loader.layouts import Layout
 
 if TYPE_CHECKING:
     from mmuemu.kernel.files.namespace import MountTree
@@ -67,12 +69,21 @@ class Machine:
         files: Files | None = None,
         virtual_time: bool | None = None,
         schedule: str | int | None = None,
+        layout: str | Layout = "linux",
+        kpti: bool = False,
     ) -> None:
-        """``schedule`` is ``"coop"`` or a seed for the time slices (None: the machine's seed, if it was given)."""
+        """``schedule`` is ``"coop"`` or a seed for the time slices (None: the machine's seed, if it was given).
+
+        ``layout`` is a name, a JSON file or a description; ``kpti`` gives ring 3 page tables without the kernel.
+        """
         load_all()
+        shape = find_layout(layout) if isinstance(layout, str) else check(layout)
         self.kernel = Kernel(
-            Options(memory=memory, mmu=mmu, seed=seed, aslr=aslr, virtual_time=virtual_time, schedule=schedule)
-        )
+            Options(
+                memory=memory, mmu=mmu, seed=seed, aslr=aslr, virtual_time=virtual_time, schedule=schedule,
+                layout=shape, kpti=kpti,
+            )
+        )  # fmt: skip
         self.files = files or Files()
         self.task: Task | None = None
         """The main thread of the program that :meth:`load` loaded."""

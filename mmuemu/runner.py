@@ -36,6 +36,8 @@ def run(options: Namespace) -> int:
         mmu=options.mmu,
         seed=options.seed,
         aslr=not options.no_aslr,
+        layout=options.layout,
+        kpti=options.kpti,
         files=files,
         virtual_time=None if options.clock is None else options.clock == "virtual",
     )
@@ -143,6 +145,7 @@ def _placement(machine: Machine) -> str:
         f"mmuemu: seed {machine.seed} (repeat with --seed {machine.seed})\n"
         f"mmuemu: entry {task.entry:#x}, brk {task.mm.start_brk:#x}, mmap base {task.mm.mmap_base:#x}, "
         f"stack {task.mm.start_stack:#x}\n"
+        f"mmuemu: layout {machine.kernel.layout.name}\n"
         f"mmuemu: kernel text {layout.text:#x}, direct map {layout.direct_map:#x}, stacks {layout.vmalloc:#x}\n"
     )
 
@@ -197,6 +200,8 @@ def facts(machine: Machine, outcome: Outcome, arguments: list[str]) -> dict[str,
         "limit": outcome.limit,
         "seed": machine.seed,
         "mmu": kernel.cpu.engine.name,
+        "layout": kernel.layout.name,
+        "kpti": kernel.options.kpti,
         "instructions": machine.instructions,
         "statistics": statistics(kernel),
         "unknown_syscalls": {str(number): count for number, count in kernel.statistics.unknown.items()},

@@ -11,7 +11,6 @@ from random import Random
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mmuemu.errors import BadImage, OutOfFrames
-from mmuemu.guest.build import load
 from mmuemu.kernel import life
 from mmuemu.kernel import registers as regs
 from mmuemu.kernel.abi.errno import Errno, SyscallError
@@ -21,11 +20,11 @@ from mmuemu.kernel.address_space import (
     MAP_GROWSDOWN,
     MAP_PRIVATE,
     MAP_STACK,
-    PROT_WRITE,
     AddressSpace,
 )
 from mmuemu.kernel.files.paths import path_of
 from mmuemu.kernel.itimers import forget_posix_timers
+from mmuemu.kernel.linker import Linker, map_image
 from mmuemu.kernel.process import Process
 from mmuemu.kernel.program import NotFound, Program, Starter, find_program, words
 from mmuemu.kernel.registers import UserRegisters
@@ -33,9 +32,9 @@ from mmuemu.kernel.signals.frame import NO_ALTSTACK
 from mmuemu.kernel.switching import first_state
 from mmuemu.kernel.task import Task
 from mmuemu.kernel.user_memory import UserMemory
-from mmuemu.loader.layout import Bases, Layout, choose_bases
+from mmuemu.loader.layout import Bases, choose_bases
+from mmuemu.loader.layouts import Layout
 from mmuemu.loader.plan import LoadPlan, plan, plan_interpreter
-from mmuemu.loader.relocate import Relocations, Resolver, relocate
 from mmuemu.loader.selfrelocation import needs_relocation
 from mmuemu.loader.stack import Credentials, auxiliary_vector, build_stack
 from mmuemu.x86.paging import PAGE_SIZE
@@ -45,14 +44,12 @@ from mmuemu.x86.segments import USER_CS, USER_SS
 if TYPE_CHECKING:
     from mmuemu.kernel.files.context import FsContext
     from mmuemu.kernel.files.fdtable import FdTable
-    from mmuemu.kernel.files.openfile import OpenFile
     from mmuemu.kernel.kernel import Kernel
 
 __all__ = ["Loader", "NotFound"]
 
 HWCAP2: Final = 2
 """HWCAP2_FSGSBASE: CR4.FSGSBASE is set."""
-PROT_READ_EXEC: Final = 5
 
 
 class Loaded(NamedTuple):
@@ -67,29 +64,12 @@ class Loaded(NamedTuple):
     stack_arguments: tuple[int, int, int, int]
 
 
-def _map_regions(space: AddressSpace, planned: LoadPlan, file: OpenFile, path: str) -> None:
-    for region in planned.regions:
-        flags = MAP_PRIVATE | MAP_FIXED
-        length = region.end - region.start
-        if region.file_offset is None:
-            space.mmap(region.start, length, region.prot, flags | MAP_ANONYMOUS)
-        else:
-            space.mmap(region.start, length, region.prot, flags, file, region.file_offset, path)
-
-
-def _zero_tails(memory: UserMemory, planned: LoadPlan) -> None:
-    """Zero what follows a segment's file part in its last page (Linux's padzero)."""
-    for region in planned.regions:
-        if region.zero_from is not None and region.prot & PROT_WRITE:
-            memory.write(region.zero_from, bytes(-region.zero_from % PAGE_SIZE))
-
-
 class Loader:
     """Puts programs into new address spaces of one kernel."""
 
     def __init__(self, kernel: Kernel, layout: Layout | None = None) -> None:
         self.kernel = kernel
-        self.layout = layout or Layout()
+        self.layout = layout or kernel.layout
 
     def spawn(
         self,
@@ -105,7 +85,7 @@ class Loader:
         """
         kernel = self.kernel
         pid = life.new_pid(kernel)
-        program = find_program(Starter(pid, fs, files), path, argv)
+        program = find_program(Starter(pid, fs, files), path, argv, envp)
         try:
             loaded = self.load(program, envp, Credentials(1000, 1000, 1000, 1000))
         except SyscallError as error:
@@ -128,9 +108,18 @@ class Loader:
         """Map everything and build the stack. Raises SyscallError, BadImage, ArgumentsTooLong, OutOfFrames."""
         kernel = self.kernel
         linker = program.interpreter
-        bases = choose_bases(self.layout, program.image, kernel.aslr, interpreter=linker[0] if linker else None)
+        bases = choose_bases(
+            self.layout,
+            program.image,
+            kernel.aslr,
+            interpreter=linker[0] if linker else None,
+            vdso_pages=kernel.vdso.pages,
+        )
         planned = plan(program.image, bases)
-        space = AddressSpace(kernel.frames, kernel.memory.half, mmap_base=bases.mmap_base, start_brk=planned.brk_start)
+        space = AddressSpace(
+            kernel.frames, kernel.memory.half,
+            mmap_base=bases.mmap_base, start_brk=planned.brk_start, layout=self.layout,
+        )  # fmt: skip
         kernel.adopt(space)
         try:
             return self._fill(space, program, planned, bases, envp, credentials)
@@ -148,21 +137,19 @@ class Loader:
         credentials: Credentials,
     ) -> Loaded:
         memory = UserMemory(space)
-        _map_regions(space, planned, program.file, program.image.name)
-        _zero_tails(memory, planned)
+        map_image(space, memory, planned, program.file, program.image.name)
         entry = planned.entry
         if program.interpreter is not None:
             image, file = program.interpreter
             linker = plan_interpreter(image, bases)
-            _map_regions(space, linker, file, os.fsdecode(path_of(file.inode)))
-            _zero_tails(memory, linker)
+            map_image(space, memory, linker, file, os.fsdecode(path_of(file.inode)))
             entry = linker.entry
+        if bases.vdso_base is not None:
+            self.kernel.vdso.map(space, bases.vdso_base)
         sp, auxv, strings = self._stack(space, memory, program, planned, bases, envp, credentials)
         registers = {regs.SP: sp, regs.IP: entry}
-        if needs_relocation(planned.image):
-            changes = relocate(planned.image, planned.load_bias)
-            self._relocate(memory, changes)
-            registers |= self._resolvers(space, memory, changes.resolvers, entry)
+        if program.libraries is not None or needs_relocation(planned.image):
+            registers |= Linker(self.kernel, space, memory).start(planned, program.libraries)
         return Loaded(space, memory, registers, auxv, entry, strings)
 
     def _stack(
@@ -183,6 +170,7 @@ class Loader:
             credentials=credentials,
             hwcap=kernel.cpu.model.hwcap if kernel.cpu.model is not None else 0,
             hwcap2=HWCAP2,
+            sysinfo_ehdr=bases.vdso_base,
         )
         rng: Random | None = kernel.aslr
         built = build_stack(
@@ -203,31 +191,6 @@ class Loader:
         space.mmap(bases.stack_top - size, size, prot, flags)
         memory.write(built.sp, built.data)
         return built.sp, built.auxv, (built.arg_start, built.arg_end, built.env_start, built.env_end)
-
-    def _relocate(self, memory: UserMemory, changes: Relocations) -> None:
-        """Apply what needs no guest code; read-only pages are written as a loader writes them, before RELRO."""
-        for address, value in changes.writes:
-            memory.poke(address, value.to_bytes(8, "little"))
-        for destination, source, size in changes.copies:
-            memory.poke(destination, memory.read(source, size))
-
-    def _resolvers(
-        self, space: AddressSpace, memory: UserMemory, resolvers: Sequence[Resolver], entry: int
-    ) -> dict[int, int]:
-        """Registers for the start-up code that calls the IRELATIVE resolvers in ring 3, then ``entry``."""
-        if not resolvers:
-            return {}
-        table = b"".join(
-            word.to_bytes(8, "little")
-            for resolver in resolvers
-            for word in (resolver.function, resolver.address, resolver.addend & (1 << 64) - 1)
-        )
-        code = load("ifunc_start")
-        start = len(code) + 15 & ~15
-        blob = code.ljust(start, b"\0") + table
-        at = space.mmap(0, len(blob), PROT_READ_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, name="[ifunc]")
-        memory.poke(at, blob)
-        return {regs.IP: at, regs.BX: at + start, regs.BP: len(resolvers), regs.R12: entry}
 
     def execute(self, task: Task, program: Program, envp: Sequence[bytes]) -> None:
         """execve(2) of the running task: its other threads end, and it becomes ``program``.
@@ -274,7 +237,8 @@ class Loader:
     def _become(self, task: Task, program: Program, loaded: Loaded, envp: Sequence[bytes]) -> None:
         """Give the task and its process what belongs to the program, and its first user registers."""
         process = task.process
-        process.exe, process.exe_file = program.image.name, program.file
+        process.exe = program.image.name
+        process.run_from(program.file)
         process.arguments, process.environment = program.arguments, tuple(envp)
         process.auxv, process.entry, process.stack_arguments = loaded.auxv, loaded.entry, loaded.stack_arguments
         task.name = os.fsdecode(program.name)[:15]

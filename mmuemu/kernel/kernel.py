@@ -32,14 +32,17 @@ from mmuemu.kernel.syscalls.table import TABLE, Syscall
 from mmuemu.kernel.task import State
 from mmuemu.kernel.timers import Timers
 from mmuemu.kernel.traps import FLOATING_POINT, Death, as_delivered, floating_point_code, signal_of
+from mmuemu.kernel.vdso import Vdso
 from mmuemu.kernel.vma import VM_EXEC
 from mmuemu.kernel.wait import Blocked
+from mmuemu.loader.layouts import LINUX, Layout
 from mmuemu.memory.frames import FrameAllocator
 from mmuemu.memory.ram import GuestRam
 from mmuemu.mmu.state import PagingState
 from mmuemu.x86.exceptions import Vector
-from mmuemu.x86.paging import PAGE_SIZE, USER_TOP
+from mmuemu.x86.paging import PAGE_SIZE
 from mmuemu.x86.registers import (
+    CR4_LA57,
     CR4_SMAP,
     CR4_SMEP,
     MSR_LSTAR,
@@ -95,6 +98,9 @@ class Options:
     schedule: str | int | None = None
     """``"coop"``: nobody is interrupted. A number: time slices of instruction counts drawn from it. None: those of
     the seed with virtual time, the host's clock otherwise."""
+    layout: Layout = LINUX
+    kpti: bool = False
+    """Page-table isolation: ring 3 runs on tables that hold of the kernel only a trampoline."""
     max_processes: int = 4096
     """Tasks (threads of all processes) there may be; more is EAGAIN."""
 
@@ -125,8 +131,10 @@ class Kernel:
         self.hostname = options.hostname
         self.ram = GuestRam(options.memory)
         self.frames = FrameAllocator(self.ram)
-        layout = KernelLayout() if self.aslr is None else KernelLayout.randomized(self.aslr)
-        self.memory = KernelMemory(self.frames, layout)
+        self.layout = options.layout
+        placed = KernelLayout.placed(self.layout, options.memory, self.aslr)
+        self.memory = KernelMemory(self.frames, placed, self.layout, isolated=options.kpti)
+        self.vdso = Vdso()
         self.cpu = Cpu(self.ram, mmu=options.mmu, handler=self)
         if virtual:
             self.cpu.tsc = self.clock.tsc
@@ -165,9 +173,8 @@ class Kernel:
     def _set_up_cpu(self) -> None:
         cpu = self.cpu
         controls = DEFAULT_CONTROLS
-        cpu.set_paging(
-            PagingState(self.memory.half.table.root, controls.cr0, controls.cr4 | CR4_SMEP | CR4_SMAP, controls.efer)
-        )
+        cr4 = controls.cr4 | CR4_SMEP | CR4_SMAP | (CR4_LA57 if self.layout.levels == 5 else 0)
+        cpu.set_paging(PagingState(self.memory.half.table.root, controls.cr0, cr4, controls.efer))
         cpu.uc.msr_write(MSR_STAR, STAR)
         cpu.uc.msr_write(MSR_LSTAR, self.memory.entry)
         cpu.uc.msr_write(MSR_SFMASK, SFMASK)
@@ -181,6 +188,7 @@ class Kernel:
         from mmuemu.kernel.proc import KernelProc
 
         tree.proc = KernelProc(self)
+        tree.terminal.kernel = self
 
     def adopt(self, space: AddressSpace) -> None:
         """Have an address space tell the CPU when its translations change."""
@@ -320,7 +328,7 @@ class Kernel:
         """Demand paging: the address space maps the page, or the access was wrong."""
         mm = self._mm
         # P without U: SMEP or SMAP refused an access by supervisor rights, which no paging can resolve.
-        if page >= USER_TOP or error_code & 5 == 1 or mm is None:
+        if mm is None or page >= mm.task_size or error_code & 5 == 1:
             return 0
         mm.installed = 0
         self._serving = page
@@ -348,11 +356,12 @@ class Kernel:
             if left is None:
                 return
             trap = left
-        death = signal_of(trap)
-        if trap.vector == Vector.PF:
+        if trap.vector != Vector.PF:
+            death = signal_of(trap)
+        else:
             page = trap.address & ~(PAGE_SIZE - 1)
             death = Death(Signal.SIGSEGV, 1, trap.address, trap)
-            if page < USER_TOP and trap.error_code & 5 != 1:
+            if page < task.mm.task_size and trap.error_code & 5 != 1:
                 result = task.mm.fault(page, trap.error_code)
                 if result == 0:
                     return

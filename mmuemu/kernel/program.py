@@ -15,6 +15,8 @@ from mmuemu.kernel.files.inode import Caller
 from mmuemu.kernel.files.opening import open_file
 from mmuemu.kernel.files.paths import path_of, resolve
 from mmuemu.loader.elf import ElfImage, read_image
+from mmuemu.loader.libraries import Closure, find_libraries, needs_libraries
+from mmuemu.x86.paging import USER_TOP_5LEVEL
 
 if TYPE_CHECKING:
     from mmuemu.kernel.files.context import FsContext
@@ -27,6 +29,7 @@ MAPPED_FROM: Final = 64 << 20
 """Host files with more bytes are mapped, not read."""
 LINE: Final = 256
 """BINPRM_BUF_SIZE: a ``#!`` line ends there at the latest (include/uapi/linux/binfmts.h)."""
+_LIBRARY_PATH: Final = b"LD_LIBRARY_PATH="
 MOST_SCRIPTS: Final = 5
 """Scripts whose interpreter is a script, one after another (fs/exec.c: exec_binprm)."""
 
@@ -41,6 +44,12 @@ class NoLinker(BadImage):
     """The dynamic linker that PT_INTERP names does not exist."""
 
     errno = Errno.ENOENT
+
+
+class NotLinked(BadImage):
+    """A library, or a symbol that some library must have, is missing or broken."""
+
+    errno = Errno.ELIBACC
 
 
 class Starter:
@@ -66,13 +75,26 @@ class Program(NamedTuple):
     """AT_EXECFN."""
     name: bytes
     """What the task is called: the last part of the path asked for."""
+    libraries: Closure[LibraryFile] | None = None
+    """What the kernel must link it with, for it names libraries and no dynamic linker."""
+
+
+class LibraryFile(NamedTuple):
+    """An opened library."""
+
+    path: str
+    data: bytes | mmap
+    file: OpenFile
 
 
 def open_program(caller: Caller, path: bytes, dirfd: int = AT_FDCWD, flags: int = 0) -> OpenFile:
-    """The file to execute. ENOENT, ENOTDIR, ELOOP, EACCES (no regular file, or not executable)..."""
+    """The file to execute. ENOENT, ENOTDIR, ELOOP, EACCES (no regular file, or not executable), ETXTBSY
+    (open for writing)..."""
     inode = resolve(caller, path, dirfd, follow=not flags & O_NOFOLLOW).existing()
     if not inode.is_regular or not inode.permits(caller.uid, caller.gid, X_OK):
         raise SyscallError(Errno.EACCES)
+    if inode.write_count > 0:
+        raise SyscallError(Errno.ETXTBSY)
     return open_file(caller, path, O_RDONLY, 0, dirfd)
 
 
@@ -102,8 +124,52 @@ def _interpreter_line(head: bytes) -> tuple[bytes, list[bytes]]:
     return path, [argument] if argument else []
 
 
-def read_program(caller: Caller, file: OpenFile, path: bytes, arguments: Sequence[bytes]) -> Program:
-    """Read ``file`` and whatever it needs to run.
+def _libraries(caller: Caller, image: ElfImage, environment: Sequence[bytes]) -> Closure[LibraryFile] | None:
+    """The libraries of a program that names some and no interpreter. Raises NotLinked."""
+    if image.interp is not None or not needs_libraries(image):
+        return None
+
+    def opened(name: str) -> LibraryFile | None:
+        try:
+            if not resolve(caller, os.fsencode(name)).existing().is_regular:
+                return None
+            file = open_file(caller, os.fsencode(name), O_RDONLY)
+        except SyscallError:
+            return None
+        path = os.fsdecode(path_of(file.inode))
+        return LibraryFile(path, content(file, path), file)
+
+    value = next((entry[len(_LIBRARY_PATH) :] for entry in environment if entry.startswith(_LIBRARY_PATH)), b"")
+    directories = os.fsdecode(value).replace(";", ":").split(":") if value else []
+    try:
+        return find_libraries(image, image.name, opened, directories)
+    except BadImage as error:
+        raise NotLinked(error.name, error.why) from None
+
+
+def _by_linker(caller: Caller, program: Program, linker: str, because: str) -> Program:
+    """A program whose C library only its own dynamic linker can start, as that linker's argument (ld.so(8)).
+
+    Made its interpreter by force, glibc's ends: ``rtld_setup_main_map`` asserts that there is a PT_INTERP, and without
+    PT_PHDR, which goes with it, neither glibc's nor musl's finds where a PIE was loaded.
+    """
+    path, name = os.fsencode(linker), program.image.name
+    arguments = (path, b"--argv0", *program.arguments[:1], os.fsencode(name), *program.arguments[1:])
+    try:
+        file = open_program(caller, path)
+    except SyscallError as error:
+        if error.errno not in (Errno.ENOENT, Errno.ENOTDIR):
+            raise
+        why = f"needs {because}, which only the dynamic linker {linker} can start"
+        raise NoLinker(name, f"{why}, and that is not in the guest's view") from None
+    real = os.fsdecode(path_of(file.inode))
+    return Program(read_image(content(file, real), real), file, None, arguments, path, program.name)
+
+
+def read_program(
+    caller: Caller, file: OpenFile, path: bytes, arguments: Sequence[bytes], environment: Sequence[bytes] = ()
+) -> Program:
+    """Read ``file`` and whatever it needs to run; of the environment, LD_LIBRARY_PATH says where libraries are.
 
     Raises SyscallError (ENOENT for a missing ``#!`` interpreter, ELOOP for too many of them, ENOEXEC, EACCES) and
     BadImage, whose text says what is wrong with an ELF file.
@@ -113,9 +179,12 @@ def read_program(caller: Caller, file: OpenFile, path: bytes, arguments: Sequenc
         name = os.fsdecode(path_of(file.inode))
         head = file.inode.read_at(0, LINE)
         if not head.startswith(b"#!"):
-            image = read_image(content(file, name), name)
-            linker = _linker(caller, image)
-            return Program(image, file, linker, tuple(argv), path, os.path.basename(path))
+            image = read_image(content(file, name), name, USER_TOP_5LEVEL)
+            linker, libraries = _linker(caller, image), _libraries(caller, image, environment)
+            program = Program(image, file, linker, tuple(argv), path, os.path.basename(path), libraries)
+            if libraries is not None and libraries.interpreter is not None:
+                return _by_linker(caller, program, libraries.interpreter, libraries.because)
+            return program
         interpreter, extra = _interpreter_line(head)
         argv[:1] = [interpreter, *extra, script]
         script = interpreter
@@ -134,10 +203,10 @@ def _linker(caller: Caller, image: ElfImage) -> tuple[ElfImage, OpenFile] | None
         if error.errno not in (Errno.ENOENT, Errno.ENOTDIR):
             raise
         raise NoLinker(image.name, f"needs the dynamic linker {name}, which is not in the guest's view") from None
-    return read_image(content(file, name), name), file
+    return read_image(content(file, name), name, USER_TOP_5LEVEL), file
 
 
-def find_program(caller: Caller, path: bytes, arguments: Sequence[bytes]) -> Program:
+def find_program(caller: Caller, path: bytes, arguments: Sequence[bytes], environment: Sequence[bytes] = ()) -> Program:
     """As execve would, but every refusal is an error whose text names the file: NotFound or BadImage."""
     name = os.fsdecode(path)
     try:
@@ -152,7 +221,7 @@ def find_program(caller: Caller, path: bytes, arguments: Sequence[bytes]) -> Pro
         raise BadImage(name, "is not executable (chmod +x)")
     try:
         file = open_program(caller, path)
-        return read_program(caller, file, path, arguments)
+        return read_program(caller, file, path, arguments, environment)
     except SyscallError as error:
         raise BadImage(name, f"cannot be read: {words(error)}") from None
 

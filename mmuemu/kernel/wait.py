@@ -57,8 +57,8 @@ class Blocked(SyscallError):
     see that it has passed when it is made again. ``host`` has host descriptors and the POLL* events waited for.
     A signal whose handler runs ends the call with EINTR, unless ``restart`` and its SA_RESTART (signal(7) lists
     the calls that are never restarted), or ``restart`` is RESTART_ALWAYS; one without a handler leaves it asleep.
-    ``on_interrupt`` is called before such an EINTR. A call that has moved some bytes says so by ``progress``: a signal
-    then ends it with that count. Without a kernel it is EAGAIN.
+    ``on_interrupt`` is called before such an EINTR. A call that has moved some bytes says so by ``progress``: a
+    signal then ends it with that count. Without a kernel it is EAGAIN.
     """
 
     def __init__(

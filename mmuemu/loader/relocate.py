@@ -1,20 +1,22 @@
 """Relocation for programs that bring no dynamic linker: what to write where.
 
 Types and formulas: System V psABI for x86-64, table 4.9 and section 3.4.6 (TLS); the RELR encoding: gABI,
-"Relative Relocation Table". Nothing is written here: the result is a list of writes for whoever owns memory.
+"Relative Relocation Table"; TLSDESC: "RFC: TLS Descriptors for x86". Nothing is written here: the result is a list
+of writes for whoever owns memory.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from mmuemu.errors import BadImage
-from mmuemu.loader.symbols import dynamic_symbols
+from mmuemu.loader.lookup import Exports, Wanted
 from mmuemu.loader.tables import (
     SHN_ABS,
+    STB_LOCAL,
     STB_WEAK,
     STT_GNU_IFUNC,
     STT_TLS,
@@ -22,7 +24,6 @@ from mmuemu.loader.tables import (
     SymbolTable,
     Table,
     relocation_tables,
-    symbol_table,
 )
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ R_RELATIVE: Final = 8
 R_DTPMOD64: Final = 16
 R_DTPOFF64: Final = 17
 R_TPOFF64: Final = 18
+R_TLSDESC: Final = 36
 R_IRELATIVE: Final = 37
 
 TYPE_NAMES: Final = dict(
@@ -55,8 +57,20 @@ _WORD: Final = struct.Struct("<Q")
 _RELR_BITS: Final = 63
 _MASK: Final = (1 << 64) - 1
 
+_TLS_TYPES: Final = (R_DTPMOD64, R_DTPOFF64, R_TPOFF64)
+_ADDRESS_TYPES: Final = (R_64, R_GLOB_DAT, R_JUMP_SLOT)
+_CALLING_TYPES: Final = (R_JUMP_SLOT, *_TLS_TYPES, R_TLSDESC)
+DT_SYMBOLIC: Final = 16
+DT_FLAGS: Final = 30
+DF_SYMBOLIC: Final = 2
+
 Loaded = tuple["ElfImage", int]
 """An image and its load bias."""
+
+TLS_GET_ADDR: Final = "__tls_get_addr"
+TLSDESC_STATIC: Final = "tlsdesc"
+TLSDESC_UNDEFINED: Final = "tlsdesc_undefined"
+"""Names of the run-time functions that relocations refer to (guest/link_*.s)."""
 
 
 class Write(NamedTuple):
@@ -111,24 +125,57 @@ def static_tls_offsets(modules: Sequence[Tls | None]) -> list[int]:
 
 
 class _Found(NamedTuple):
-    """A symbol's definition: which module, and what it says there. ``module`` -1: weak and undefined."""
+    """A symbol's definition: which module, and what it says there. ``module`` -1: of no module."""
 
     module: int
     symbol: Symbol
     address: int
 
 
-class _Relocator:
-    """Relocates the first of ``modules``, resolving symbols in all of them in order."""
+class Scope:
+    """The modules in which symbols are looked up, in order, and the functions a loader adds to them.
 
-    def __init__(self, modules: Sequence[Loaded]) -> None:
+    ``runtime`` gives the addresses of functions by name; a name there answers when no module does.
+    """
+
+    def __init__(self, modules: Sequence[Loaded], runtime: Mapping[str, int] | None = None) -> None:
         self.modules = modules
-        self.image, self.bias = modules[0]
-        self.out = Relocations()
-        self.table: SymbolTable | None = symbol_table(self.image)
-        self.found: dict[int, _Found] = {}
-        self.offered: dict[int, dict[str, Symbol]] = {}
+        self.runtime = runtime or {}
+        self.exports: dict[int, Exports] = {}
+        self.found: dict[tuple[Wanted, int], tuple[int, Symbol] | None] = {}
         self.tls_offsets = static_tls_offsets([image.tls for image, _ in modules])
+
+    def exports_of(self, module: int) -> Exports:
+        """The symbols of one module."""
+        if module not in self.exports:
+            self.exports[module] = Exports(self.modules[module][0])
+        return self.exports[module]
+
+    def find(self, wanted: Wanted, first: int = 0) -> tuple[int, Symbol] | None:
+        """The first module from number ``first`` on that answers, and its definition."""
+        key = (wanted, first)
+        if key not in self.found:
+            self.found[key] = None
+            for module in range(first, len(self.modules)):
+                symbol = self.exports_of(module).find(wanted)
+                if symbol is not None:
+                    self.found[key] = (module, symbol)
+                    break
+        return self.found[key]
+
+
+class _Relocator:
+    """Relocates module ``number`` of a scope."""
+
+    def __init__(self, scope: Scope, number: int = 0) -> None:
+        self.scope = scope
+        self.number = number
+        self.image, self.bias = scope.modules[number]
+        self.out = Relocations()
+        self.table: SymbolTable | None = scope.exports_of(number).table
+        self.found: dict[tuple[int, bool], _Found] = {}
+        tags = self.image.dynamic or {}
+        self.symbolic = len(scope.modules) == 1 or DT_SYMBOLIC in tags or bool(tags.get(DT_FLAGS, 0) & DF_SYMBOLIC)
         self.last: Segment = self.image.segments[0]
 
     def bad(self, why: str) -> NoReturn:
@@ -187,98 +234,131 @@ class _Relocator:
             function = self.target(addend, f"the resolver of {name}", 1)
             self.out.resolvers.append(Resolver(self.target(offset, name), function))
             return
-        if kind not in (R_64, R_GLOB_DAT, R_JUMP_SLOT, R_DTPMOD64, R_DTPOFF64, R_TPOFF64):
+        if kind == R_TLSDESC:
+            self.descriptor(offset, index, addend)
+            return
+        if kind not in _ADDRESS_TYPES and kind not in _TLS_TYPES:
             self.bad(f"has a relocation of type {name} at {offset:#x}, which no loader applies")
         where = self.target(offset, name)
-        if kind in (R_64, R_GLOB_DAT, R_JUMP_SLOT):
-            definition = self.definition(index)
+        if kind in _ADDRESS_TYPES:
+            definition = self.definition(index, kind in _CALLING_TYPES)
             extra = addend if kind == R_64 else 0
-            if definition.symbol.kind == STT_GNU_IFUNC and definition.module >= 0:
+            if definition.symbol.kind == STT_GNU_IFUNC and definition.module >= 0 and definition.symbol.defined:
                 self.out.resolvers.append(Resolver(where, definition.address, extra))
                 return
             self.out.writes.append(Write(where, (definition.address + extra) & _MASK))
         else:
             self.out.writes.append(Write(where, self.tls_value(kind, name, index, addend) & _MASK))
 
-    def tls_value(self, kind: int, name: str, index: int, addend: int) -> int:
-        """The module id, offset in the module's block, or offset from the thread pointer."""
-        module, value = 0, 0
+    def tls_symbol(self, name: str, index: int) -> tuple[int, int]:
+        """Module and offset in its block that a TLS relocation refers to; module -1: weak and undefined."""
+        module, value = self.number, 0
         if index:
-            definition = self.definition(index)
+            definition = self.definition(index, True)
             if definition.module < 0:
-                return 0
+                return -1, 0
             if definition.symbol.kind != STT_TLS:
                 self.bad(f"{name} refers to {definition.symbol.name!r}, which is not thread-local")
             module, value = definition.module, definition.symbol.value
-        if self.modules[module][0].tls is None:
+        if self.scope.modules[module][0].tls is None:
             self.bad(f"{name} refers to thread-local storage, and there is no TLS segment")
+        return module, value
+
+    def tls_value(self, kind: int, name: str, index: int, addend: int) -> int:
+        """The module id, offset in the module's block, or offset from the thread pointer."""
+        module, value = self.tls_symbol(name, index)
+        if module < 0:
+            return 0
         if kind == R_DTPMOD64:
-            return sum(1 for image, _ in self.modules[: module + 1] if image.tls is not None)
+            return sum(1 for image, _ in self.scope.modules[: module + 1] if image.tls is not None)
         if kind == R_DTPOFF64:
             return value + addend
-        return value + addend - self.tls_offsets[module]
+        return value + addend - self.scope.tls_offsets[module]
+
+    def descriptor(self, offset: int, index: int, addend: int) -> None:
+        """A TLS descriptor: a function that gives an offset from the thread pointer, and its argument."""
+        name = type_name(R_TLSDESC)
+        module, value = self.tls_symbol(name, index)
+        function = TLSDESC_UNDEFINED if module < 0 else TLSDESC_STATIC
+        if function not in self.scope.runtime:
+            self.bad(f"has a relocation of type {name} at {offset:#x}, and no library to link with")
+        argument = value + addend - (self.scope.tls_offsets[module] if module >= 0 else 0)
+        where = self.target(offset, name, 16)
+        self.out.writes.append(Write(where, self.scope.runtime[function]))
+        self.out.writes.append(Write(where + 8, argument & _MASK))
 
     def copy(self, offset: int, index: int) -> None:
         wanted = self.own_symbol(index)
-        for module in range(1, len(self.modules)):
-            symbol = self.offers(module).get(wanted.name)
-            if symbol is not None:
-                image, bias = self.modules[module]
-                size = min(symbol.size, wanted.size)
-                if image.segment_of(symbol.value, size) is None:
-                    raise BadImage(image.name, f"defines {wanted.name!r} outside its segments")
-                where = self.target(offset, f"R_X86_64_COPY of {wanted.name!r}", size)
-                self.out.copies.append(Copy(where, symbol.value + bias, size))
-                return
-        self.bad(f"R_X86_64_COPY of {wanted.name!r}: no library defines it")
+        found = self.scope.find(self.wanted(index, wanted, True), 1)
+        if found is None:
+            self.bad(f"R_X86_64_COPY of {wanted.name!r}: no library defines it")
+        module, symbol = found
+        image, bias = self.scope.modules[module]
+        size = min(symbol.size, wanted.size)
+        if image.segment_of(symbol.value, size) is None:
+            raise BadImage(image.name, f"defines {wanted.name!r} outside its segments")
+        where = self.target(offset, f"R_X86_64_COPY of {wanted.name!r}", size)
+        self.out.copies.append(Copy(where, symbol.value + bias, size))
 
     def own_symbol(self, index: int) -> Symbol:
         if self.table is None or index >= self.table.room:
             self.bad(f"a relocation refers to symbol {index}, which does not exist")
         return self.table.symbol(index)
 
-    def offers(self, module: int) -> dict[str, Symbol]:
-        if module not in self.offered:
-            self.offered[module] = dynamic_symbols(self.modules[module][0])
-        return self.offered[module]
+    def wanted(self, index: int, symbol: Symbol, called: bool) -> Wanted:
+        version = self.scope.exports_of(self.number).version_of(index)
+        return Wanted(symbol.name, version, called)
 
-    def definition(self, index: int) -> _Found:
-        """Who defines symbol ``index`` of the image: itself, then the others in order."""
-        if index not in self.found:
-            self.found[index] = self.find(index)
-        return self.found[index]
+    def definition(self, index: int, called: bool) -> _Found:
+        """Who defines symbol ``index`` of the image for this kind of reference."""
+        key = (index, called)
+        if key not in self.found:
+            self.found[key] = self.find(index, called)
+        return self.found[key]
 
-    def find(self, index: int) -> _Found:
+    def find(self, index: int, called: bool) -> _Found:
         if not index:
-            return _Found(0, Symbol("", 0, 0, 0, 0, SHN_ABS), 0)
-        wanted = self.own_symbol(index)
-        if wanted.defined:
-            return self.at(0, wanted)
-        for module in range(1, len(self.modules)):
-            symbol = self.offers(module).get(wanted.name)
-            if symbol is not None:
-                return self.at(module, symbol)
-        if wanted.binding != STB_WEAK:
-            self.bad(f"needs the symbol {wanted.name!r}, which nothing defines")
-        return _Found(-1, wanted, 0)
+            return _Found(self.number, Symbol("", 0, 0, 0, 0, SHN_ABS), 0)
+        symbol = self.own_symbol(index)
+        if symbol.defined and (symbol.binding == STB_LOCAL or symbol.visibility or self.symbolic):
+            return self.at(self.number, symbol)
+        wanted = self.wanted(index, symbol, called)
+        found = self.scope.find(wanted)
+        if found is not None:
+            return self.at(*found)
+        if symbol.defined:
+            return self.at(self.number, symbol)
+        if symbol.name in self.scope.runtime:
+            return _Found(-1, symbol, self.scope.runtime[symbol.name])
+        if symbol.binding != STB_WEAK:
+            version = f" of version {wanted.version!r}" if wanted.version is not None else ""
+            self.bad(f"needs the symbol {symbol.name!r}{version}, which nothing defines")
+        return _Found(-1, symbol, 0)
 
     def at(self, module: int, symbol: Symbol) -> _Found:
-        bias = 0 if symbol.section == SHN_ABS else self.modules[module][1]
+        bias = 0 if symbol.section == SHN_ABS else self.scope.modules[module][1]
         return _Found(module, symbol, (symbol.value + bias) & _MASK)
+
+
+def relocate_in(scope: Scope, number: int) -> Relocations:
+    """Every change that relocating module ``number`` of ``scope`` makes; symbols are looked up in all of it.
+
+    Time and memory are bounded by the size of the files. Raises :class:`BadImage` for an undefined symbol that is
+    not weak, a target outside every segment, a type no loader applies, a broken table.
+    """
+    relocator = _Relocator(scope, number)
+    tables = relocation_tables(relocator.image)
+    if tables.relr:
+        relocator.relr(tables.relr)
+    for table in tables.rela:
+        relocator.rela(table)
+    return relocator.out
 
 
 def relocate(image: ElfImage, bias: int, others: Sequence[Loaded] = ()) -> Relocations:
     """Every change that relocating ``image``, loaded at ``bias``, makes.
 
     Symbols are looked up in the image itself, then in ``others``, pairs of image and bias. Ask
-    :func:`~mmuemu.loader.selfrelocation.needs_relocation` first. Time and memory are bounded by the size of
-    the file. Raises :class:`BadImage` for an undefined symbol that is not weak, a target outside every
-    segment, a type no loader applies, a broken table.
+    :func:`~mmuemu.loader.selfrelocation.needs_relocation` first. Raises like :func:`relocate_in`.
     """
-    tables = relocation_tables(image)
-    relocator = _Relocator([(image, bias), *others])
-    if tables.relr:
-        relocator.relr(tables.relr)
-    for table in tables.rela:
-        relocator.rela(table)
-    return relocator.out
+    return relocate_in(Scope([(image, bias), *others]), 0)

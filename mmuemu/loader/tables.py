@@ -58,6 +58,8 @@ class Symbol(NamedTuple):
     kind: int
     binding: int
     section: int
+    visibility: int = 0
+    """STV_DEFAULT, or one of STV_INTERNAL, STV_HIDDEN, STV_PROTECTED."""
 
     @property
     def defined(self) -> bool:
@@ -67,10 +69,14 @@ class Symbol(NamedTuple):
 
 def unpack_symbol(data: memoryview, offset: int, strings: bytes) -> Symbol:
     """The Elf64_Sym at ``offset`` of ``data``, its name from the string table ``strings``."""
-    name, info, _, section, value, size = _SYMBOL.unpack_from(data, offset)
-    end = strings.find(b"\0", name)
-    text = strings[name : end if end >= 0 else None].decode("utf-8", "surrogateescape")
-    return Symbol(text, value, size, info & 15, info >> 4, section)
+    name, info, other, section, value, size = _SYMBOL.unpack_from(data, offset)
+    return Symbol(string_at(strings, name), value, size, info & 15, info >> 4, section, other & 3)
+
+
+def string_at(strings: bytes, offset: int) -> str:
+    """The NUL-terminated string at ``offset`` of a string table; what leaves the table is empty."""
+    end = strings.find(b"\0", offset)
+    return strings[offset : end if end >= 0 else None].decode("utf-8", "surrogateescape")
 
 
 class Table(NamedTuple):
@@ -102,6 +108,10 @@ class SymbolTable(NamedTuple):
     def symbol(self, index: int) -> Symbol:
         """The symbol at ``index``, which must be below ``room``."""
         return unpack_symbol(self.data, self.offset + index * SYMBOL_SIZE, self.strings)
+
+    def string(self, offset: int) -> str:
+        """The name at ``offset`` of the image's string table."""
+        return string_at(self.strings, offset)
 
 
 def _entry_size(image: ElfImage, tags: Mapping[int, int], tag: int, name: str, expected: int) -> None:

@@ -45,7 +45,7 @@ def _execute(task: Task, file: OpenFile, path: bytes, argv: int, envp: int) -> i
     arguments, used = _strings(task, argv, 0)
     environment, _ = _strings(task, envp, used)
     try:
-        program = read_program(task, file, path, arguments or [b""])
+        program = read_program(task, file, path, arguments or [b""], environment)
         Loader(task.kernel).execute(task, program, environment)
     except ArgumentsTooLong:
         raise SyscallError(Errno.E2BIG) from None
