@@ -297,6 +297,7 @@ class Kernel:
         following = self.scheduler.pick()
         if following is None:
             switching.take_off(self)
+            switching.park(self)
             self.attention = True
             self.cpu.stop()
             return None
