@@ -42,16 +42,18 @@ static void hogs(void) {
 }
 
 static void adjusted(void) {
-    int status, gate[2];
+    int status, gate[2], ready[2];
     char c;
-    pipe(gate);
+    pipe(gate), pipe(ready);
     pid_t offered = fork();
     if (!offered) {
         int fd = open("/proc/self/oom_score_adj", O_RDWR);
         if (write(fd, "900", 3) != 3) _exit(98);
+        eat(8 << 20);
+        write(ready[1], "x", 1);
         close(gate[1]), read(gate[0], &c, 1), _exit(1);
     }
-    usleep(10000);
+    read(ready[0], &c, 1);
     char path[64], text[16] = "";
     snprintf(path, sizeof path, "/proc/%d/oom_score_adj", offered);
     int fd = open(path, O_RDONLY);
@@ -103,7 +105,7 @@ static void overcommit(void) {
     char text[16] = "";
     int fd = open("/proc/sys/vm/overcommit_memory", O_RDONLY);
     read(fd, text, 15);
-    SAY("mode %s", text);
+    SAY("mode %s", strtok(text, "\n"));
 }
 
 static void forks(void) {
