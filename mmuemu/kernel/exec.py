@@ -32,7 +32,8 @@ from mmuemu.kernel.signals.frame import NO_ALTSTACK
 from mmuemu.kernel.switching import first_state
 from mmuemu.kernel.task import Task
 from mmuemu.kernel.user_memory import UserMemory
-from mmuemu.loader.layout import Bases, Layout, choose_bases
+from mmuemu.loader.layout import Bases, choose_bases
+from mmuemu.loader.layouts import Layout
 from mmuemu.loader.plan import LoadPlan, plan, plan_interpreter
 from mmuemu.loader.selfrelocation import needs_relocation
 from mmuemu.loader.stack import Credentials, auxiliary_vector, build_stack
@@ -68,7 +69,7 @@ class Loader:
 
     def __init__(self, kernel: Kernel, layout: Layout | None = None) -> None:
         self.kernel = kernel
-        self.layout = layout or Layout()
+        self.layout = layout or kernel.layout
 
     def spawn(
         self,
@@ -115,7 +116,10 @@ class Loader:
             vdso_pages=kernel.vdso.pages,
         )
         planned = plan(program.image, bases)
-        space = AddressSpace(kernel.frames, kernel.memory.half, mmap_base=bases.mmap_base, start_brk=planned.brk_start)
+        space = AddressSpace(
+            kernel.frames, kernel.memory.half,
+            mmap_base=bases.mmap_base, start_brk=planned.brk_start, layout=self.layout,
+        )  # fmt: skip
         kernel.adopt(space)
         try:
             return self._fill(space, program, planned, bases, envp, credentials)

@@ -16,6 +16,7 @@ from mmuemu.kernel.files.opening import open_file
 from mmuemu.kernel.files.paths import path_of, resolve
 from mmuemu.loader.elf import ElfImage, read_image
 from mmuemu.loader.libraries import Closure, find_libraries, needs_libraries
+from mmuemu.x86.paging import USER_TOP_5LEVEL
 
 if TYPE_CHECKING:
     from mmuemu.kernel.files.context import FsContext
@@ -90,6 +91,8 @@ def open_program(caller: Caller, path: bytes, dirfd: int = AT_FDCWD, flags: int 
     """The file to execute. ENOENT, ENOTDIR, ELOOP, EACCES (no regular file, or not executable), ETXTBSY
     (open for writing)..."""
     inode = resolve(caller, path, dirfd, follow=not flags & O_NOFOLLOW).existing()
+    if inode.is_symlink:
+        raise SyscallError(Errno.ELOOP)
     if not inode.is_regular or not inode.permits(caller.uid, caller.gid, X_OK):
         raise SyscallError(Errno.EACCES)
     if inode.write_count > 0:
@@ -114,8 +117,16 @@ def content(file: OpenFile, name: str) -> bytes | mmap:
 
 
 def _interpreter_line(head: bytes) -> tuple[bytes, list[bytes]]:
-    """The interpreter that a ``#!`` line names, and its argument if it has one. ENOEXEC without a name."""
-    line = head[2:LINE].split(b"\n", 1)[0].strip(b" \t")
+    """The interpreter that a ``#!`` line names, and its argument if it has one.
+
+    ENOEXEC without a name, or when the line is cut within it (fs/binfmt_script.c).
+    """
+    line, newline, _ = head[2 : LINE - 1].partition(b"\n")
+    whole = bool(newline) or len(head) < LINE
+    line = line.lstrip(b" \t")
+    if not whole and b" " not in line and b"\t" not in line:
+        raise SyscallError(Errno.ENOEXEC)
+    line = line.rstrip(b" \t")
     path, _, argument = line.partition(b"\t" if b"\t" in line.split(b" ", 1)[0] else b" ")
     if not path:
         raise SyscallError(Errno.ENOEXEC)
@@ -178,7 +189,7 @@ def read_program(
         name = os.fsdecode(path_of(file.inode))
         head = file.inode.read_at(0, LINE)
         if not head.startswith(b"#!"):
-            image = read_image(content(file, name), name)
+            image = read_image(content(file, name), name, USER_TOP_5LEVEL)
             linker, libraries = _linker(caller, image), _libraries(caller, image, environment)
             program = Program(image, file, linker, tuple(argv), path, os.path.basename(path), libraries)
             if libraries is not None and libraries.interpreter is not None:
@@ -202,7 +213,7 @@ def _linker(caller: Caller, image: ElfImage) -> tuple[ElfImage, OpenFile] | None
         if error.errno not in (Errno.ENOENT, Errno.ENOTDIR):
             raise
         raise NoLinker(image.name, f"needs the dynamic linker {name}, which is not in the guest's view") from None
-    return read_image(content(file, name), name), file
+    return read_image(content(file, name), name, USER_TOP_5LEVEL), file
 
 
 def find_program(caller: Caller, path: bytes, arguments: Sequence[bytes], environment: Sequence[bytes] = ()) -> Program:

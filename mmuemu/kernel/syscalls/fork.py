@@ -22,16 +22,17 @@ from mmuemu.kernel.life import (
 from mmuemu.kernel.process import Process
 from mmuemu.kernel.syscalls.table import syscall
 from mmuemu.kernel.wait import Blocked, WaitQueue
-from mmuemu.x86.paging import PAGE_SIZE, USER_TOP
+from mmuemu.x86.paging import PAGE_SIZE
 
 if TYPE_CHECKING:
     from mmuemu.kernel.task import Task
 
 CSIGNAL: Final = 0xFF
 CLONE_ARGS_SIZE_VER0: Final = 64
-_KNOWN: Final = 0x3_FFFF_FFFF
-_KERNEL_ONLY: Final = 0xFF
-"""clone3 wants the exit signal in its own field."""
+_KNOWN: Final = 0x1_FFFF_FFFF
+"""CLONE_* there are, but for CLONE_INTO_CGROUP: there are no control groups."""
+_REFUSED: Final = 0x40_007F
+"""CLONE_DETACHED, and the exit signal, which clone3 wants in its own field (0x80 is CLONE_NEWTIME there)."""
 _NEVER: Final = WaitQueue()
 
 
@@ -97,11 +98,11 @@ def sys_clone3(task: Task, address: int, size: int) -> int:
     flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size = words[:10]
     if any(words[11:]):
         raise SyscallError(Errno.E2BIG)
-    if flags & ~(_KNOWN & ~_KERNEL_ONLY) or exit_signal > LAST_SIGNAL or set_tid or set_tid_size:
+    if flags & (~_KNOWN | _REFUSED) or exit_signal > LAST_SIGNAL or set_tid or set_tid_size:
         raise SyscallError(Errno.EINVAL)
     if flags & (CLONE_THREAD | CLONE_PARENT) and exit_signal:
         raise SyscallError(Errno.EINVAL)
-    if bool(stack) != bool(stack_size) or stack + stack_size > USER_TOP:
+    if bool(stack) != bool(stack_size) or stack + stack_size > task.mm.task_size:
         raise SyscallError(Errno.EINVAL)
     return _start(task, flags, stack + stack_size, parent_tid, child_tid, tls, exit_signal, pidfd)
 
@@ -109,7 +110,7 @@ def sys_clone3(task: Task, address: int, size: int) -> int:
 @syscall(60, "exit", "int")
 def sys_exit(task: Task, status: int) -> int:
     """exit(2): this thread ends."""
-    if task is task.process.leader or len(task.process.threads) == 1:
+    if task is task.process.leader:
         task.process.exit_status = status & 0xFF
     life.exit_task(task)
     return 0
