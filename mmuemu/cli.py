@@ -123,7 +123,21 @@ def _machine_options(run: argparse.ArgumentParser) -> None:
         help="who walks the page tables on a TLB miss: our walk, or the engine's own (default: python)",
     )
     group.add_argument("--memory", metavar="SIZE", default="1G", help="guest physical memory, like 64M (default: 1G)")
+    group.add_argument(
+        "--max-processes",
+        type=_count,
+        metavar="N",
+        default=4096,
+        help="processes, threads and zombies there may be at once (default: 4096)",
+    )
     group.add_argument("--seed", type=int, metavar="N", help="repeat a run bit for bit (default: a fresh seed)")
+    group.add_argument(
+        "--schedule",
+        type=_schedule,
+        metavar="SEED|coop",
+        help="who runs when: time slices of instruction counts drawn from SEED, or coop: nobody is interrupted "
+        "(default: --seed's, or the host's clock without one)",
+    )
     group.add_argument("--no-aslr", action="store_true", help="the layout's fixed addresses, for program and kernel")
     group.add_argument(
         "--layout",
@@ -179,6 +193,15 @@ def _seconds(text: str) -> float:
     if not 0 < value < 1e9:
         raise argparse.ArgumentTypeError(f"not a positive number of seconds: {text}")
     return value
+
+
+def _schedule(text: str) -> str | int:
+    if text == "coop":
+        return text
+    try:
+        return int(text, 0)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor coop") from None
 
 
 def _count(text: str) -> int:

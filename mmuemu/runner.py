@@ -39,6 +39,8 @@ def run(options: Namespace) -> int:
         layout=options.layout,
         kpti=options.kpti,
         files=files,
+        schedule=options.schedule,
+        max_processes=options.max_processes,
         virtual_time=None if options.clock is None else options.clock == "virtual",
     )
     try:
@@ -104,6 +106,10 @@ def _say(text: str) -> None:
 def _run(machine: Machine, program: str | bytes, arguments: list[str], options: Namespace) -> int:
     kernel = machine.kernel
     kernel.on_unknown_syscall = lambda number: _say(f"mmuemu: system call {number} is not implemented (ENOSYS)\n")
+    kernel.on_oom_kill = lambda process, pages: _say(
+        f"mmuemu: out of memory ({kernel.ram.size >> 20} MiB, --memory): killed process {process.pid} ({process.exe}), "
+        f"{pages} pages\n"
+    )
     if options.strace:
         from mmuemu.view.strace import Strace
 
@@ -115,7 +121,7 @@ def _run(machine: Machine, program: str | bytes, arguments: list[str], options: 
     # What start-up made lives to the end: the collector need not look at it again and again.
     gc.freeze()
     try:
-        outcome = machine.run(timeout=options.timeout, max_instructions=options.max_instructions)
+        outcome = machine.run(timeout=options.timeout, max_instructions=options.max_instructions, keyboard=True)
     except MmuemuError as error:
         outcome = Outcome(error.exit_code)
         _say(f"mmuemu: {error}\n")

@@ -253,6 +253,8 @@ class Cpu:
             if self.privileged is not None:
                 self.privileged.prepare(rip)
             self._counting = remaining is not None
+            if self._counting is not self.engine.counted:
+                self.engine.count(self._counting, rip)
             status = library.emu_start(self.handle, rip, 0, 0, remaining or 0)
             self._counting = False
             limit = remaining

@@ -76,7 +76,8 @@ __all__ = [
 ]  # fmt: skip
 
 _INHERITED: Final = (
-    "mmap_base", "start_brk", "brk", "start_stack", "max_map_count", "stack_limit", "_shm_ino", "membarrier",
+    "mmap_base", "start_brk", "brk", "start_stack", "max_map_count", "stack_limit", "_shm_ino",
+    "membarrier",
 )  # fmt: skip
 
 

@@ -237,7 +237,8 @@ class Loader:
     def _become(self, task: Task, program: Program, loaded: Loaded, envp: Sequence[bytes]) -> None:
         """Give the task and its process what belongs to the program, and its first user registers."""
         process = task.process
-        process.exe, process.exe_file = program.image.name, program.file
+        process.exe = program.image.name
+        process.run_from(program.file)
         process.arguments, process.environment = program.arguments, tuple(envp)
         process.auxv, process.entry, process.stack_arguments = loaded.auxv, loaded.entry, loaded.stack_arguments
         task.name = os.fsdecode(program.name)[:15]

@@ -10,6 +10,7 @@ entry area: the GDT, the per-CPU page and the trampoline that changes CR3.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Final
@@ -28,6 +29,8 @@ TEXT: Final = LINUX.text.base
 STACK_PAGES: Final = 4
 """THREAD_SIZE is 16 KiB (arch/x86/include/asm/page_64_types.h)."""
 PT_REGS_WORDS: Final = 21
+MOST_UNUSED: Final = 64
+"""Stacks of ended tasks that are kept."""
 HYPERCALL_PORT: Final = 0x51
 HYPERCALL: Final = bytes([0xE6, HYPERCALL_PORT])
 """``out 0x51, al``, by which the entry code calls the kernel."""
@@ -40,6 +43,10 @@ def _moved(area: KernelArea, needed: int, rng: Random | None) -> int:
     """Where an area's content begins: its base, moved as far as ``needed`` bytes leave room."""
     slides = min(area.slides, (area.size - needed) // area.step + 1)
     return area.base + (rng.randrange(slides) * area.step if rng is not None else 0)
+
+
+def _nothing() -> None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +78,15 @@ class KernelLayout:
 
 @dataclass(frozen=True, slots=True)
 class KernelStack:
-    """One task's kernel stack: the linear address of its top, and where its pt_regs lie in physical memory."""
+    """One task's kernel stack: the linear address of its top, and its frames from the lowest on."""
 
     top: int
-    physical: int
+    frames: tuple[int, ...]
 
     @property
     def registers(self) -> int:
         """Index among the qwords of RAM of the pt_regs that the system-call entry pushes."""
-        return (self.physical + STACK_PAGES * PAGE_SIZE >> 3) - PT_REGS_WORDS
+        return (self.frames[-1] + PAGE_SIZE >> 3) - PT_REGS_WORDS
 
     @property
     def pointer(self) -> int:
@@ -101,6 +108,10 @@ class KernelMemory:
         self._vmalloc_end = shape.vmalloc.end
         self._stacks = 0
         self._unused: list[KernelStack] = []
+        self._places: list[int] = []
+        """Numbers of stacks that were unmapped."""
+        self.on_unmap: Callable[[], None] = _nothing
+        """Called when translations of the kernel half have gone."""
         self._map_direct()
         text = load("syscall_entry_kpti" if isolated else "syscall_entry")
         self.entry = layout.text
@@ -158,21 +169,45 @@ class KernelMemory:
         """A kernel stack in the vmalloc area, with an unmapped guard page below it. Raises OutOfFrames."""
         if self._unused:
             return self._unused.pop()
-        if self.layout.vmalloc + (self._stacks + 1) * _STACK_STRIDE > self._vmalloc_end:
+        place = self._places.pop() if self._places else self._stacks
+        if self.layout.vmalloc + (place + 1) * _STACK_STRIDE > self._vmalloc_end:
             raise OutOfFrames("the layout has no room for another kernel stack")
-        physical = self.frames.allocate_run(STACK_PAGES)
-        base = self.layout.vmalloc + self._stacks * _STACK_STRIDE + PAGE_SIZE
-        self._stacks += 1
-        for page in range(STACK_PAGES):
-            self.half.table.map(base + page * PAGE_SIZE, physical + page * PAGE_SIZE, P | RW | NX | self._global)
-        return KernelStack(base + STACK_PAGES * PAGE_SIZE, physical)
+        base = self.layout.vmalloc + place * _STACK_STRIDE + PAGE_SIZE
+        frames: list[int] = []
+        try:
+            for page in range(STACK_PAGES):
+                frames.append(self.frames.allocate())
+                self.half.table.map(base + page * PAGE_SIZE, frames[page], P | RW | NX | self._global)
+        except OutOfFrames:
+            self._unmap(base, frames)
+            self._places += [place] if place < self._stacks else []
+            raise
+        self._stacks = max(self._stacks, place + 1)
+        return KernelStack(base + STACK_PAGES * PAGE_SIZE, tuple(frames))
+
+    def _unmap(self, base: int, frames: Sequence[int]) -> None:
+        for page, frame in enumerate(frames):
+            self.half.table.unmap(base + page * PAGE_SIZE)
+            self.frames.release(frame)
 
     def free_stack(self, stack: KernelStack) -> None:
-        """Keep the stack of a task that has ended for the next one."""
+        """Keep the stack of a task that has ended for the next one; the CPU may still be on it."""
         self._unused.append(stack)
 
+    def _give_back(self) -> None:
+        """Unmap some of the unused stacks, and tell the CPU."""
+        kept = MOST_UNUSED // 2
+        for old in self._unused[kept:]:
+            base = old.top - STACK_PAGES * PAGE_SIZE
+            self._unmap(base, old.frames)
+            self._places.append((base - self.layout.vmalloc) // _STACK_STRIDE)
+        del self._unused[kept:]
+        self.on_unmap()
+
     def use_stack(self, stack: KernelStack) -> None:
-        """Make ``stack`` the one that the next system call switches to."""
+        """Make ``stack`` the one that the next system call switches to, and that the CPU is on in the kernel."""
+        if len(self._unused) > MOST_UNUSED:
+            self._give_back()
         self.frames.ram.qwords[self.per_cpu_frame >> 3] = stack.top
 
     def regions(self) -> list[tuple[int, int, str, str]]:

@@ -13,12 +13,12 @@ from mmuemu.cpu.emulated import emulate
 from mmuemu.cpu.rings import enter_kernel
 from mmuemu.cpu.traps import Trap
 from mmuemu.errors import MmuemuError, OutOfFrames
-from mmuemu.kernel import life, switching
+from mmuemu.kernel import life, oom, switching
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.signals import Signal
+from mmuemu.kernel.accounting import charge
 from mmuemu.kernel.clock import Clock, HostClock, VirtualClock
 from mmuemu.kernel.events import Events, FaultEvent, SyscallEvent, watched
-from mmuemu.kernel.faults import FaultResult
 from mmuemu.kernel.futex import FutexTable, mm_release
 from mmuemu.kernel.half import HYPERCALL_PORT, KernelLayout, KernelMemory
 from mmuemu.kernel.ipc.namespace import IpcNamespace
@@ -66,6 +66,7 @@ if TYPE_CHECKING:
 
 SFMASK: Final = RFLAGS_TF | RFLAGS_IF | RFLAGS_DF | RFLAGS_IOPL | RFLAGS_NT | RFLAGS_AC
 DEFAULT_MEMORY: Final = 1 << 30
+DEFAULT_MAX_PROCESSES: Final = 4096
 _MASK: Final = (1 << 64) - 1
 _RAX, _ORIG_RAX = 10, 15
 """Positions in struct pt_regs (arch/x86/include/asm/ptrace.h); arguments are in 14, 13, 12, 7, 9 and 8."""
@@ -101,8 +102,8 @@ class Options:
     layout: Layout = LINUX
     kpti: bool = False
     """Page-table isolation: ring 3 runs on tables that hold of the kernel only a trampoline."""
-    max_processes: int = 4096
-    """Tasks (threads of all processes) there may be; more is EAGAIN."""
+    max_processes: int = DEFAULT_MAX_PROCESSES
+    """Tasks (threads of all processes) and zombies there may be; more is EAGAIN."""
 
 
 @dataclass(slots=True)
@@ -138,6 +139,7 @@ class Kernel:
         self.cpu = Cpu(self.ram, mmu=options.mmu, handler=self)
         if virtual:
             self.cpu.tsc = self.clock.tsc
+        self.memory.on_unmap = self.cpu.flush_tlb
         self.frames.on_free.append(self.cpu.engine.forget_code)
         self.statistics = Statistics()
         self.tracer: Tracer | None = None
@@ -151,6 +153,12 @@ class Kernel:
         """Processes by number, zombies included."""
         self.main: Process | None = None
         """The first process: its end is the program's."""
+        self.zombies = 0
+        """Processes that have ended and wait to be waited for."""
+        self.on_oom_kill: Callable[[Process, int], None] | None = None
+        """Called with a process that is killed for lack of memory, and its resident pages."""
+        self._making_room = False
+        self.frames.on_exhausted = self._make_room
         self.last_pid = life.FIRST_PID - 1
         self.timers = Timers()
         self.scheduler = Scheduler(self, self.seed if options.schedule is None and virtual else options.schedule)
@@ -165,6 +173,8 @@ class Kernel:
         self.running = False
         self._until: Process | None = None
         self.loaded_root = 0
+        self.charged_at = self.clock.used()
+        """Up to when CPU time has been given to the tasks that used it."""
         self._registers = 0
         self._serving = -1
         self._mm: AddressSpace | None = None
@@ -188,6 +198,7 @@ class Kernel:
         from mmuemu.kernel.proc import KernelProc
 
         tree.proc = KernelProc(self)
+        tree.terminal.kernel = self
 
     def adopt(self, space: AddressSpace) -> None:
         """Have an address space tell the CPU when its translations change."""
@@ -293,12 +304,15 @@ class Kernel:
 
     def _next(self, inside: bool) -> Task | None:
         """Put the next task on the CPU; None when the machine stops."""
+        charge(self)
         following = self.scheduler.pick()
         if following is None:
             switching.take_off(self)
+            switching.park(self)
             self.attention = True
             self.cpu.stop()
             return None
+        self.charged_at = self.clock.used()
         if following is not self.current:
             switching.take_off(self)
             switching.put_on(self, following)
@@ -320,6 +334,16 @@ class Kernel:
         for process in list(self.processes.values()):
             life.exit_group(process, death=Death(Signal.SIGKILL))
         return True
+
+    def _make_room(self) -> bool:
+        """All frames are in use: kill somebody, unless the engine is in the middle of an instruction."""
+        if self._serving >= 0 or self._making_room:
+            return False
+        self._making_room = True
+        try:
+            return oom.make_room(self)
+        finally:
+            self._making_room = False
 
     # -- traps ---------------------------------------------------------------------------------------------------
 
@@ -355,18 +379,16 @@ class Kernel:
             if left is None:
                 return
             trap = left
-        death = signal_of(trap)
-        if trap.vector == Vector.PF:
+        if trap.vector != Vector.PF:
+            death = signal_of(trap)
+        else:
             page = trap.address & ~(PAGE_SIZE - 1)
             death = Death(Signal.SIGSEGV, 1, trap.address, trap)
             if page < task.mm.task_size and trap.error_code & 5 != 1:
                 result = task.mm.fault(page, trap.error_code)
                 if result == 0:
                     return
-                reason = ""
-                if result is FaultResult.OOM:
-                    reason = f"out of memory: all {self.ram.size >> 20} MiB of guest memory are in use (--memory)"
-                death = Death(Signal(result.signal), result.si_code, trap.address, trap, reason)
+                death = Death(Signal(result.signal), result.si_code, trap.address, trap)
             if self.events.fault:
                 self._tell_fault(task, trap.address, trap.error_code, False)
         if trap.vector in FLOATING_POINT:
@@ -490,8 +512,6 @@ class Kernel:
         self.ipc.exit(task)
         if process is self._until:
             self.cpu.stop()
-        self.statistics.minor_faults += task.mm.minor_faults
-        self.statistics.major_faults += task.mm.major_faults
 
     def close(self) -> None:
         """Free what the machine holds of the host."""

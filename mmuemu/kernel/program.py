@@ -88,10 +88,15 @@ class LibraryFile(NamedTuple):
 
 
 def open_program(caller: Caller, path: bytes, dirfd: int = AT_FDCWD, flags: int = 0) -> OpenFile:
-    """The file to execute. ENOENT, ENOTDIR, ELOOP, EACCES (no regular file, or not executable)..."""
+    """The file to execute. ENOENT, ENOTDIR, ELOOP, EACCES (no regular file, or not executable), ETXTBSY
+    (open for writing)..."""
     inode = resolve(caller, path, dirfd, follow=not flags & O_NOFOLLOW).existing()
+    if inode.is_symlink:
+        raise SyscallError(Errno.ELOOP)
     if not inode.is_regular or not inode.permits(caller.uid, caller.gid, X_OK):
         raise SyscallError(Errno.EACCES)
+    if inode.write_count > 0:
+        raise SyscallError(Errno.ETXTBSY)
     return open_file(caller, path, O_RDONLY, 0, dirfd)
 
 
@@ -112,8 +117,16 @@ def content(file: OpenFile, name: str) -> bytes | mmap:
 
 
 def _interpreter_line(head: bytes) -> tuple[bytes, list[bytes]]:
-    """The interpreter that a ``#!`` line names, and its argument if it has one. ENOEXEC without a name."""
-    line = head[2:LINE].split(b"\n", 1)[0].strip(b" \t")
+    """The interpreter that a ``#!`` line names, and its argument if it has one.
+
+    ENOEXEC without a name, or when the line is cut within it (fs/binfmt_script.c).
+    """
+    line, newline, _ = head[2 : LINE - 1].partition(b"\n")
+    whole = bool(newline) or len(head) < LINE
+    line = line.lstrip(b" \t")
+    if not whole and b" " not in line and b"\t" not in line:
+        raise SyscallError(Errno.ENOEXEC)
+    line = line.rstrip(b" \t")
     path, _, argument = line.partition(b"\t" if b"\t" in line.split(b" ", 1)[0] else b" ")
     if not path:
         raise SyscallError(Errno.ENOEXEC)

@@ -84,6 +84,14 @@ def take_off(kernel: Kernel) -> None:
     kernel.current = None
 
 
+def park(kernel: Kernel) -> None:
+    """Nobody is on the CPU: the engine stops only at the end of its block, which reads a stack on the way."""
+    state = kernel.cpu.window
+    state.save()
+    state.q[Q_RSP] = kernel.memory.per_cpu
+    state.restore()
+
+
 def put_on(kernel: Kernel, task: Task) -> None:
     """Load ``task``'s state, inside a hook too: there the entry code goes on with another task's stack."""
     state = kernel.cpu.window

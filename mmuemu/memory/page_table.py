@@ -453,6 +453,20 @@ class PageTable:
                 else:
                     yield from self._iterate(entry & ADDRESS_MASK, depth - 1, la, start, end, absent)
 
+    def table_frames(self) -> int:
+        """Frames that hold the tables of the user half, the top one included."""
+        count, tables = 1, [self.root]
+        for depth in range(self.levels, 1, -1):
+            end = 256 if depth == self.levels else 512
+            tables = [
+                entry & ADDRESS_MASK
+                for table in tables
+                for _, entry in self._live(table >> 3, (table >> 3) + end)
+                if entry & _LARGE == P
+            ]
+            count += len(tables)
+        return count
+
     # Whole address spaces
 
     def clone(self, leaf: Leaf | None = None, undo: Release = _nothing, *, share_upper: bool = True) -> PageTable:

@@ -84,6 +84,7 @@ static void stops(void)
         expect(child, WUNTRACED, "stopped");
         expect(child, WUNTRACED | WNOHANG, "once only");
         kill(child, SIGCONT);
+        nap(30);
         expect(child, WCONTINUED, "continued");
         kill(child, SIGSTOP);
         expect(child, WUNTRACED, "stopped again");
