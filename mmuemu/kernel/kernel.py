@@ -33,7 +33,6 @@ from mmuemu.kernel.task import State
 from mmuemu.kernel.timers import Timers
 from mmuemu.kernel.traps import FLOATING_POINT, Death, as_delivered, floating_point_code, signal_of
 from mmuemu.kernel.vdso import Vdso
-from mmuemu.kernel.vma import VM_EXEC
 from mmuemu.kernel.wait import Blocked
 from mmuemu.memory.frames import FrameAllocator
 from mmuemu.memory.ram import GuestRam
@@ -198,11 +197,6 @@ class Kernel:
         """Have an address space tell the CPU when its translations change."""
 
         def flush(start: int, end: int) -> None:
-            # A miss being served replaces its own page's cached translation, but not what code was found there.
-            if start == self._serving and end == start + PAGE_SIZE:
-                vma = space.vmas.find(start)
-                if vma is not None and not vma.flags & VM_EXEC:
-                    return
             if space is self._mm:
                 self.cpu.engine.flush()
 
@@ -347,9 +341,9 @@ class Kernel:
         if page >= USER_TOP or error_code & 5 == 1 or mm is None:
             return 0
         mm.installed = 0
-        self._serving = page
+        self._serving = mm.serving = page
         result = mm.fault(page, error_code)
-        self._serving = -1
+        self._serving = mm.serving = -1
         if self.events.fault and not result and self.current is not None:
             self._tell_fault(self.current, page, error_code, True)
         return mm.installed or not result
