@@ -67,6 +67,7 @@ from mmuemu.memory.page_table import PageTable
 from mmuemu.x86.paging import ADDRESS_MASK, NX, PAGE_MASK, PAGE_SIZE, RW, A, D, P
 
 if TYPE_CHECKING:
+    from mmuemu.kernel.idle_pages import IdlePages
     from mmuemu.memory.frames import FrameAllocator
     from mmuemu.memory.kernel_half import KernelHalf
 
@@ -107,6 +108,8 @@ class AddressSpace(AreaSpace):
         """Registrations of membarrier(2)."""
         self.users = 1
         """Tasks that live here."""
+        self.idle: IdlePages | None = None
+        """Where the pages of files go that nobody maps any more."""
         self.on_map: Callable[[Vma], object] | None = None
         """Called with each new area."""
 
@@ -201,7 +204,7 @@ class AddressSpace(AreaSpace):
             vma.offset = 0
             vma.name = "/dev/zero (deleted)"
         if vma.file is not None:
-            vma.mapping = FileMapping.of(vma.file.inode, self.frames)
+            vma.mapping = FileMapping.of(vma.file.inode, self.frames, self.idle)
         self.vmas.insert(vma)
         self.account(vma.flags, length)
         if self.on_map is not None:
