@@ -48,9 +48,9 @@ class Entry:
         if mm is None or page >= mm.task_size or error_code & 5 == 1:
             return 0
         mm.installed = 0
-        self.serving = page
+        self.serving = mm.serving = page
         result = mm.fault(page, error_code)
-        self.serving = -1
+        self.serving = mm.serving = -1
         if self.kernel.events.fault and not result and self.kernel.current is not None:
             self._tell_fault(self.kernel.current, page, error_code, True)
         return mm.installed or not result

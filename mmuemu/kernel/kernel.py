@@ -28,11 +28,9 @@ from mmuemu.kernel.task import State
 from mmuemu.kernel.timers import Timers
 from mmuemu.kernel.traps import Death
 from mmuemu.kernel.vdso import Vdso
-from mmuemu.kernel.vma import VM_EXEC
 from mmuemu.memory.frames import FrameAllocator
 from mmuemu.memory.ram import GuestRam
 from mmuemu.mmu.state import PagingState
-from mmuemu.x86.paging import PAGE_SIZE
 from mmuemu.x86.registers import (
     CR4_LA57,
     CR4_SMAP,
@@ -145,11 +143,6 @@ class Kernel:
         """Have an address space tell the CPU when its translations change."""
 
         def flush(start: int, end: int) -> None:
-            # A miss being served replaces its own page's cached translation, but not what code was found there.
-            if start == self.entry.serving and end == start + PAGE_SIZE:
-                vma = space.vmas.find(start)
-                if vma is not None and not vma.flags & VM_EXEC:
-                    return
             if space is self.mm:
                 self.cpu.engine.flush()
 
