@@ -154,11 +154,11 @@ static void timed(int number, siginfo_t *info, void *context)
 
 static void timers(void)
 {
-    struct itimerval value = {{0, 0}, {100, 500000}}, old;
+    struct itimerval value = {{0, 0}, {100, 300000}}, old;
     printf("alarm %u %u %u\n", alarm(10), alarm(20), alarm(0));
     setitimer(ITIMER_REAL, &value, NULL);
     getitimer(ITIMER_REAL, &old);
-    printf("itimer left %d, alarm left %u\n", old.it_value.tv_sec == 100 && old.it_value.tv_usec <= 500000, alarm(0));
+    printf("itimer left %d, alarm left %u\n", old.it_value.tv_sec == 100 && old.it_value.tv_usec <= 300000, alarm(0));
     getitimer(ITIMER_REAL, &old);
     printf("off: %ld %ld\n", old.it_value.tv_sec, old.it_value.tv_usec);
     value.it_value.tv_usec = 1000000;
