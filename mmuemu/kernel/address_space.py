@@ -41,7 +41,7 @@ from mmuemu.kernel.areas import (
     AreaSpace,
     page_align,
 )
-from mmuemu.kernel.faults import MMAP_MIN_ADDR, PROTNONE, FaultResult
+from mmuemu.kernel.faults import PROTNONE, FaultResult
 from mmuemu.kernel.page_cache import FileMapping, SharedMemory
 from mmuemu.kernel.vma import (
     VM_ACCESS,
@@ -62,8 +62,9 @@ from mmuemu.kernel.vma import (
     OpenedFile,
     Vma,
 )
+from mmuemu.loader.layouts import LINUX, Layout
 from mmuemu.memory.page_table import PageTable
-from mmuemu.x86.paging import ADDRESS_MASK, NX, PAGE_MASK, PAGE_SIZE, RW, USER_TOP, A, D, P
+from mmuemu.x86.paging import ADDRESS_MASK, NX, PAGE_MASK, PAGE_SIZE, RW, A, D, P
 
 if TYPE_CHECKING:
     from mmuemu.memory.frames import FrameAllocator
@@ -75,7 +76,7 @@ __all__ = [
 ]  # fmt: skip
 
 _INHERITED: Final = (
-    "mmap_base", "task_size", "start_brk", "brk", "start_stack", "max_map_count", "stack_limit", "_shm_ino",
+    "mmap_base", "start_brk", "brk", "start_stack", "max_map_count", "stack_limit", "_shm_ino",
     "membarrier",
 )  # fmt: skip
 
@@ -92,13 +93,12 @@ class AddressSpace(AreaSpace):
         *,
         mmap_base: int = DEFAULT_MMAP_BASE,
         start_brk: int = 0,
-        task_size: int = USER_TOP,
+        layout: Layout = LINUX,
         page_table: PageTable | None = None,
     ) -> None:
         """An empty address space, with new tables unless ``page_table`` is given. Raises OutOfFrames."""
-        super().__init__(frames, page_table or PageTable(frames, kernel=kernel_half))
+        super().__init__(frames, page_table or PageTable(frames, levels=layout.levels, kernel=kernel_half), layout)
         self.mmap_base = mmap_base
-        self.task_size = task_size
         self.start_brk = self.brk = start_brk
         self.start_stack = 0
         """An address in the initial stack: /proc/self/maps calls the area around it [stack]."""
@@ -135,8 +135,8 @@ class AddressSpace(AreaSpace):
             flags |= MAP_FIXED
         if not flags & MAP_FIXED:
             addr &= ~PAGE_MASK
-            if addr and addr < MMAP_MIN_ADDR:
-                addr = MMAP_MIN_ADDR
+            if addr and addr < self.user_start:
+                addr = self.user_start
         length = page_align(length)
         if not length:
             raise SyscallError(Errno.ENOMEM)
@@ -309,7 +309,7 @@ class AddressSpace(AreaSpace):
     def _extend_heap(self, old: int, new: int) -> bool:
         flags = VM_READ | VM_WRITE | VM_MAYACCESS | VM_ACCOUNT | self.def_flags
         above = self.vmas.at_or_above(old)
-        if new > self.task_size or old < MMAP_MIN_ADDR or len(self.vmas) > self.max_map_count:
+        if new > self.task_size or old < self.user_start or len(self.vmas) > self.max_map_count:
             return False
         if (new - old) >> 12 > self.frames.limit or (above and new + PAGE_SIZE > above.guarded_start):
             return False
@@ -450,7 +450,7 @@ class AddressSpace(AreaSpace):
 
         table = self.page_table.clone(leaf, lambda entry, _la, _size: self.frames.release(entry & ADDRESS_MASK))
         self.on_flush(0, self.task_size)
-        child = AddressSpace(self.frames, page_table=table)
+        child = AddressSpace(self.frames, page_table=table, layout=self.layout)
         for name in _INHERITED:
             setattr(child, name, getattr(self, name))
         child.anon_pages, child.file_pages = counts

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.cpu import window
 from mmuemu.errors import OutOfFrames
+from mmuemu.kernel import accounting
 from mmuemu.kernel import registers as regs
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.signals import SIG_IGN, Signal
@@ -18,6 +20,8 @@ from mmuemu.kernel.task import State, Task
 from mmuemu.kernel.user_memory import UserMemory
 
 if TYPE_CHECKING:
+    from mmuemu.kernel.address_space import AddressSpace
+    from mmuemu.kernel.half import KernelStack
     from mmuemu.kernel.kernel import Kernel
     from mmuemu.kernel.traps import Death
 
@@ -35,10 +39,17 @@ CLONE_PARENT_SETTID: Final = 0x100000
 CLONE_CHILD_CLEARTID: Final = 0x200000
 CLONE_CHILD_SETTID: Final = 0x1000000
 CLONE_CLEAR_SIGHAND: Final = 0x1_0000_0000
+CLONE_NEWNS: Final = 0x2_0000
+CLONE_NEWUSER: Final = 0x1000_0000
+CLONE_NEWPID: Final = 0x2000_0000
 CLONE_NAMESPACES: Final = 0x7E02_0080
 """CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET and NEWTIME: they need CAP_SYS_ADMIN."""
 SCHED_RESET_ON_FORK: Final = 0x4000_0000
 FIRST_PID: Final = 1000
+PID_MAX: Final = 4194304
+"""/proc/sys/kernel/pid_max of a 64-bit machine; numbers begin anew at RESERVED_PIDS then (kernel/pid.c)."""
+RESERVED_PIDS: Final = 300
+RLIMIT_NPROC: Final = 6
 SA_NOCLDWAIT: Final = 2
 SA_NOCLDSTOP: Final = 1
 CLD_EXITED: Final = 1
@@ -46,22 +57,37 @@ CLD_KILLED: Final = 2
 CLD_DUMPED: Final = 3
 
 
-def new_pid(kernel: Kernel) -> int:
-    """The next free number. EAGAIN when there are as many tasks as may be."""
-    if len(kernel.tasks) >= kernel.options.max_processes:
+def new_pid(kernel: Kernel, limit: int | None = None) -> int:
+    """The next free number. EAGAIN with as many tasks and zombies as may be (``limit``: for this caller)."""
+    most = kernel.options.max_processes
+    if len(kernel.tasks) + kernel.zombies >= (most if limit is None else min(limit, most)):
         raise SyscallError(Errno.EAGAIN)
-    kernel.last_pid += 1
-    return kernel.last_pid
+    pid = kernel.last_pid
+    while True:
+        pid = pid + 1 if pid + 1 < PID_MAX else RESERVED_PIDS
+        if pid not in kernel.tasks and pid not in kernel.processes:
+            kernel.last_pid = pid
+            return pid
+
+
+def _process_limit(parent: Task) -> int | None:
+    """RLIMIT_NPROC, which root does not feel (getrlimit(2)): everybody here is one user."""
+    limit = parent.process.limits.get(RLIMIT_NPROC)
+    return None if limit is None or not parent.uid else limit[0]
 
 
 def _check_flags(flags: int) -> None:
     """clone(2), ERRORS: which flags need which."""
-    if flags & CLONE_NAMESPACES:
-        raise SyscallError(Errno.EPERM)
+    if flags & CLONE_FS and flags & (CLONE_NEWNS | CLONE_NEWUSER):
+        raise SyscallError(Errno.EINVAL)
     if (flags & CLONE_THREAD and not flags & CLONE_SIGHAND) or (flags & CLONE_SIGHAND and not flags & CLONE_VM):
         raise SyscallError(Errno.EINVAL)
     if flags & CLONE_SIGHAND and flags & CLONE_CLEAR_SIGHAND:
         raise SyscallError(Errno.EINVAL)
+    if flags & CLONE_THREAD and flags & (CLONE_NEWUSER | CLONE_NEWPID):
+        raise SyscallError(Errno.EINVAL)
+    if flags & CLONE_NAMESPACES:
+        raise SyscallError(Errno.EPERM)
 
 
 def clone(parent: Task, flags: int, stack: int, tls: int, exit_signal: int, child_tid: int = 0) -> Task:
@@ -72,18 +98,9 @@ def clone(parent: Task, flags: int, stack: int, tls: int, exit_signal: int, chil
     """
     kernel = parent.kernel
     _check_flags(flags)
-    tid = new_pid(kernel)
+    tid = new_pid(kernel, _process_limit(parent))
     process = parent.process if flags & CLONE_THREAD else _new_process(parent, tid, flags, exit_signal)
-    try:
-        kernel_stack = kernel.memory.new_stack()
-        if flags & CLONE_VM:
-            mm = parent.mm
-            mm.users += 1
-        else:
-            mm = parent.mm.fork()
-            kernel.adopt(mm)
-    except OutOfFrames:
-        raise SyscallError(Errno.ENOMEM) from None
+    kernel_stack, mm = _memory(parent, bool(flags & CLONE_VM))
     child = Task(
         kernel, process, tid, mm, parent.memory if flags & CLONE_VM else UserMemory(mm),
         parent.files.acquire() if flags & CLONE_FILES else parent.files.clone(),
@@ -101,11 +118,32 @@ def clone(parent: Task, flags: int, stack: int, tls: int, exit_signal: int, chil
     if stack:
         child.registers[regs.SP] = stack
     child.snapshot = _cpu_state(kernel, tls if flags & CLONE_SETTLS else None)
+    if process is not parent.process:
+        process.run_from(parent.process.exe_file)
     enrol(child)
     kernel.scheduler.add(child)
     for callback in kernel.events.fork:
         callback(parent, child)
     return child
+
+
+def _memory(parent: Task, shared: bool) -> tuple[KernelStack, AddressSpace]:
+    """A kernel stack and the address space, the parent's or a copy of it. Raises ENOMEM."""
+    memory = parent.kernel.memory
+    try:
+        stack = memory.new_stack()
+        try:
+            mm = parent.mm if shared else parent.mm.fork()
+        except OutOfFrames:
+            memory.free_stack(stack)
+            raise
+    except OutOfFrames:
+        raise SyscallError(Errno.ENOMEM) from None
+    if shared:
+        mm.users += 1
+    else:
+        parent.kernel.adopt(mm)
+    return stack, mm
 
 
 def inherited_scheduling(policy: int, priority: int) -> tuple[int, int]:
@@ -128,7 +166,7 @@ def _new_process(parent: Task, pid: int, flags: int, exit_signal: int) -> Proces
     old = parent.process
     above = old.parent if flags & CLONE_PARENT else old
     process = Process(
-        parent.kernel, pid, above, old.pgid, old.sid, old.exe, old.exe_file, old.arguments, old.environment,
+        parent.kernel, pid, above, old.pgid, old.sid, old.exe, None, old.arguments, old.environment,
         old.auxv, old.entry, old.stack_arguments, dict(old.limits),
         actions=old.actions if flags & CLONE_SIGHAND else dict(old.actions), exit_signal=exit_signal,
         dumpable=old.dumpable, oom_score_adj=old.oom_score_adj,
@@ -150,6 +188,7 @@ def enrol(task: Task) -> None:
     process.threads[task.tid] = task
     if process.leader is None:
         process.leader = task
+        process.start_time = kernel.clock.now()
         kernel.processes[process.pid] = process
         if process.parent is not None:
             process.parent.children[process.pid] = process
@@ -166,6 +205,7 @@ def exit_task(task: Task) -> None:
     task.call_state = None
     kernel.attention = True
     kernel.release_thread(task)
+    accounting.thread_left(task)
     process.threads.pop(task.tid, None)
     kernel.tasks.pop(task.tid, None)
     last = not process.threads
@@ -185,8 +225,12 @@ def release_memory(task: Task) -> None:
     mm = task.mm
     mm.users -= 1
     if mm.users == 0:
+        accounting.memory_left(task.process, mm)
+        statistics = task.kernel.statistics
+        statistics.minor_faults += mm.minor_faults
+        statistics.major_faults += mm.major_faults
         mm.write_back_all()
-        if not (task.process.watched and task.process.group_exit):
+        if not task.process.watched or task.process.threads:
             mm.destroy()
 
 
@@ -202,6 +246,8 @@ def exit_group(process: Process, status: int | None = None, death: Death | None 
     if not process.group_exit:
         process.group_exit = True
         process.exit_status = status
+        if death is not None and process.oom_reason:
+            death = replace(death, reason=process.oom_reason)
         process.death = death
     for thread in list(process.threads.values()):
         exit_task(thread)
@@ -213,6 +259,9 @@ def _end_process(process: Process) -> None:
     if process.exit_status is None and process.death is None:
         process.exit_status = 0
     process.zombie = True
+    process.run_from(None)
+    process.end_events.wake()
+    kernel.zombies += 1
     orphans = list(process.children.values())
     for child in orphans:
         child.parent = None
@@ -266,7 +315,8 @@ def child_payload(process: Process, status: int) -> bytes:
 
 def reap(process: Process) -> None:
     """Forget a zombie."""
+    process.kernel.zombies -= 1
     process.kernel.processes.pop(process.pid, None)
     if process.parent is not None:
         process.parent.children.pop(process.pid, None)
-        process.parent.child_times[0] += process.cpu_time + process.child_times[0]
+        accounting.reaped(process.parent, process)

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Final
 from mmuemu.kernel import registers as regs
 from mmuemu.kernel.abi.errno import SyscallError
 from mmuemu.kernel.abi.signals import SIG_IGN
+from mmuemu.kernel.accounting import process_cpu_time, thread_cpu_time
 from mmuemu.kernel.clock import NANOSECONDS
 from mmuemu.kernel.files.fdtable import FdTable
 from mmuemu.kernel.files.procsource import ProcessFacts, SystemFacts
 from mmuemu.kernel.maps import maps_text
+from mmuemu.kernel.oom import score
 from mmuemu.kernel.smaps import pagemap, rollup_text, shmem_bytes, smaps_text, table_bytes
 from mmuemu.kernel.syscalls.system import DEFAULT_LIMITS, RELEASE, RLIM_INFINITY, RLIMIT_COUNT, VERSION
 from mmuemu.kernel.task import State
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 _ARGUMENTS: Final = (regs.DI, regs.SI, regs.DX, regs.R10, regs.R8, regs.R9)
 _LONGEST_ARGUMENTS: Final = 1 << 21
+TICK: Final = NANOSECONDS // 100
+"""Nanoseconds in a tick of /proc's times."""
 _NO_CALL: Final = (1 << 64) - 1
 
 
@@ -66,10 +70,22 @@ class TaskFacts(ProcessFacts):
             number: task.limits.get(number) or DEFAULT_LIMITS.get(number, (RLIM_INFINITY, RLIM_INFINITY))
             for number in range(RLIMIT_COUNT)
         }
+        self.start_ticks = process.start_time * 100 // NANOSECONDS
         self.exit_code = process.wait_status if process.zombie else 0
         self.mm: AddressSpace | None = None if live is None else live.mm
         if self.mm is not None:
             self._measure(self.mm)
+
+    @property
+    def oom_score(self) -> int:  # type: ignore[override]
+        """How likely it is to be killed for lack of memory."""
+        return score(self.task.kernel, self.task.process)
+
+    @property
+    def user_ticks(self) -> int:  # type: ignore[override]
+        """CPU time in hundredths of a second."""
+        process = self.task.process
+        return (thread_cpu_time(self.task) if self.tid != process.pid else process_cpu_time(process)) // TICK
 
     def _measure(self, mm: AddressSpace) -> None:
         self.virtual = self.peak = mm.total_vm

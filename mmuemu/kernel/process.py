@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from mmuemu.kernel.accounting import Usage
 from mmuemu.kernel.signals.pending import Pending
 from mmuemu.kernel.wait import WaitQueue
 
@@ -47,6 +48,8 @@ class Process:
     """Live children and zombies by pid, oldest first."""
     child_events: WaitQueue = field(default_factory=WaitQueue)
     """Woken when a child ends, stops or continues."""
+    end_events: WaitQueue = field(default_factory=WaitQueue)
+    """Woken when this process has ended: who polls a descriptor for it waits here."""
     actions: dict[int, bytes] = field(default_factory=dict)
     """Signal dispositions: ``struct sigaction`` (handler, flags, restorer, mask) by signal; absent is SIG_DFL."""
     signals: Pending = field(default_factory=Pending)
@@ -75,12 +78,30 @@ class Process:
     executed: bool = False
     """Whether execve has run since fork: setpgid(2) refuses then."""
     dumpable: int = 1
-    oom_score_adj: int = 0
+    start_time: int = 0
+    """When it began, in nanoseconds of the monotonic clock."""
     vfork_waiter: Task | None = None
-    child_times: list[int] = field(default_factory=lambda: [0, 0])
-    """User and system nanoseconds of children that were waited for."""
-    cpu_time: int = 0
-    """Nanoseconds of CPU of its threads that have ended."""
+    used: Usage = field(default_factory=Usage)
+    """What its threads that have ended used, and the memory it had before an execve."""
+    children_used: Usage = field(default_factory=Usage)
+    """What children that were waited for used."""
+    oom_reason: str = ""
+    """Why it was chosen to die when memory ran out."""
+    oom_score_adj: int = 0
+    """-1000 to 1000: how much rather (or not at all, with -1000) it is killed when memory runs out (proc(5))."""
+
+    @property
+    def cpu_time(self) -> int:
+        """Nanoseconds of CPU of its threads that have ended."""
+        return self.used.cpu
+
+    def run_from(self, file: OpenFile | None) -> None:
+        """``file`` is the program from now on, None: no more. It cannot be written to meanwhile; ETXTBSY if it is."""
+        if file is not None:
+            file.inode.deny_write_access()
+        if self.exe_file is not None:
+            self.exe_file.inode.allow_write_access()
+        self.exe_file = file
 
     @property
     def ppid(self) -> int:

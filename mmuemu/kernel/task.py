@@ -69,6 +69,8 @@ class Task:
     state: State = State.RUNNABLE
     snapshot: bytes = b""
     """The CPU's state when it last left it, inside the kernel."""
+    cpu_time: int = 0
+    """Nanoseconds of CPU it has used, up to when it last left the CPU."""
     call_state: object = None
     """What a system call that sleeps must remember; None when it is made for the first time."""
     blocked: Blocked | None = None

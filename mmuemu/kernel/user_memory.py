@@ -1,6 +1,7 @@
 """copy_from_user and copy_to_user: a task's memory by its page tables and areas, with demand paging.
 
-Every method that copies raises SyscallError(EFAULT) for an address the task itself could not use that way.
+Every method that copies raises SyscallError(EFAULT) for an address the task itself could not use that way, and
+OutOfFrames when there is no memory for its page.
 What fits before such an address has been copied then, as on Linux.
 """
 
@@ -9,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
+from mmuemu.errors import OutOfFrames
 from mmuemu.kernel.abi.errno import Errno, SyscallError
+from mmuemu.kernel.faults import FaultResult
 from mmuemu.x86.paging import ADDRESS_MASK, PAGE_MASK, PAGE_SIZE, RW, US, A, D, P
 
 if TYPE_CHECKING:
@@ -170,7 +173,10 @@ class UserMemory:
                 if found is not None and found.flags & need == need:
                     self._q[found.entry_address >> 3] |= A | D if write else A
                     return found.physical | (address & (found.size - 1))
-            if attempt or mm.fault(address, _USER_WRITE if write else _USER_READ):
+            result = FaultResult.SEGV_MAPERR if attempt else mm.fault(address, _USER_WRITE if write else _USER_READ)
+            if result is FaultResult.OOM:
+                raise OutOfFrames("no memory for a system call's data")
+            if result:
                 break
         raise SyscallError(Errno.EFAULT)
 

@@ -38,6 +38,7 @@ class FrameAllocator:
         "_stop",
         "_zero",
         "limit",
+        "on_exhausted",
         "on_free",
         "ram",
         "used",
@@ -67,6 +68,8 @@ class FrameAllocator:
         """Frames that have references now."""
         self.limit = (end - start) >> 12
         """Frames there are."""
+        self.on_exhausted: Callable[[], bool] | None = None
+        """Called when no frame is free; whether it released any."""
         self.on_free: list[Callable[[int], None]] = []
         """Called with a frame that was :meth:`mark_executed` when it is freed or its code overwritten."""
 
@@ -103,6 +106,21 @@ class FrameAllocator:
         self.used += 1
         return frame
 
+    def copy(self, frame: int) -> int:
+        """Physical address of a frame with the content of ``frame`` and one reference. Raises OutOfFrames."""
+        if self._pending:
+            new = self._pending.pop()
+        else:
+            new = self._next
+            if new >= self._ready:
+                new = self._prepare(new)
+            self._next = new + 4096
+        memory = self.ram.bytes
+        memory[new : new + 4096] = memory[frame : frame + 4096]
+        self._counts[new >> 12] = 1
+        self.used += 1
+        return new
+
     def _prepare(self, frame: int) -> int:
         """The next frame of the current run, or of another; the host commits a few behind it as well."""
         if frame >= self._stop:
@@ -113,8 +131,11 @@ class FrameAllocator:
 
     def _take_run(self) -> int:
         """Make the most recently freed run the current one; its first frame."""
-        if not self._runs:
-            raise OutOfFrames(f"all {self.limit} frames of guest memory are in use")
+        while not self._runs:
+            if self._pending:
+                self._give_back()
+            elif self.on_exhausted is None or not self.on_exhausted():
+                raise OutOfFrames(f"all {self.limit} frames of guest memory are in use")
         self._next, self._stop = self._runs.pop()
         return self._next
 

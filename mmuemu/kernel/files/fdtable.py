@@ -40,6 +40,10 @@ class FdTable:
         if self.users == 0:
             self.close_all()
 
+    def opened(self) -> list[OpenFile]:
+        """The descriptions behind all descriptors."""
+        return list(self._files.values())
+
     def __iter__(self) -> Iterator[int]:
         return iter(sorted(self._files))
 

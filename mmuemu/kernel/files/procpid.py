@@ -88,6 +88,7 @@ class ProcessDirectory(ProcDirectory):
             limits=lambda: proctext.limits(facts()),
             mounts=lambda: proctext.mounts(tree),
             mountinfo=lambda: proctext.mountinfo(tree),
+            oom_score=lambda: b"%d\n" % facts().oom_score,
             io=lambda: proctext.io(facts()),
             syscall=lambda: proctext.syscall(facts()),
             **{name: lambda text=text: text for name, text in proctext.PROCESS_CONSTANTS.items()},

@@ -47,6 +47,7 @@ class ProcessFacts:
     """Bytes of page tables."""
     argument_range: tuple[int, int, int, int] = (0, 0, 0, 0)
     """Where arguments begin and end in memory, and the environment."""
+    oom_score: int = 0
     oom_score_adj: int = 0
     switches: tuple[int, int] = (0, 0)
     """Times it left the CPU by itself, and had to."""

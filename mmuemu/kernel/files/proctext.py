@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 PROCESS_CONSTANTS: Final[dict[str, bytes]] = {
     "cgroup": b"0::/\n",
-    "oom_score": b"0\n",
     "oom_adj": b"0\n",
     "wchan": b"0",
     "personality": b"00000000\n",

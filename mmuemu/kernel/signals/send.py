@@ -12,7 +12,6 @@ from mmuemu.kernel.signals.action import DEFAULT, Action, is_ignored, unpack_act
 from mmuemu.kernel.signals.frame import TrapState
 from mmuemu.kernel.signals.pending import FIRST_REALTIME, SigInfo
 from mmuemu.x86.exceptions import Vector
-from mmuemu.x86.paging import USER_TOP
 
 if TYPE_CHECKING:
     from mmuemu.kernel.kernel import Kernel
@@ -124,7 +123,7 @@ def force(task: Task, death: Death) -> None:
         error = trap.error_code
         if trap.vector == Vector.PF:
             # The kernel's pages look all alike to ring 3 (arch/x86/mm/fault.c, sanitize_error_code).
-            error |= _PF_USER | (_PF_PROT if trap.address >= USER_TOP - 4096 else 0)
+            error |= _PF_USER | (_PF_PROT if trap.address >= task.mm.task_size else 0)
             task.trap_state = TrapState(Vector.PF, error, trap.address)
         else:
             task.trap_state = TrapState(trap.vector, error, task.trap_state.cr2)

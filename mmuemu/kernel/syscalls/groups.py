@@ -41,7 +41,7 @@ def sys_getpgid(task: Task, pid: int) -> int:
 @syscall(109, "setpgid", "pid", "pid")
 def sys_setpgid(task: Task, pid: int, pgid: int) -> int:
     """setpgid(2): of the caller, or of a child that has not executed a program yet."""
-    if pgid < 0:
+    if (pgid or pid) < 0:
         raise SyscallError(Errno.EINVAL)
     own = task.process
     target = own if pid in (0, own.pid) else own.children.get(pid)

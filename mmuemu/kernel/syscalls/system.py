@@ -6,6 +6,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.kernel.abi.errno import Errno, SyscallError
+from mmuemu.kernel.accounting import process_usage, thread_usage
 from mmuemu.kernel.clock import NANOSECONDS
 from mmuemu.kernel.syscalls.table import syscall
 from mmuemu.x86.paging import PAGE_SIZE
@@ -21,9 +22,9 @@ RLIM_INFINITY: Final = (1 << 64) - 1
 RLIMIT_STACK: Final = 3
 RLIMIT_NOFILE: Final = 7
 RLIMIT_COUNT: Final = 16
+RUSAGE_CHILDREN: Final = -1
 GRND_FLAGS: Final = 7
 _RLIMIT: Final = struct.Struct("<QQ")
-_RUSAGE: Final = struct.Struct("<16q")
 
 DEFAULT_LIMITS: Final[dict[int, tuple[int, int]]] = {
     RLIMIT_STACK: (8 << 20, RLIM_INFINITY),
@@ -115,13 +116,11 @@ def sys_getrusage(task: Task, who: int, address: int) -> int:
     """getrusage(2): CPU time, peak resident size and page faults."""
     if who not in (0, -1, 1):
         raise SyscallError(Errno.EINVAL)
-    values = [0] * 16
-    if who != -1:
-        seconds, nanoseconds = divmod(task.kernel.clock.cpu(), NANOSECONDS)
-        values[0], values[1] = seconds, nanoseconds // 1000
-        values[4] = task.kernel.frames.peak * PAGE_SIZE // 1024
-        values[8], values[9] = task.mm.minor_faults, task.mm.major_faults
-    task.memory.write(address, _RUSAGE.pack(*values))
+    if who == RUSAGE_CHILDREN:
+        found = task.process.children_used
+    else:
+        found = process_usage(task.process) if who == 0 else thread_usage(task)
+    task.memory.write(address, found.pack())
     return 0
 
 

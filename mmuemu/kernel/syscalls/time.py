@@ -6,6 +6,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.kernel.abi.errno import Errno, SyscallError
+from mmuemu.kernel.accounting import process_cpu_time, thread_cpu_time
 from mmuemu.kernel.clock import NANOSECONDS
 from mmuemu.kernel.syscalls.table import syscall
 from mmuemu.kernel.wait import Blocked
@@ -27,7 +28,6 @@ CLOCK_BOOTTIME_ALARM: Final = 9
 TIMER_ABSTIME: Final = 1
 _REALTIMES: Final = frozenset({CLOCK_REALTIME, CLOCK_REALTIME_COARSE, CLOCK_TAI})
 _MONOTONICS: Final = frozenset({CLOCK_MONOTONIC, CLOCK_MONOTONIC_RAW, CLOCK_MONOTONIC_COARSE, CLOCK_BOOTTIME})
-_CPUTIMES: Final = frozenset({CLOCK_PROCESS_CPUTIME_ID, CLOCK_THREAD_CPUTIME_ID})
 _UNWAITABLE: Final = frozenset({CLOCK_MONOTONIC_RAW, CLOCK_REALTIME_COARSE, CLOCK_MONOTONIC_COARSE})
 """Clocks that nothing can sleep by."""
 _ALARMS: Final = frozenset({CLOCK_REALTIME_ALARM, CLOCK_BOOTTIME_ALARM})
@@ -42,8 +42,10 @@ def _read_clock(task: Task, clock: int) -> int:
         return task.kernel.clock.realtime()
     if clock in _MONOTONICS:
         return task.kernel.clock.monotonic()
-    if clock in _CPUTIMES:
-        return task.kernel.clock.cpu()
+    if clock == CLOCK_PROCESS_CPUTIME_ID:
+        return process_cpu_time(task.process)
+    if clock == CLOCK_THREAD_CPUTIME_ID:
+        return thread_cpu_time(task)
     raise SyscallError(Errno.EINVAL)
 
 
@@ -100,7 +102,7 @@ def duration(task: Task, address: int) -> int:
 
 def is_cpu_clock(clock: int) -> bool:
     """Whether it counts CPU time."""
-    return clock in _CPUTIMES or clock < 0
+    return clock in (CLOCK_PROCESS_CPUTIME_ID, CLOCK_THREAD_CPUTIME_ID) or clock < 0
 
 
 def clock_offset(task: Task, clock: int) -> int:
@@ -154,7 +156,8 @@ def sys_clock_nanosleep(task: Task, clock: int, flags: int, request: int, remain
 @syscall(100, "times", "ptr")
 def sys_times(task: Task, address: int) -> int:
     """times(2): 100 ticks a second."""
-    ticks = task.kernel.clock.cpu() // (NANOSECONDS // 100)
+    process, tick = task.process, NANOSECONDS // 100
     if address:
-        task.memory.write(address, struct.pack("<4q", ticks, 0, 0, 0))
+        own, children = process_cpu_time(process) // tick, process.children_used.cpu // tick
+        task.memory.write(address, struct.pack("<4q", own, 0, children, 0))
     return task.kernel.clock.monotonic() // (NANOSECONDS // 100)

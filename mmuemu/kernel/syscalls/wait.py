@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.kernel import life
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.signals import Signal
+from mmuemu.kernel.accounting import process_usage
 from mmuemu.kernel.signals.pending import SigInfo
+from mmuemu.kernel.syscalls.pidfd import process_of
 from mmuemu.kernel.syscalls.table import syscall
 from mmuemu.kernel.wait import Blocked
 
@@ -73,10 +74,11 @@ def _wait(task: Task, wanted: Callable[[Process], bool], options: int) -> tuple[
     raise Blocked(own.child_events)
 
 
-def usage(process: Process) -> bytes:
-    """A ``struct rusage`` of an ended child: its CPU time."""
-    seconds, nanoseconds = divmod(process.cpu_time, 1_000_000_000)
-    return struct.pack("<16q", seconds, nanoseconds // 1000, *[0] * 14)
+def usage(child: Process) -> bytes:
+    """A ``struct rusage`` of a child and its own children that it waited for (kernel/sys.c: RUSAGE_BOTH)."""
+    both = process_usage(child)
+    both.add(child.children_used)
+    return both.pack()
 
 
 @syscall(61, "wait4", "pid", "ptr", "int", "ptr")
@@ -108,6 +110,8 @@ def sys_waitid(task: Task, kind: int, number: int, info: int, options: int, rusa
     allowed = WNOHANG | WSTOPPED | WEXITED | WCONTINUED | WNOWAIT | _CLONE_OPTIONS
     if options & 0xFFFF_FFFF & ~allowed or not options & (WEXITED | WSTOPPED | WCONTINUED):
         raise SyscallError(Errno.EINVAL)
+    if kind == P_PIDFD:
+        kind, number = P_PID, process_of(task, number).pid
     if kind not in (P_ALL, P_PID, P_PGID) or (kind == P_PID and number <= 0) or (kind == P_PGID and number < 0):
         raise SyscallError(Errno.EINVAL)
     group = number or task.process.pgid
