@@ -17,8 +17,9 @@ from mmuemu.kernel.abi.signals import SI_KERNEL, Signal
 from mmuemu.kernel.events import FaultEvent, SyscallEvent, number_of
 from mmuemu.kernel.exec import Loader, NotFound
 from mmuemu.kernel.files.namespace import ViewOptions, build_namespace
-from mmuemu.kernel.kernel import DEFAULT_MAX_PROCESSES, Kernel, Options
+from mmuemu.kernel.kernel import Kernel
 from mmuemu.kernel.maps import maps_text
+from mmuemu.kernel.options import DEFAULT_MAX_PROCESSES, Options
 from mmuemu.kernel.signals.pending import SigInfo
 from mmuemu.kernel.signals.send import to_group
 from mmuemu.kernel.syscalls import load_all

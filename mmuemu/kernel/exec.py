@@ -23,6 +23,7 @@ from mmuemu.kernel.address_space import (
     AddressSpace,
 )
 from mmuemu.kernel.files.paths import path_of
+from mmuemu.kernel.images import relocates
 from mmuemu.kernel.itimers import forget_posix_timers
 from mmuemu.kernel.linker import Linker, map_image
 from mmuemu.kernel.process import Process
@@ -35,7 +36,6 @@ from mmuemu.kernel.user_memory import UserMemory
 from mmuemu.loader.layout import Bases, choose_bases
 from mmuemu.loader.layouts import Layout
 from mmuemu.loader.plan import LoadPlan, plan, plan_interpreter
-from mmuemu.loader.selfrelocation import needs_relocation
 from mmuemu.loader.stack import Credentials, auxiliary_vector, build_stack
 from mmuemu.x86.paging import PAGE_SIZE
 from mmuemu.x86.registers import RFLAGS_FIXED, RFLAGS_IF
@@ -148,7 +148,7 @@ class Loader:
             self.kernel.vdso.map(space, bases.vdso_base)
         sp, auxv, strings = self._stack(space, memory, program, planned, bases, envp, credentials)
         registers = {regs.SP: sp, regs.IP: entry}
-        if program.libraries is not None or needs_relocation(planned.image):
+        if program.libraries is not None or relocates(planned.image):
             registers |= Linker(self.kernel, space, memory).start(planned, program.libraries)
         return Loaded(space, memory, registers, auxv, entry, strings)
 

@@ -38,6 +38,7 @@ _WRITE: Final = 1 << 1
 _USER: Final = 1 << 2
 _RESERVED: Final = 1 << 3
 _FETCH: Final = 1 << 4
+_KEY: Final = 1 << 5
 _NEW: Final = RW | A | D
 
 
@@ -94,7 +95,9 @@ class PagedSpace:
         self.user_start = MMAP_MIN_ADDR
         """Nothing is mapped below this address."""
         self.installed = 0
-        """The last entry that :meth:`fault` put into an empty slot of an existing table; its reader sets it to 0."""
+        """The last entry that :meth:`fault` wrote and that lets the access through; its reader sets it to 0."""
+        self.serving = -1
+        """The page whose miss the CPU is about to fill: what it had cached of it is replaced without a flush."""
         self.anon_pages = 0
         self.file_pages = 0
         self.minor_faults = 0
@@ -176,7 +179,7 @@ class PagedSpace:
         elif old & RW or vma.flags & VM_MAYSHARE:
             new = old | P | RW | A | D
         else:
-            return self._copy_on_write(vma, la, address, old)
+            return self._copy_on_write(vma, la, address, old, error)
         if vma.mapping is not None:
             new = self._exclusive(vma, la, new, error & _WRITE)
         if new == old:
@@ -185,7 +188,7 @@ class PagedSpace:
         self.minor_faults += 1
         return RESOLVED
 
-    def _copy_on_write(self, vma: Vma, la: int, address: int, old: int) -> FaultResult:
+    def _copy_on_write(self, vma: Vma, la: int, address: int, old: int, error: int) -> FaultResult:
         """A write to a private page: the only user gets the right, every other one a copy."""
         self.minor_faults += 1
         if not vma.anon:
@@ -193,18 +196,26 @@ class PagedSpace:
         frames = self.frames
         frame = old & ADDRESS_MASK
         if frames.refcount(frame) == 1:
-            self._q[address >> 3] = old | P | RW | A | D
-            return RESOLVED
-        new = self._own_frame(vma)
-        if frame != self._zero:
-            memory = frames.ram.bytes
-            memory[new : new + PAGE_SIZE] = memory[frame : frame + PAGE_SIZE]
-        self._count(frame, vma, la, -1)
-        self.anon_pages += 1
-        self._q[address >> 3] = new | vma.entry_flags | _NEW
-        frames.release(frame)
-        la &= ~PAGE_MASK
-        self.on_flush(la, la + PAGE_SIZE)
+            entry = old | P | RW | A | D
+        else:
+            if frame == self._zero:
+                new = frames.allocate()
+                self.anon_pages += 1
+            else:
+                new = frames.copy(frame)
+                if vma.mapping is not None:
+                    self._count(frame, vma, la, -1)
+                    self.anon_pages += 1
+            if vma.flags & VM_EXEC:
+                frames.mark_executed(new)
+            frames.release(frame)
+            entry = new | vma.entry_flags | _NEW
+            la &= ~PAGE_MASK
+            if self.serving != la or vma.flags & VM_EXEC:
+                self.on_flush(la, la + PAGE_SIZE)
+        self._q[address >> 3] = entry
+        if not error & _KEY:
+            self.installed = entry
         return RESOLVED
 
     def _recheck(self, la: int, error: int) -> FaultResult:

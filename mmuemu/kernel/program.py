@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from mmap import ACCESS_READ, mmap
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mmuemu.errors import BadImage, Exit, MmuemuError
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.fcntl import AT_FDCWD, O_NOFOLLOW, O_RDONLY, X_OK
-from mmuemu.kernel.files.hostfs import HostFile
 from mmuemu.kernel.files.inode import Caller
 from mmuemu.kernel.files.opening import open_file
 from mmuemu.kernel.files.paths import path_of, resolve
-from mmuemu.loader.elf import ElfImage, read_image
+from mmuemu.kernel.images import content, image_of
+from mmuemu.loader.elf import ElfImage
 from mmuemu.loader.libraries import Closure, find_libraries, needs_libraries
-from mmuemu.x86.paging import USER_TOP_5LEVEL
 
 if TYPE_CHECKING:
+    from mmap import mmap
+
     from mmuemu.kernel.files.context import FsContext
     from mmuemu.kernel.files.fdtable import FdTable
     from mmuemu.kernel.files.openfile import OpenFile
 
-LARGEST_FILE: Final = 4 << 30
-"""The most bytes a program file may have."""
-MAPPED_FROM: Final = 64 << 20
-"""Host files with more bytes are mapped, not read."""
 LINE: Final = 256
 """BINPRM_BUF_SIZE: a ``#!`` line ends there at the latest (include/uapi/linux/binfmts.h)."""
 _LIBRARY_PATH: Final = b"LD_LIBRARY_PATH="
@@ -88,32 +84,13 @@ class LibraryFile(NamedTuple):
 
 
 def open_program(caller: Caller, path: bytes, dirfd: int = AT_FDCWD, flags: int = 0) -> OpenFile:
-    """The file to execute. ENOENT, ENOTDIR, ELOOP, EACCES (no regular file, or not executable), ETXTBSY
-    (open for writing)..."""
+    """The file to execute. ENOENT, ENOTDIR, ELOOP, EACCES (no regular file, or not executable)..."""
     inode = resolve(caller, path, dirfd, follow=not flags & O_NOFOLLOW).existing()
     if inode.is_symlink:
         raise SyscallError(Errno.ELOOP)
     if not inode.is_regular or not inode.permits(caller.uid, caller.gid, X_OK):
         raise SyscallError(Errno.EACCES)
-    if inode.write_count > 0:
-        raise SyscallError(Errno.ETXTBSY)
     return open_file(caller, path, O_RDONLY, 0, dirfd)
-
-
-def content(file: OpenFile, name: str) -> bytes | mmap:
-    """The bytes of a program file; a large one on the host is mapped, so that only what is looked at takes memory."""
-    size = file.inode.size
-    if size > LARGEST_FILE:
-        raise BadImage(
-            name,
-            f"is {size >> 30} GiB large; program files of more than {LARGEST_FILE >> 30} GiB are not loaded",
-        )
-    if size > MAPPED_FROM and isinstance(file.inode, HostFile) and file.inode.content is None:
-        try:
-            return mmap(file.inode.reader.get(), size, access=ACCESS_READ)
-        except (OSError, ValueError):
-            pass
-    return file.inode.read_at(0, size)
 
 
 def _interpreter_line(head: bytes) -> tuple[bytes, list[bytes]]:
@@ -173,7 +150,7 @@ def _by_linker(caller: Caller, program: Program, linker: str, because: str) -> P
         why = f"needs {because}, which only the dynamic linker {linker} can start"
         raise NoLinker(name, f"{why}, and that is not in the guest's view") from None
     real = os.fsdecode(path_of(file.inode))
-    return Program(read_image(content(file, real), real), file, None, arguments, path, program.name)
+    return Program(image_of(file, real), file, None, arguments, path, program.name)
 
 
 def read_program(
@@ -189,7 +166,7 @@ def read_program(
         name = os.fsdecode(path_of(file.inode))
         head = file.inode.read_at(0, LINE)
         if not head.startswith(b"#!"):
-            image = read_image(content(file, name), name, USER_TOP_5LEVEL)
+            image = image_of(file, name)
             linker, libraries = _linker(caller, image), _libraries(caller, image, environment)
             program = Program(image, file, linker, tuple(argv), path, os.path.basename(path), libraries)
             if libraries is not None and libraries.interpreter is not None:
@@ -213,7 +190,7 @@ def _linker(caller: Caller, image: ElfImage) -> tuple[ElfImage, OpenFile] | None
         if error.errno not in (Errno.ENOENT, Errno.ENOTDIR):
             raise
         raise NoLinker(image.name, f"needs the dynamic linker {name}, which is not in the guest's view") from None
-    return read_image(content(file, name), name, USER_TOP_5LEVEL), file
+    return image_of(file, name), file
 
 
 def find_program(caller: Caller, path: bytes, arguments: Sequence[bytes], environment: Sequence[bytes] = ()) -> Program:

@@ -106,6 +106,21 @@ class FrameAllocator:
         self.used += 1
         return frame
 
+    def copy(self, frame: int) -> int:
+        """Physical address of a frame with the content of ``frame`` and one reference. Raises OutOfFrames."""
+        if self._pending:
+            new = self._pending.pop()
+        else:
+            new = self._next
+            if new >= self._ready:
+                new = self._prepare(new)
+            self._next = new + 4096
+        memory = self.ram.bytes
+        memory[new : new + 4096] = memory[frame : frame + 4096]
+        self._counts[new >> 12] = 1
+        self.used += 1
+        return new
+
     def _prepare(self, frame: int) -> int:
         """The next frame of the current run, or of another; the host commits a few behind it as well."""
         if frame >= self._stop:

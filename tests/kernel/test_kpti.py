@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from mmuemu.kernel.entry import Entry
 from mmuemu.kernel.half import KernelLayout, KernelMemory
 from mmuemu.kernel.kernel import Kernel
 from mmuemu.loader.layouts import LAYOUTS, LINUX
@@ -118,13 +119,14 @@ def test_the_kernel_cannot_run_what_the_user_wrote(frames):
 
 def test_ring_3_runs_on_its_own_root_and_the_kernel_on_the_other(asm_program, monkeypatch):
     roots = []
-    take = Kernel.trap
+    take = Entry.trap
 
-    def watched(kernel, trap):
+    def watched(entry, trap):
+        kernel = entry.kernel
         roots.append((trap.cpl, kernel.cpu.paging.cr3 - kernel.current.mm.page_table.root))
-        take(kernel, trap)
+        take(entry, trap)
 
-    monkeypatch.setattr(Kernel, "trap", watched)
+    monkeypatch.setattr(Entry, "trap", watched)
     machine, outcome = asm_program(SPIN, kpti=True)
     assert outcome.exit_code == 128 + 4
     assert set(roots) == {(3, 4096)}
@@ -134,13 +136,14 @@ def test_ring_3_runs_on_its_own_root_and_the_kernel_on_the_other(asm_program, mo
 
 def test_a_system_call_is_served_on_the_kernels_root(asm_program, monkeypatch):
     roots = []
-    serve = Kernel.port_out
+    serve = Entry.port_out
 
-    def watched(kernel, port, size, value):
+    def watched(entry, port, size, value):
+        kernel = entry.kernel
         roots.append(kernel.cpu.paging.cr3 - kernel.current.mm.page_table.root)
-        serve(kernel, port, size, value)
+        serve(entry, port, size, value)
 
-    monkeypatch.setattr(Kernel, "port_out", watched)
+    monkeypatch.setattr(Entry, "port_out", watched)
     machine, _ = asm_program(SPIN, kpti=True)
     assert roots
     assert set(roots) == {0}
@@ -187,7 +190,7 @@ def test_the_iret_way_out_gives_back_every_register(engine):
     with Machine(mmu=engine, aslr=False, seed=1, memory=MEMORY, kpti=True) as machine:
         machine.load(assemble(source, "test.s"), ["test"], {})
         kernel = machine.kernel
-        serve = kernel.port_out
+        serve = kernel.entry.port_out
 
         def edit(port, size, value):
             serve(port, size, value)

@@ -20,10 +20,15 @@ def test_as_on_the_host(name: str, engine: str, programs: Programs, tmp_path: Pa
     assert found.code == 0
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_poll_and_its_kin_are_interrupted_and_never_made_again(engine: str, programs: Programs, tmp_path: Path) -> None:
+    assert compare(programs("sigcalls"), ["poll"], engine, tmp_path).out.count(b"Interrupted") == 6
+
+
 @pytest.mark.parametrize("name", ["sigframes", "sigcalls", "sigjobs"])
 def test_as_on_the_host_in_virtual_time(name: str, programs: Programs, tmp_path: Path) -> None:
     """With a seed, time and scheduling are the machine's own, and what programs see of signals is the same."""
-    compare(programs(name, "musl-static"), [], "python", tmp_path, options=["--seed", "7"])
+    compare(programs(name, "glibc-static-pie"), [], "python", tmp_path, options=["--seed", "7"])
 
 
 def test_a_seeded_run_with_timers_is_repeated_to_the_byte(programs: Programs, tmp_path: Path) -> None:

@@ -324,6 +324,7 @@ class _Composer:
             b"tty": TerminalNode(fs),
             b"ptmx": PtmxInode(fs, tree.pts),
         }
+        tree.terminal.node = nodes[b"tty"]
         for name, inode in nodes.items():
             dev.put(name, inode)
             inode.place = (dev, name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.stat import PROC_SUPER_MAGIC
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mmuemu.kernel.files.namespace import MountTree
+
+_MOST_KEPT: Final = 16
+"""Directories of processes that are kept before dead ones are looked for."""
 
 
 class ProcRoot(ProcDirectory):
@@ -94,10 +97,17 @@ class ProcRoot(ProcDirectory):
             return None
         found = self.processes.get(pid)
         if found is None:
+            self._forget_the_dead()
             found = ProcessDirectory(self, pid, lambda: self._living(pid, caller))
             found.place = (self, name)
             self.processes[pid] = found
         return found
+
+    def _forget_the_dead(self) -> None:
+        """Directories that were looked at keep what they show alive: drop those of processes that are gone."""
+        if len(self.processes) >= _MOST_KEPT and self.tree.proc is not None:
+            live = set(self.tree.proc.pids())
+            self.processes = {pid: found for pid, found in self.processes.items() if pid in live}
 
     def _living(self, pid: int, caller: Caller) -> ProcessFacts:
         facts = self._facts(pid, caller)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-    from mmuemu.kernel.files.terminal import Terminal
+    from mmuemu.kernel.files.terminal import HostTerminal, Terminal
 
 _TERMINAL_REQUESTS = {TCGETS: 36, TIOCGWINSZ: 8, FIONREAD: 4}
 """Requests answered by the host's terminal, and the bytes they return (struct termios is 36, winsize 8)."""
@@ -62,7 +62,7 @@ class StreamInode(Inode):
         self.unread = b""
         self.queue = WaitQueue()
         """Woken by every read, after which the host has to be asked again."""
-        self.terminal: Terminal | None = None
+        self.terminal: HostTerminal | None = None
         """The terminal that the descriptor is, where it is one."""
         self.modes = b""
         """The terminal's modes from before the guest changed them."""
@@ -124,7 +124,9 @@ class StreamInode(Inode):
             raise_guest(error)
 
     def stat(self) -> Stat:
-        """The host's type, size and times; the guest's user as the owner."""
+        """The host's type, size and times; the guest's user as the owner. Of a terminal, what /dev/tty is."""
+        if self.terminal is not None and self.terminal.node is not None:
+            return self.terminal.node.stat()
         if self.fd < 0:
             return super().stat()
         st = os.fstat(self.fd)

@@ -14,6 +14,7 @@ from mmuemu.kernel.signals.pending import SigInfo
 from mmuemu.kernel.wait import Blocked
 
 if TYPE_CHECKING:
+    from mmuemu.kernel.files.inode import Inode
     from mmuemu.kernel.kernel import Kernel
     from mmuemu.kernel.process import Process
     from mmuemu.kernel.task import Task
@@ -76,9 +77,13 @@ class Terminal:
 
 
 class HostTerminal(Terminal):
-    """The host's: it controls the session of the first process from the start."""
+    """The host's: it controls the session of the first process from the start. ``node`` is /dev/tty, its name."""
 
-    __slots__ = ()
+    __slots__ = ("node",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.node: Inode | None = None
 
     def settle(self) -> HostTerminal:
         """Find the first session, if that has not been done."""

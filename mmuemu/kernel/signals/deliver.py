@@ -126,16 +126,16 @@ def _end_call(task: Task, action: Action) -> None:
     registers = task.registers
     if task.progress is not None:
         result = task.progress
-        task.kernel.call_left(task, result)
+        task.kernel.entry.call_left(task, result)
         registers[pt.AX] = result
     elif task.restart == RESTART_ALWAYS or (task.restart and action.flags & SA_RESTART):
         result = -_ERESTARTSYS
-        task.kernel.call_left(task, result)
+        task.kernel.entry.call_left(task, result)
         registers[pt.AX] = registers[pt.ORIG_AX]
         registers[pt.IP] -= _CALL_BYTES
     else:
         result = -_interrupted(task)
-        task.kernel.call_left(task, result)
+        task.kernel.entry.call_left(task, result)
         registers[pt.AX] = result
     task.in_call = task.interrupted = False
     task.call_state = task.on_interrupt = task.progress = None

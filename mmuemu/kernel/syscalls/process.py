@@ -209,7 +209,10 @@ def sys_prctl(task: Task, option: int, first: int, _second: int, _third: int, _f
 
 @syscall(24, "sched_yield")
 def sys_sched_yield(task: Task) -> int:
-    """sched_yield(2)."""
+    """sched_yield(2): those that wait for the CPU go first."""
+    kernel = task.kernel
+    if kernel.scheduler.ready:
+        kernel.reschedule = kernel.attention = True
     return 0
 
 

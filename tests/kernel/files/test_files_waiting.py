@@ -89,6 +89,14 @@ def test_opening_a_fifo_waits_and_counts_meanwhile(guest):
     assert (pipe.readers, pipe.writers) == (0, 0)
 
 
+def test_a_pipe_without_a_name_is_opened_again_at_once(guest):
+    reader, writer = make_pipe(guest)
+    guest.write(writer, b"left")
+    guest.raw("close", writer)
+    again = guest.open(f"/proc/self/fd/{reader}")
+    assert guest.read(again) == b"left"
+
+
 def test_an_interrupted_open_of_a_fifo_leaves_no_end(guest):
     pipe = fifo(guest)
     guest.memory.write(BASE, b"/tmp/fifo\0")
