@@ -31,7 +31,7 @@ from mmuemu.kernel.abi.fcntl import (
 from mmuemu.kernel.files.opening import open_file
 from mmuemu.kernel.files.pipe import FifoOpening
 from mmuemu.kernel.syscalls.table import syscall
-from mmuemu.kernel.syscalls.transfer import CHUNK, read_into, read_iovec, write_from
+from mmuemu.kernel.syscalls.transfer import CHUNK, RLIMIT_FSIZE, read_into, read_iovec, write_from
 
 if TYPE_CHECKING:
     from mmuemu.kernel.task import Task
@@ -60,7 +60,7 @@ def sys_read(task: Task, fd: int, buffer: int, count: int) -> int:
 def sys_write(task: Task, fd: int, buffer: int, count: int) -> int:
     """Write to a descriptor."""
     file = task.files.get_opened(fd)
-    if count <= CHUNK and not file.whole:
+    if count <= CHUNK and not file.whole and RLIMIT_FSIZE not in task.process.limits:
         if not file.writable:
             raise SyscallError(Errno.EBADF)
         return file.write(task.memory.read(buffer, count) if count else b"")
