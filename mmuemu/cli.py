@@ -63,7 +63,20 @@ def _parser() -> argparse.ArgumentParser:
     _report_options(run)
     run.add_argument("program", nargs=argparse.REMAINDER, metavar="PROGRAM [ARGS...]", help=argparse.SUPPRESS)
     _boot_options(commands)
+    _layouts_options(commands)
     return parser
+
+
+def _layouts_options(commands: argparse._SubParsersAction[_Parser]) -> None:
+    layouts = commands.add_parser(
+        "layouts",
+        help="show the address-space layouts there are",
+        usage="mmuemu layouts [--json] [NAME|FILE.json...]",
+        description="Show address-space layouts, all there are or those named: where user and kernel meet, what lies "
+        "where, and how far each moves at random. With --json in the form that --layout FILE.json reads.",
+    )
+    layouts.add_argument("--json", action="store_true", help="print a layout file")
+    layouts.add_argument("names", nargs="*", metavar="NAME|FILE.json")
 
 
 def _boot_options(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -118,7 +131,23 @@ def _machine_options(run: argparse.ArgumentParser) -> None:
         help="processes, threads and zombies there may be at once (default: 4096)",
     )
     group.add_argument("--seed", type=int, metavar="N", help="repeat a run bit for bit (default: a fresh seed)")
-    group.add_argument("--no-aslr", action="store_true", help="Linux's fixed addresses, for program and kernel")
+    group.add_argument(
+        "--schedule",
+        type=_schedule,
+        metavar="SEED|coop",
+        help="who runs when: time slices of instruction counts drawn from SEED, or coop: nobody is interrupted "
+        "(default: --seed's, or the host's clock without one)",
+    )
+    group.add_argument("--no-aslr", action="store_true", help="the layout's fixed addresses, for program and kernel")
+    group.add_argument(
+        "--layout",
+        metavar="NAME|FILE.json",
+        default="linux",
+        help="where user and kernel meet and what lies where (default: linux; see mmuemu layouts)",
+    )
+    group.add_argument(
+        "--kpti", action="store_true", help="page-table isolation: ring 3 runs on tables without the kernel"
+    )
     group.add_argument(
         "--clock",
         choices=("host", "virtual"),
@@ -166,6 +195,15 @@ def _seconds(text: str) -> float:
     return value
 
 
+def _schedule(text: str) -> str | int:
+    if text == "coop":
+        return text
+    try:
+        return int(text, 0)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor coop") from None
+
+
 def _count(text: str) -> int:
     value = int(text, 0)
     if value <= 0:
@@ -181,6 +219,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help(sys.stderr)
         return Exit.OURS
     try:
+        if options.command == "layouts":
+            from mmuemu.loader.layout_file import show
+
+            show(options.names, options.json)
+            return 0
         if options.command == "boot":
             from mmuemu.booter import boot
 

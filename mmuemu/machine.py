@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import io
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from mmuemu.cpu.cpu import Stop
-from mmuemu.cpu.watchdog import Expired, Watchdog
+from mmuemu.cpu.watchdog import Expired, Keyboard, Watchdog
 from mmuemu.errors import Exit, MmuemuError, UsageError
 from mmuemu.guestprocess import GuestProcess
+from mmuemu.kernel.abi.signals import SI_KERNEL, Signal
 from mmuemu.kernel.events import FaultEvent, SyscallEvent, number_of
 from mmuemu.kernel.exec import Loader, NotFound
 from mmuemu.kernel.files.namespace import ViewOptions, build_namespace
-from mmuemu.kernel.kernel import DEFAULT_MAX_PROCESSES, Kernel, Options
+from mmuemu.kernel.kernel import Kernel
 from mmuemu.kernel.maps import maps_text
+from mmuemu.kernel.options import DEFAULT_MAX_PROCESSES, Options
+from mmuemu.kernel.signals.pending import SigInfo
+from mmuemu.kernel.signals.send import to_group
 from mmuemu.kernel.syscalls import load_all
+from mmuemu.loader.layout_file import check, find_layout
+from mmuemu.loader.layouts import Layout
 
 if TYPE_CHECKING:
     from mmuemu.kernel.files.namespace import MountTree
@@ -68,20 +75,21 @@ class Machine:
         virtual_time: bool | None = None,
         max_processes: int = DEFAULT_MAX_PROCESSES,
         schedule: str | int | None = None,
+        layout: str | Layout = "linux",
+        kpti: bool = False,
     ) -> None:
-        """``schedule`` is ``"coop"`` or a seed for the time slices (None: the machine's seed, if it was given)."""
+        """``schedule`` is ``"coop"`` or a seed for the time slices (None: the machine's seed, if it was given).
+
+        ``layout`` is a name, a JSON file or a description; ``kpti`` gives ring 3 page tables without the kernel.
+        """
         load_all()
+        shape = find_layout(layout) if isinstance(layout, str) else check(layout)
         self.kernel = Kernel(
             Options(
-                memory=memory,
-                mmu=mmu,
-                seed=seed,
-                aslr=aslr,
-                virtual_time=virtual_time,
-                schedule=schedule,
-                max_processes=max_processes,
+                memory=memory, mmu=mmu, seed=seed, aslr=aslr, virtual_time=virtual_time, schedule=schedule,
+                layout=shape, kpti=kpti, max_processes=max_processes,
             )
-        )
+        )  # fmt: skip
         self.files = files or Files()
         self.task: Task | None = None
         """The main thread of the program that :meth:`load` loaded."""
@@ -194,14 +202,37 @@ class Machine:
 
     # -- running -------------------------------------------------------------------------------------------------
 
-    def run(self, *, timeout: float | None = None, max_instructions: int | None = None) -> Outcome:
+    def run(
+        self, *, timeout: float | None = None, max_instructions: int | None = None, keyboard: bool = False
+    ) -> Outcome:
         """Run until every process has ended, or to a limit (seconds of host time, guest instructions).
 
-        The outcome is that of the program that was loaded first. Raises KeyboardInterrupt on Ctrl-C.
+        The outcome is that of the program that was loaded first. Ctrl-C raises KeyboardInterrupt; with ``keyboard``
+        it is the guest's: SIGINT for the foreground process group, and only a third one within two seconds is
+        KeyboardInterrupt.
         """
         if self.task is None:
             raise UsageError("no program is loaded: call Machine.load or Machine.spawn first")
-        return self._run(self.task.process, None, timeout, max_instructions)
+        process = self.task.process
+        if not keyboard:
+            return self._run(process, None, timeout, max_instructions)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with Keyboard() as keys:
+            while True:
+                left = None if deadline is None else max(deadline - time.monotonic(), 0.001)
+                try:
+                    return self._run(process, None, left, max_instructions)
+                except KeyboardInterrupt:
+                    if not keys.take():
+                        raise
+                    self._interrupt_foreground(process)
+
+    def _interrupt_foreground(self, process: Process) -> None:
+        """SIGINT to whoever a terminal would send it to: its foreground group, else the program's own."""
+        kernel = self.kernel
+        group = (0 if self._tree is None else self._tree.terminal.foreground) or process.pgid
+        if not to_group(kernel, group, SigInfo(Signal.SIGINT, SI_KERNEL)):
+            raise KeyboardInterrupt
 
     def run_until(
         self, process: Process, *, timeout: float | None = None, max_instructions: int | None = None

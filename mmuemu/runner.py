@@ -36,7 +36,10 @@ def run(options: Namespace) -> int:
         mmu=options.mmu,
         seed=options.seed,
         aslr=not options.no_aslr,
+        layout=options.layout,
+        kpti=options.kpti,
         files=files,
+        schedule=options.schedule,
         max_processes=options.max_processes,
         virtual_time=None if options.clock is None else options.clock == "virtual",
     )
@@ -118,7 +121,7 @@ def _run(machine: Machine, program: str | bytes, arguments: list[str], options: 
     # What start-up made lives to the end: the collector need not look at it again and again.
     gc.freeze()
     try:
-        outcome = machine.run(timeout=options.timeout, max_instructions=options.max_instructions)
+        outcome = machine.run(timeout=options.timeout, max_instructions=options.max_instructions, keyboard=True)
     except MmuemuError as error:
         outcome = Outcome(error.exit_code)
         _say(f"mmuemu: {error}\n")
@@ -148,6 +151,7 @@ def _placement(machine: Machine) -> str:
         f"mmuemu: seed {machine.seed} (repeat with --seed {machine.seed})\n"
         f"mmuemu: entry {task.entry:#x}, brk {task.mm.start_brk:#x}, mmap base {task.mm.mmap_base:#x}, "
         f"stack {task.mm.start_stack:#x}\n"
+        f"mmuemu: layout {machine.kernel.layout.name}\n"
         f"mmuemu: kernel text {layout.text:#x}, direct map {layout.direct_map:#x}, stacks {layout.vmalloc:#x}\n"
     )
 
@@ -202,6 +206,8 @@ def facts(machine: Machine, outcome: Outcome, arguments: list[str]) -> dict[str,
         "limit": outcome.limit,
         "seed": machine.seed,
         "mmu": kernel.cpu.engine.name,
+        "layout": kernel.layout.name,
+        "kpti": kernel.options.kpti,
         "instructions": machine.instructions,
         "statistics": statistics(kernel),
         "unknown_syscalls": {str(number): count for number, count in kernel.statistics.unknown.items()},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from unicorn import Uc, UcError, unicorn_const
@@ -23,6 +22,7 @@ from mmuemu.cpu.ports import install_ports
 from mmuemu.cpu.privileged import Privileged
 from mmuemu.cpu.rings import SELECTORS, put_flat_protected, put_ring
 from mmuemu.cpu.setup import Ram, map_ram, new_uc
+from mmuemu.cpu.stop import Stop as Stop
 from mmuemu.cpu.traps import NoHandler, Trap, TrapHandler
 from mmuemu.cpu.window import StateWindow, check_layout
 from mmuemu.errors import MmuemuError, UsageError
@@ -35,23 +35,6 @@ if TYPE_CHECKING:
 
 DEFAULT_CONTROLS: Final = PagingState(cr3=0, cr0=0x8001_0033, cr4=0x0005_06A0, efer=0xD01)
 """Paging with WP, NX and global pages on; SMEP and SMAP are added by whoever has a kernel to protect."""
-
-
-class Stop(Enum):
-    """Why a run ended."""
-
-    REQUESTED = "requested"
-    """Somebody called :meth:`Cpu.stop`."""
-    HALTED = "halted"
-    """``hlt`` in ring 0."""
-    LIMIT = "limit"
-    """The instruction limit."""
-    INTERRUPTED = "interrupted"
-    """:meth:`Cpu.interrupt`, from another thread."""
-    KICKED = "kicked"
-    """:meth:`Cpu.kick`: somebody wants to look at the state between two instructions."""
-    UNTIL = "until"
-    """The address given as ``until``."""
 
 
 class Cpu:
@@ -253,6 +236,8 @@ class Cpu:
             if self.privileged is not None:
                 self.privileged.prepare(rip)
             self._counting = remaining is not None
+            if self._counting is not self.engine.counted:
+                self.engine.count(self._counting, rip)
             status = library.emu_start(self.handle, rip, 0, 0, remaining or 0)
             self._counting = False
             limit = remaining

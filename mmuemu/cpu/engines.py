@@ -7,8 +7,9 @@ for page faults. Each is the other's oracle.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final, Protocol
 
 from unicorn import unicorn_const
@@ -58,6 +59,11 @@ class Engine(Protocol):
     def forget_code(self, frame: int) -> None:
         """Drop the translations of code in the 4 KiB at physical ``frame``."""
 
+    counted: bool
+
+    def count(self, counted: bool, rip: int) -> None:
+        """Instructions are counted from now on, or not any more; the next start is at ``rip``."""
+
     def count_fault(self) -> None:
         """A page fault was resolved: one miss the engine served by asking."""
 
@@ -96,6 +102,7 @@ class _Engine:
         self._results: dict[int, ctypes.Array[ctypes.c_uint64]] = {}
         self.walkers: dict[tuple[int, ...], PageWalker] = {}
         self.probing = False
+        self.counted = False
         self.permitted: tuple[int, int] | None = None
         self._flush_code = ctypes.c_int(library.CTL_TLB_FLUSH - (1 << 32 if library.CTL_TLB_FLUSH >> 31 else 0))
 
@@ -148,18 +155,49 @@ class _Engine:
         entry[0] = page
         entry[1] = permissions
 
-    def forget_code(self, frame: int) -> None:
-        """Drop the translations of code in the 4 KiB at physical ``frame`` (its content is changing)."""
+    def answer_probe(self, result: int, page: int) -> None:
+        """Answer a look-up of the probe window, or, while counting ends, of any page."""
+        self.answer(result, page - PROBE if page >= PROBE and page - PROBE < self.cpu.ram.size else 0, 5)
+
+    def count(self, counted: bool, rip: int) -> None:
+        """Instructions are counted from now on, or not any more.
+
+        At its first start without a limit the engine looks up every page that it counted in, by the tables of
+        today; a look-up that fails would count as a fault of that run. So that start is made here, with an exit at
+        ``rip`` and every look-up answered, and all translated code is forgotten.
+        """
+        self.counted = counted
+        if counted:
+            return
+        uc, state = self.cpu.uc, self.cpu.window
+        exits = uc.ctl_get_exits()
+        uc.ctl_flush_tb()
+        uc.ctl_set_exits([rip])
+        with self._probing():
+            library.emu_start(self._handle, rip, 0, 0, 0)
+        uc.ctl_set_exits(exits)
+        uc.ctl_flush_tb()
+        state.restore()
+        self.flush()
+
+    @contextlib.contextmanager
+    def _probing(self) -> Iterator[None]:
+        """Let :meth:`answer_probe` answer every look-up."""
         uc = self.cpu.uc
         self.probing = True
         if self.tlb_type != unicorn_const.UC_TLB_VIRTUAL:
             uc.ctl_set_tlb_mode(unicorn_const.UC_TLB_VIRTUAL)
         try:
-            uc.ctl_remove_cache(PROBE + frame, PROBE + frame + PAGE_SIZE)
+            yield
         finally:
             if self.tlb_type != unicorn_const.UC_TLB_VIRTUAL:
                 uc.ctl_set_tlb_mode(self.tlb_type)
             self.probing = False
+
+    def forget_code(self, frame: int) -> None:
+        """Drop the translations of code in the 4 KiB at physical ``frame`` (its content is changing)."""
+        with self._probing():
+            self.cpu.uc.ctl_remove_cache(PROBE + frame, PROBE + frame + PAGE_SIZE)
         self.flush()
 
     def forget_rules(self) -> None:
@@ -203,7 +241,7 @@ class PythonEngine(_Engine):
         """Serve one miss. Every name here is on the hottest path there is."""
         try:
             if self.probing:
-                self.answer(result, page - PROBE, 5)
+                self.answer_probe(result, page)
                 return True
             cpu = self.cpu
             access = kind - MEM_READ
@@ -340,7 +378,7 @@ class NativeEngine(_Engine):
 
     def _fill(self, _uc: int, page: int, _kind: int, result: int) -> bool:
         if self.probing:
-            self.answer(result, page - PROBE, 5)
+            self.answer_probe(result, page)
         return self.probing
 
     def count_fault(self) -> None:

@@ -31,6 +31,8 @@ _PRECISIONS: Final = (32, 80, 64, 80)
 """Significand widths by the control word's PC field, as the engine names them; the reserved 1 is extended."""
 _TAGS: Final = tuple(sum((~mask >> n & 1) << 8 * n for n in range(8)) for mask in range(256))
 """Abridged tag byte (bit set: register in use) -> the engine's eight tag bytes (1: empty)."""
+_USED: Final = 416
+"""Bytes of an image that stand for registers."""
 _ABRIDGED: Final = {tags: mask for mask, tags in enumerate(_TAGS)}
 
 
@@ -40,12 +42,20 @@ class FpState:
     The window must have been saved before, and be restored after a change.
     """
 
-    __slots__ = ("_d", "_high", "_low", "_out", "_out_high", "_out_low", "_q", "_raw", "_st")
+    __slots__ = (
+        "_all", "_d", "_high", "_initial_raw", "_known_image", "_known_raw", "_low", "_out", "_out_high", "_out_low",
+        "_q", "_raw", "_st", "last_area", "last_key",
+    )  # fmt: skip
 
     def __init__(self, state: StateWindow) -> None:
         self._q, self._d = state.q, state.d
         at = window.STATE_OFFSET
         self._raw = state.raw[at : at + window.B_XMM]
+        self._all = state.raw[at + 4 * window.D_FPSTT : at + window.B_XMM + 16 * 64]
+        self._known_raw = self._known_image = self._initial_raw = b""
+        self.last_key: object = None
+        self.last_area = (b"", b"")
+        """The last area that was built for a signal frame, and what it was built from; for whoever builds them."""
         self._st = self._raw[window.B_FPREGS : window.B_FPREGS + 128]
         first = window.B_XMM // 8
         self._low = state.q[first : first + 128 : 8]
@@ -56,6 +66,15 @@ class FpState:
 
     def fxsave(self) -> bytes:
         """The 512 bytes that FXSAVE64 writes; bytes 464 to 511 are 0."""
+        # The same bytes of the engine make the same image, and the other way round: signal handlers and context
+        # switches mostly see few of them.
+        raw = bytes(self._all)
+        if raw != self._known_raw:
+            self._known_image = self._fxsave()
+            self._known_raw = raw
+        return self._known_image
+
+    def _fxsave(self) -> bytes:
         out, raw = self._out, self._raw
         q, d = self._q, self._d
         top = d[window.D_FPSTT] & 7
@@ -78,6 +97,9 @@ class FpState:
 
     def fxrstor(self, image: bytes, features: int = X87 | SSE) -> None:
         """Load ``features`` of a 512-byte FXSAVE64 image; MXCSR goes with SSE and must have no reserved bit set."""
+        if features == X87 | SSE and self._known_raw and image[:_USED] == self._known_image[:_USED]:
+            self._all[:] = self._known_raw
+            return
         if features & X87:
             self._load_x87(image)
         if features & SSE:
@@ -88,7 +110,13 @@ class FpState:
 
     def reset(self, features: int = X87 | SSE) -> None:
         """The initial configuration of ``features`` (SDM volume 1, 13.6)."""
-        self.fxrstor(_INITIAL, features)
+        if features != X87 | SSE:
+            self.fxrstor(_INITIAL, features)
+            return
+        if not self._initial_raw:
+            self.fxrstor(_INITIAL)
+            self._initial_raw = bytes(self._all)
+        self._all[:] = self._initial_raw
 
     def _load_x87(self, image: bytes) -> None:
         control, status, tags, _, opcode, ip, dp, _, _ = _HEAD.unpack_from(image)

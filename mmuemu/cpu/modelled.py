@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mmuemu.cpu.engines import FETCH, MEM_READ, PROBE, PythonEngine
+from mmuemu.cpu.engines import FETCH, MEM_READ, PythonEngine
 from mmuemu.cpu.window import D_HFLAGS, Q_CR0, Q_CR3, Q_CR4, Q_EFER, Q_PKRU, Q_RFLAGS
 from mmuemu.errors import UsageError
 from mmuemu.mmu.cached import CachedTranslator, Rules, StaleUse
@@ -52,7 +52,7 @@ class ModelledTlb:
         engine = self._engine
         try:
             if engine.probing:
-                engine.answer(result, page - PROBE, 5)
+                engine.answer_probe(result, page)
                 return True
             if self._table_open:
                 self._flush_engine()

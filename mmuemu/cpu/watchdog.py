@@ -94,3 +94,36 @@ class Watchdog:
             signal.signal(signal.SIGALRM, self._old_alarm)
         os.close(self._read)
         os.close(self._write)
+
+
+class Keyboard:
+    """A context in which Ctrl-C does not raise KeyboardInterrupt by itself: whoever runs the machine asks for it.
+
+    The third one within two seconds is no longer the guest's.
+    """
+
+    MOST = 2
+    SECONDS = 2.0
+
+    def __init__(self) -> None:
+        self._times: list[float] = []
+        self._old: Any = None
+
+    def __enter__(self) -> Keyboard:
+        if threading.current_thread() is threading.main_thread():
+            self._old = signal.signal(signal.SIGINT, self._on_interrupt)
+        return self
+
+    def _on_interrupt(self, _number: int, _frame: FrameType | None) -> None:
+        self._times.append(time.monotonic())
+
+    def take(self) -> bool:
+        """Whether the guest is to get the Ctrl-C that ended a run."""
+        recent = [at for at in self._times if at > time.monotonic() - self.SECONDS]
+        return bool(self._times) and len(recent) <= self.MOST
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._old is not None:
+            signal.signal(signal.SIGINT, self._old)

@@ -13,7 +13,15 @@ from typing import Final
 
 from mmuemu.guest.vdso import build_vdso
 
-SOURCES: Final = ("syscall_entry", "link_start", "link_fini", "tls_get_addr", "tlsdesc", "tlsdesc_undefined")
+SOURCES: Final = {
+    "syscall_entry": ("syscall_entry", "KPTI = 0\n"),
+    "syscall_entry_kpti": ("syscall_entry", "KPTI = 1\n"),
+    **{
+        name: (name, "")
+        for name in ("trampoline", "link_start", "link_fini", "tls_get_addr", "tlsdesc", "tlsdesc_undefined")
+    },
+}
+"""What is built: the name of the bytes -> the source's name, and what stands before its first line."""
 IMAGES: Final = ("vdso",)
 """What is built into a shared object, not into bare code."""
 _LABEL: Final = re.compile(r"^(\w+):\n", re.MULTILINE)
@@ -32,8 +40,9 @@ def _encode(code: str) -> bytes:
 
 
 def assemble(name: str) -> bytes:
-    """The machine code of ``guest/<name>.s``, by Keystone."""
-    return _encode(_source(name))
+    """The machine code that :data:`SOURCES` calls ``name``, by Keystone."""
+    source, settings = SOURCES[name]
+    return _encode(settings + _source(source))
 
 
 def assemble_functions(name: str) -> dict[str, bytes]:
@@ -48,7 +57,7 @@ def build(name: str) -> bytes:
 
 
 def load(name: str) -> bytes:
-    """The built bytes of ``guest/<name>.s``."""
+    """The built bytes called ``name``."""
     return files("mmuemu.guest").joinpath(f"{name}.bin").read_bytes()
 
 

@@ -4,12 +4,18 @@
 #      gs:[0] top of this task's kernel stack, gs:[8] scratch for the user's RSP.
 # It builds Linux's struct pt_regs (arch/x86/include/asm/ptrace.h) on the kernel stack and asks the kernel
 # through the hypercall port; the kernel reads and edits the structure in memory, and may come back on another
-# task's stack. Like Linux it returns by `sysretq` where that gives the task the registers it is to have (RCX is RIP and
-# canonical, R11 is RFLAGS without RF and TF, the user's CS and SS), and by `iretq` otherwise. `sysretq` and the absolute gs: accesses are spelled in bytes: Keystone does not know the one
-# and encodes the others RIP-relative.
+# task's stack. Like Linux it returns by `sysretq` where that gives the task the registers it is to have (RCX is RIP
+# and canonical, R11 is RFLAGS without RF and TF, the user's CS and SS), and by `iretq` otherwise. `sysretq` and the
+# absolute gs: accesses are spelled in bytes: Keystone does not know the one and encodes the others RIP-relative.
+#
+# KPTI: built with page-table isolation. Then trampoline.s has done the `swapgs` and the first store and changed CR3,
+# and does the last steps: they need the user's RSP in gs:[8], or the frame of `iretq` in gs:[0x40] to gs:[0x68],
+# which lie in a page that ring 3's tables have too. The kernel stack is not in those.
 
+.if KPTI == 0
     swapgs
     .byte 0x65, 0x48, 0x89, 0x24, 0x25, 8, 0, 0, 0      # mov gs:[8], rsp
+.endif
     .byte 0x65, 0x48, 0x8b, 0x24, 0x25, 0, 0, 0, 0      # mov rsp, gs:[0]
     push 0x2b
     .byte 0x65, 0xff, 0x34, 0x25, 8, 0, 0, 0            # push gs:[8]
@@ -66,9 +72,15 @@
     pop rdi
     mov rcx, qword ptr [rsp + 8]
     mov r11, qword ptr [rsp + 24]
+.if KPTI
+    add rsp, 32
+    .byte 0x65, 0x8f, 0x04, 0x25, 8, 0, 0, 0            # pop gs:[8]
+    .byte 0x65, 0xff, 0x24, 0x25, 0x18, 0, 0, 0         # jmp gs:[0x18]
+.else
     mov rsp, qword ptr [rsp + 32]
     swapgs
-    .byte 0x48, 0x0f, 0x07
+    .byte 0x48, 0x0f, 0x07                              # sysretq
+.endif
 by_iret:
     pop r15
     pop r14
@@ -86,5 +98,14 @@ by_iret:
     pop rsi
     pop rdi
     add rsp, 8
+.if KPTI
+    .byte 0x65, 0x8f, 0x04, 0x25, 0x40, 0, 0, 0         # pop gs:[0x40]: RIP
+    .byte 0x65, 0x8f, 0x04, 0x25, 0x48, 0, 0, 0         # CS
+    .byte 0x65, 0x8f, 0x04, 0x25, 0x50, 0, 0, 0         # RFLAGS
+    .byte 0x65, 0x8f, 0x04, 0x25, 0x58, 0, 0, 0         # RSP
+    .byte 0x65, 0x8f, 0x04, 0x25, 0x60, 0, 0, 0         # SS
+    .byte 0x65, 0xff, 0x24, 0x25, 0x20, 0, 0, 0         # jmp gs:[0x20]
+.else
     swapgs
     iretq
+.endif

@@ -41,7 +41,7 @@ from mmuemu.kernel.areas import (
     AreaSpace,
     page_align,
 )
-from mmuemu.kernel.faults import MMAP_MIN_ADDR, PROTNONE, FaultResult
+from mmuemu.kernel.faults import PROTNONE, FaultResult
 from mmuemu.kernel.page_cache import FileMapping, SharedMemory
 from mmuemu.kernel.vma import (
     VM_ACCESS,
@@ -62,8 +62,9 @@ from mmuemu.kernel.vma import (
     OpenedFile,
     Vma,
 )
+from mmuemu.loader.layouts import LINUX, Layout
 from mmuemu.memory.page_table import PageTable
-from mmuemu.x86.paging import ADDRESS_MASK, NX, PAGE_MASK, PAGE_SIZE, RW, USER_TOP, A, D, P
+from mmuemu.x86.paging import ADDRESS_MASK, NX, PAGE_MASK, PAGE_SIZE, RW, A, D, P
 
 if TYPE_CHECKING:
     from mmuemu.memory.frames import FrameAllocator
@@ -75,7 +76,7 @@ __all__ = [
 ]  # fmt: skip
 
 _INHERITED: Final = (
-    "mmap_base", "task_size", "start_brk", "brk", "start_stack", "max_map_count", "stack_limit", "_shm_ino",
+    "mmap_base", "start_brk", "brk", "start_stack", "max_map_count", "stack_limit", "_shm_ino",
     "membarrier",
 )  # fmt: skip
 
@@ -92,13 +93,12 @@ class AddressSpace(AreaSpace):
         *,
         mmap_base: int = DEFAULT_MMAP_BASE,
         start_brk: int = 0,
-        task_size: int = USER_TOP,
+        layout: Layout = LINUX,
         page_table: PageTable | None = None,
     ) -> None:
         """An empty address space, with new tables unless ``page_table`` is given. Raises OutOfFrames."""
-        super().__init__(frames, page_table or PageTable(frames, kernel=kernel_half))
+        super().__init__(frames, page_table or PageTable(frames, levels=layout.levels, kernel=kernel_half), layout)
         self.mmap_base = mmap_base
-        self.task_size = task_size
         self.start_brk = self.brk = start_brk
         self.start_stack = 0
         """An address in the initial stack: /proc/self/maps calls the area around it [stack]."""
@@ -135,8 +135,8 @@ class AddressSpace(AreaSpace):
             flags |= MAP_FIXED
         if not flags & MAP_FIXED:
             addr &= ~PAGE_MASK
-            if addr and addr < MMAP_MIN_ADDR:
-                addr = MMAP_MIN_ADDR
+            if addr and addr < self.user_start:
+                addr = self.user_start
         length = page_align(length)
         if not length:
             raise SyscallError(Errno.ENOMEM)
@@ -309,7 +309,7 @@ class AddressSpace(AreaSpace):
     def _extend_heap(self, old: int, new: int) -> bool:
         flags = VM_READ | VM_WRITE | VM_MAYACCESS | VM_ACCOUNT | self.def_flags
         above = self.vmas.at_or_above(old)
-        if new > self.task_size or old < MMAP_MIN_ADDR or len(self.vmas) > self.max_map_count:
+        if new > self.task_size or old < self.user_start or len(self.vmas) > self.max_map_count:
             return False
         if (new - old) >> 12 > self.frames.limit or (above and new + PAGE_SIZE > above.guarded_start):
             return False
@@ -427,11 +427,13 @@ class AddressSpace(AreaSpace):
         """A child's address space: the same areas and pages, private ones copied at the first write on either
         side. Raises OutOfFrames with nothing changed but that some pages will be copied needlessly.
         """
-        counts = [0, 0]
+        zero = self._zero
+        shared: list[int] = []
+        cached = 0
         last = self._last
 
         def leaf(la: int, entry: int, size: int) -> tuple[int, int]:
-            nonlocal last
+            nonlocal last, cached
             if not last.start <= la < last.end:
                 last = self.vmas.find(la) or last
             flags = last.flags
@@ -440,20 +442,23 @@ class AddressSpace(AreaSpace):
             if not last.anon:
                 return entry, 0  # nothing but the file's pages, which a fault finds (vma_needs_copy)
             frame = entry & ADDRESS_MASK
-            self.frames.share(frame)
-            if frame != self._zero:
-                cached = last.mapping is not None and last.mapping.pages.get(last.page_index(la)) == frame
-                counts[cached] += 1
-            if flags & VM_MAYSHARE:
-                return entry, entry & ~(A | D)
-            return entry & ~RW, entry & ~(RW | A)
+            shared.append(frame)
+            mapping = last.mapping
+            if mapping is not None:
+                if mapping.pages.get(last.page_index(la)) == frame:
+                    cached += 1
+                if flags & VM_MAYSHARE:
+                    return entry, entry & ~(A | D)
+            entry &= ~RW
+            return entry, entry & ~A
 
-        table = self.page_table.clone(leaf, lambda entry, _la, _size: self.frames.release(entry & ADDRESS_MASK))
+        table = self.page_table.clone(leaf)
+        self.frames.share_all(shared)
         self.on_flush(0, self.task_size)
-        child = AddressSpace(self.frames, page_table=table)
+        child = AddressSpace(self.frames, page_table=table, layout=self.layout)
         for name in _INHERITED:
             setattr(child, name, getattr(self, name))
-        child.anon_pages, child.file_pages = counts
+        child.anon_pages, child.file_pages = len(shared) - cached - shared.count(zero), cached
         for vma in self.vmas:
             if not vma.flags & VM_DONTCOPY:
                 twin = vma.copy(vma.start, vma.end)
@@ -466,5 +471,16 @@ class AddressSpace(AreaSpace):
         """Give everything back: pages, tables, dirty pages of shared files. Nothing may use this object
         then.
         """
-        self.unmap_areas(0, self.task_size)
-        self.page_table.free()
+        for vma in self.vmas:
+            if vma.flags & VM_MAYSHARE:
+                self.zap(vma, vma.start, vma.end)  # it notes which pages of the file are dirty
+        self._peak_pages = self.peak
+        found: list[int] = []
+        self.page_table.free(lambda entry, _la, _size: found.append(entry & ADDRESS_MASK))
+        self.frames.release_all(found)
+        self.forget_last()
+        for vma in self.vmas.carve(0, self.task_size):
+            if vma.mapping is not None:
+                vma.mapping.detach(self, bool(vma.flags & VM_SHARED))
+        self.anon_pages = self.file_pages = self.total_vm = self.locked_vm = 0
+        self.on_flush(0, self.task_size)

@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.kernel.abi.errno import Errno, SyscallError
-from mmuemu.kernel.faults import MMAP_MIN_ADDR, PagedSpace
+from mmuemu.kernel.faults import PagedSpace
 from mmuemu.kernel.vma import VM_ACCOUNT, VM_LOCKED, VM_NORESERVE, VM_SHARED, VM_WRITE, Vma
-from mmuemu.x86.paging import PAGE_MASK, USER_TOP
+from mmuemu.loader.layouts import LINUX, Layout
+from mmuemu.x86.paging import PAGE_MASK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,14 +34,19 @@ def page_align(length: int) -> int:
 
 
 class AreaSpace(PagedSpace):
-    """Areas with their limits and counters; ``mmap_base`` is where the search for room starts, downwards."""
+    """Areas with their limits and counters.
 
-    def __init__(self, frames: FrameAllocator, page_table: PageTable) -> None:
+    ``mmap_base`` is where the search for room starts, downwards or (``layout.mmap_top_down`` false) upwards.
+    """
+
+    def __init__(self, frames: FrameAllocator, page_table: PageTable, layout: Layout = LINUX) -> None:
         """Raises OutOfFrames."""
         super().__init__(frames, page_table)
+        self.layout = layout
         self.mmap_base = DEFAULT_MMAP_BASE
-        self.task_size = USER_TOP
+        self.task_size = layout.user_top
         """The first address no user mapping may reach."""
+        self.user_start = layout.user_start
         self.max_map_count = MAX_MAP_COUNT
         self.def_flags = 0
         """VM_LOCKED after mlockall(MCL_FUTURE): flags of every new area."""
@@ -71,8 +77,10 @@ class AreaSpace(PagedSpace):
             self.locked_vm += change
 
     def unmapped_area(self, addr: int, length: int, *, fixed: bool = False) -> int:
-        """Where ``length`` bytes go: at ``addr`` if ``fixed``, else there if it is free, else the highest
-        place.
+        """Where ``length`` bytes go: at ``addr`` if ``fixed``, else there if it is free, else the first place found.
+
+        ``addr`` is a hint; one above the layout's map window also opens what lies above the window to the search
+        (Documentation/arch/x86/x86_64/5level-paging.rst).
         """
         top = self.task_size
         if length > top:
@@ -82,17 +90,27 @@ class AreaSpace(PagedSpace):
                 raise SyscallError(Errno.ENOMEM)
             if addr & PAGE_MASK:
                 raise SyscallError(Errno.EINVAL)
-            if addr < MMAP_MIN_ADDR:
+            if addr < self.user_start:
                 raise SyscallError(Errno.EPERM)
             return addr
-        if addr and addr <= top - length and self.vmas.is_free(addr, addr + length):
+        window = self.layout.map_window
+        beyond = addr > window
+        fits = addr and addr <= top - length and beyond == (addr + length > window)
+        if fits and self.vmas.is_free(addr, addr + length):
             return addr
-        found = self.vmas.highest_gap(length, MMAP_MIN_ADDR, min(self.mmap_base, top))
-        if found < 0:
-            found = self.vmas.lowest_gap(length, page_align(top // 3), top)
+        found = self._search(length, top if beyond else window)
         if found < 0:
             raise SyscallError(Errno.ENOMEM)
         return found
+
+    def _search(self, length: int, top: int) -> int:
+        """Free room below ``top``, searched in the layout's direction, then from a third of it on; -1: none."""
+        base, window = self.mmap_base, self.layout.map_window
+        if self.layout.mmap_top_down:
+            found = self.vmas.highest_gap(length, self.user_start, min(base, window) + top - window)
+            return found if found >= 0 else self.vmas.lowest_gap(length, page_align(window // 3), top)
+        found = self.vmas.lowest_gap(length, base, top)
+        return found if found >= 0 else self.vmas.highest_gap(length, self.user_start, base)
 
     def unmap_areas(self, start: int, end: int) -> None:
         """Unmap ``[start, end)``, checked already. ENOMEM when that would make too many areas."""

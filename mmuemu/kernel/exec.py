@@ -33,7 +33,8 @@ from mmuemu.kernel.signals.frame import NO_ALTSTACK
 from mmuemu.kernel.switching import first_state
 from mmuemu.kernel.task import Task
 from mmuemu.kernel.user_memory import UserMemory
-from mmuemu.loader.layout import Bases, Layout, choose_bases
+from mmuemu.loader.layout import Bases, choose_bases
+from mmuemu.loader.layouts import Layout
 from mmuemu.loader.plan import LoadPlan, plan, plan_interpreter
 from mmuemu.loader.stack import Credentials, auxiliary_vector, build_stack
 from mmuemu.x86.paging import PAGE_SIZE
@@ -68,7 +69,7 @@ class Loader:
 
     def __init__(self, kernel: Kernel, layout: Layout | None = None) -> None:
         self.kernel = kernel
-        self.layout = layout or Layout()
+        self.layout = layout or kernel.layout
 
     def spawn(
         self,
@@ -115,7 +116,10 @@ class Loader:
             vdso_pages=kernel.vdso.pages,
         )
         planned = plan(program.image, bases)
-        space = AddressSpace(kernel.frames, kernel.memory.half, mmap_base=bases.mmap_base, start_brk=planned.brk_start)
+        space = AddressSpace(
+            kernel.frames, kernel.memory.half,
+            mmap_base=bases.mmap_base, start_brk=planned.brk_start, layout=self.layout,
+        )  # fmt: skip
         kernel.adopt(space)
         try:
             return self._fill(space, program, planned, bases, envp, credentials)
@@ -233,7 +237,8 @@ class Loader:
     def _become(self, task: Task, program: Program, loaded: Loaded, envp: Sequence[bytes]) -> None:
         """Give the task and its process what belongs to the program, and its first user registers."""
         process = task.process
-        process.exe, process.exe_file = program.image.name, program.file
+        process.exe = program.image.name
+        process.run_from(program.file)
         process.arguments, process.environment = program.arguments, tuple(envp)
         process.auxv, process.entry, process.stack_arguments = loaded.auxv, loaded.entry, loaded.stack_arguments
         task.name = os.fsdecode(program.name)[:15]

@@ -92,6 +92,8 @@ class PagedSpace:
         """Called with (start, end) when translations of that range may have become wrong; set by the CPU."""
         self.stack_limit = DEFAULT_STACK_LIMIT
         """How large an area that grows down may get, in bytes (RLIMIT_STACK)."""
+        self.user_start = MMAP_MIN_ADDR
+        """Nothing is mapped below this address."""
         self.installed = 0
         """The last entry that :meth:`fault` wrote and that lets the access through; its reader sets it to 0."""
         self.serving = -1
@@ -315,7 +317,7 @@ class PagedSpace:
         if vma is None or not vma.flags & VM_GROWSDOWN:
             return None
         start = la & ~PAGE_MASK
-        if start < MMAP_MIN_ADDR or vma.end - start > self.stack_limit:
+        if start < self.user_start or vma.end - start > self.stack_limit:
             return None
         below = self.vmas.before(vma.start)
         if below is not None:

@@ -1,7 +1,11 @@
 """The kernel half: what lies above the user's half of every address space, supervisor-only.
 
-Places are Linux's (Documentation/arch/x86/x86_64/mm.rst): the direct map of all physical memory, the vmalloc area
-with the kernel stacks, and the kernel text with its data behind it. KASLR moves each of the three.
+The direct map of all physical memory, the vmalloc area with the kernel stacks, and the kernel text with its data
+behind it. Where they lie and how far KASLR moves them is the layout's data (for Linux
+Documentation/arch/x86/x86_64/mm.rst tells).
+
+With page-table isolation (KPTI, Documentation/arch/x86/pti.rst) ring 3 runs on tables that hold of all this only the
+entry area: the GDT, the per-CPU page and the trampoline that changes CR3.
 """
 
 from __future__ import annotations
@@ -11,16 +15,17 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from mmuemu.errors import OutOfFrames
+from mmuemu.errors import OutOfFrames, UsageError
 from mmuemu.guest.build import load
+from mmuemu.loader.layouts import LINUX, KernelArea, Layout
 from mmuemu.memory.frames import FrameAllocator
 from mmuemu.memory.kernel_half import KernelHalf
 from mmuemu.x86.paging import NX, PAGE_SIZE, RW, SIZE_1G, SIZE_2M, G, P
 from mmuemu.x86.segments import KERNEL_GDT
 
-DIRECT_MAP: Final = 0xFFFF_8880_0000_0000
-VMALLOC: Final = 0xFFFF_C900_0000_0000
-TEXT: Final = 0xFFFF_FFFF_8000_0000
+DIRECT_MAP: Final = LINUX.direct_map.base
+VMALLOC: Final = LINUX.vmalloc.base
+TEXT: Final = LINUX.text.base
 STACK_PAGES: Final = 4
 """THREAD_SIZE is 16 KiB (arch/x86/include/asm/page_64_types.h)."""
 PT_REGS_WORDS: Final = 21
@@ -29,9 +34,15 @@ MOST_UNUSED: Final = 64
 HYPERCALL_PORT: Final = 0x51
 HYPERCALL: Final = bytes([0xE6, HYPERCALL_PORT])
 """``out 0x51, al``, by which the entry code calls the kernel."""
-_TEXT_SLIDES: Final = 511
-_DIRECT_SLIDES: Final = 1 << 13
-_VMALLOC_SLIDES: Final = 1 << 12
+_STACK_STRIDE: Final = (STACK_PAGES + 1) * PAGE_SIZE
+_EXIT_AT: Final = (0x40, 0x60)
+"""Where in the trampoline the two ways out begin: by ``sysretq`` and by ``iretq``."""
+
+
+def _moved(area: KernelArea, needed: int, rng: Random | None) -> int:
+    """Where an area's content begins: its base, moved as far as ``needed`` bytes leave room."""
+    slides = min(area.slides, (area.size - needed) // area.step + 1)
+    return area.base + (rng.randrange(slides) * area.step if rng is not None else 0)
 
 
 def _nothing() -> None:
@@ -47,12 +58,21 @@ class KernelLayout:
     text: int = TEXT
 
     @classmethod
-    def randomized(cls, rng: Random) -> KernelLayout:
-        """KASLR: text moves by 2 MiB steps within 1 GiB, the other two by 1 GiB steps (arch/x86/mm/kaslr.c)."""
+    def placed(cls, layout: Layout, memory: int, rng: Random | None = None) -> KernelLayout:
+        """The bases in ``layout`` for ``memory`` bytes of RAM; with ``rng`` each area slides by itself (KASLR).
+
+        Raises UsageError when the direct map cannot hold all of the memory.
+        """
+        room = layout.direct_map.size
+        if memory > room:
+            raise UsageError(
+                f"--memory {memory >> 20}M: the direct map of layout {layout.name} holds {room >> 20}M; "
+                "give less memory or choose another --layout"
+            )
         return cls(
-            DIRECT_MAP + rng.randrange(_DIRECT_SLIDES) * SIZE_1G,
-            VMALLOC + rng.randrange(_VMALLOC_SLIDES) * SIZE_1G,
-            TEXT + rng.randrange(1, _TEXT_SLIDES) * SIZE_2M,
+            _moved(layout.direct_map, memory, rng),
+            _moved(layout.vmalloc, _STACK_STRIDE, rng),
+            _moved(layout.text, 2 * SIZE_2M, rng),
         )
 
 
@@ -77,10 +97,15 @@ class KernelStack:
 class KernelMemory:
     """The kernel half of one machine: built once, then shared by every address space."""
 
-    def __init__(self, frames: FrameAllocator, layout: KernelLayout) -> None:
+    def __init__(
+        self, frames: FrameAllocator, layout: KernelLayout, shape: Layout = LINUX, *, isolated: bool = False
+    ) -> None:
+        """Build it at ``layout``, bases chosen in ``shape``; ``isolated`` for KPTI. Raises OutOfFrames."""
         self.frames = frames
         self.layout = layout
-        self.half = KernelHalf(frames)
+        self.half = KernelHalf(frames, shape.levels, isolated=isolated)
+        self._global = 0 if isolated else G
+        self._vmalloc_end = shape.vmalloc.end
         self._stacks = 0
         self._unused: list[KernelStack] = []
         self._places: list[int] = []
@@ -88,46 +113,71 @@ class KernelMemory:
         self.on_unmap: Callable[[], None] = _nothing
         """Called when translations of the kernel half have gone."""
         self._map_direct()
-        text = load("syscall_entry")
+        text = load("syscall_entry_kpti" if isolated else "syscall_entry")
         self.entry = layout.text
+        """What ``syscall`` enters (MSR_LSTAR)."""
         self.resume = layout.text + text.index(HYPERCALL) + len(HYPERCALL)
         """Where a task that is in the kernel goes on, with RSP at its pt_regs."""
-        self.entry_end = layout.text + len(text)
-        self.text_frame = self._map_page(layout.text, P | G, text)
+        self._ways_out = [range(self.resume, layout.text + len(text))]
+        self.text_frame = self._map_page(layout.text, P | self._global, text)
         self.data = layout.text + SIZE_2M
         gdt = b"".join(descriptor.to_bytes(8, "little") for descriptor in KERNEL_GDT)
         self.gdt_limit = len(gdt) - 1
         self.per_cpu = self.data + PAGE_SIZE
-        self._map_page(self.data, P | RW | NX | G, gdt)
-        self.per_cpu_frame = self._map_page(self.per_cpu, P | RW | NX | G, b"")
+        self._map_page(self.data, P | RW | NX | G, gdt, entry_area=True)
+        self.per_cpu_frame = self._map_page(self.per_cpu, P | RW | NX | G, b"", entry_area=True)
+        if isolated:
+            self._map_trampoline()
 
-    def _map_page(self, linear: int, flags: int, content: bytes) -> int:
+    def _map_trampoline(self) -> None:
+        """The only kernel code in ring 3's tables, and what it finds in the per-CPU page (its source tells)."""
+        at = self.per_cpu + PAGE_SIZE
+        code = load("trampoline")
+        self._map_page(at, P | G, code, entry_area=True)
+        self._ways_out.append(range(at + min(_EXIT_AT), at + len(code)))
+        words = self.frames.ram.qwords[self.per_cpu_frame >> 3 :]
+        for index, value in enumerate((self.layout.text, at + _EXIT_AT[0], at + _EXIT_AT[1], self.per_cpu + 0x40), 2):
+            words[index] = value
+        self.entry = at
+
+    def _map_page(self, linear: int, flags: int, content: bytes, *, entry_area: bool = False) -> int:
         frame = self.frames.allocate()
         self.frames.ram.write(frame, content)
         self.half.table.map(linear, frame, flags)
+        if entry_area and self.half.trampoline is not None:
+            self.half.trampoline.map(linear, frame, flags)
         return frame
 
     def _map_direct(self) -> None:
         """All of physical memory, writable and never executable, by the largest pages that fit."""
         physical, size = 0, self.frames.ram.size
         while physical < size:
+            linear = self.layout.direct_map + physical
             step = next(
-                page for page in (SIZE_1G, SIZE_2M, PAGE_SIZE) if not physical % page and physical + page <= size
+                page
+                for page in (SIZE_1G, SIZE_2M, PAGE_SIZE)
+                if not (physical | linear) % page and physical + page <= size
             )
-            self.half.table.map(self.layout.direct_map + physical, physical, P | RW | NX | G, step)
+            self.half.table.map(linear, physical, P | RW | NX | self._global, step)
             physical += step
+
+    def leaves(self, rip: int) -> bool:
+        """Whether ``rip`` lies in the entry code behind the hypercall: only registers are still to be restored."""
+        return any(rip in way for way in self._ways_out)
 
     def new_stack(self) -> KernelStack:
         """A kernel stack in the vmalloc area, with an unmapped guard page below it. Raises OutOfFrames."""
         if self._unused:
             return self._unused.pop()
         place = self._places.pop() if self._places else self._stacks
-        base = self.layout.vmalloc + place * (STACK_PAGES + 1) * PAGE_SIZE + PAGE_SIZE
+        if self.layout.vmalloc + (place + 1) * _STACK_STRIDE > self._vmalloc_end:
+            raise OutOfFrames("the layout has no room for another kernel stack")
+        base = self.layout.vmalloc + place * _STACK_STRIDE + PAGE_SIZE
         frames: list[int] = []
         try:
             for page in range(STACK_PAGES):
                 frames.append(self.frames.allocate())
-                self.half.table.map(base + page * PAGE_SIZE, frames[page], P | RW | NX | G)
+                self.half.table.map(base + page * PAGE_SIZE, frames[page], P | RW | NX | self._global)
         except OutOfFrames:
             self._unmap(base, frames)
             self._places += [place] if place < self._stacks else []
@@ -150,7 +200,7 @@ class KernelMemory:
         for old in self._unused[kept:]:
             base = old.top - STACK_PAGES * PAGE_SIZE
             self._unmap(base, old.frames)
-            self._places.append((base - self.layout.vmalloc) // ((STACK_PAGES + 1) * PAGE_SIZE))
+            self._places.append((base - self.layout.vmalloc) // _STACK_STRIDE)
         del self._unused[kept:]
         self.on_unmap()
 
@@ -163,10 +213,13 @@ class KernelMemory:
     def regions(self) -> list[tuple[int, int, str, str]]:
         """(start, end, permissions, name) of what is mapped, in address order."""
         layout = self.layout
-        stacks = layout.vmalloc + self._stacks * (STACK_PAGES + 1) * PAGE_SIZE
-        return [
+        stacks = layout.vmalloc + self._stacks * _STACK_STRIDE
+        found = [
             (layout.direct_map, layout.direct_map + self.frames.ram.size, "rw-", "direct map of physical memory"),
             (layout.vmalloc, stacks, "rw-", "kernel stacks"),
             (layout.text, layout.text + PAGE_SIZE, "r-x", "kernel text"),
             (self.data, self.per_cpu + PAGE_SIZE, "rw-", "kernel data"),
         ]
+        if self.entry != layout.text:
+            found.append((self.entry, self.entry + PAGE_SIZE, "r-x", "entry trampoline"))
+        return sorted(found)

@@ -15,6 +15,7 @@ from mmuemu.kernel.files.hostfs import HostFile
 from mmuemu.kernel.page_cache import FileMapping
 from mmuemu.loader.elf import ElfImage, read_image
 from mmuemu.loader.selfrelocation import Verdict, needs_relocation
+from mmuemu.x86.paging import USER_TOP_5LEVEL
 
 if TYPE_CHECKING:
     from mmuemu.kernel.files.openfile import OpenFile
@@ -69,7 +70,7 @@ def image_of(file: OpenFile, name: str) -> ElfImage:
     if found is not None and key is not None:
         _kept.move_to_end(key)
         return found
-    image = read_image(content(file, name), name)
+    image = read_image(content(file, name), name, USER_TOP_5LEVEL)
     if key is not None:
         _kept[key] = image
         if len(_kept) > MOST_KEPT:

@@ -1,45 +1,38 @@
-"""The kernel: it owns the machine's memory and CPU, takes the traps, and serves system calls."""
+"""The kernel: it owns the machine's memory and CPU, and decides what runs."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from random import Random
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from mmuemu.cpu.cpu import DEFAULT_CONTROLS, Cpu, Stop
-from mmuemu.cpu.emulated import emulate
-from mmuemu.cpu.rings import enter_kernel
-from mmuemu.cpu.traps import Trap
-from mmuemu.errors import MmuemuError, OutOfFrames
 from mmuemu.kernel import life, oom, switching
-from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.signals import Signal
 from mmuemu.kernel.accounting import charge
 from mmuemu.kernel.clock import Clock, HostClock, VirtualClock
-from mmuemu.kernel.events import Events, FaultEvent, SyscallEvent, watched
+from mmuemu.kernel.entry import Entry
+from mmuemu.kernel.events import Events, SyscallEvent, watched
 from mmuemu.kernel.futex import FutexTable, mm_release
-from mmuemu.kernel.half import HYPERCALL_PORT, KernelLayout, KernelMemory
+from mmuemu.kernel.half import KernelLayout, KernelMemory
 from mmuemu.kernel.ipc.namespace import IpcNamespace
 from mmuemu.kernel.itimers import forget_timers
-from mmuemu.kernel.registers import AX, DI, DX, IP, ORIG_AX, R8, R9, R10, SI
+from mmuemu.kernel.options import Options, Statistics, Tracer
 from mmuemu.kernel.scheduler import Scheduler
-from mmuemu.kernel.signals.deliver import deliver, interrupt_call
+from mmuemu.kernel.signals.deliver import deliver
 from mmuemu.kernel.signals.pending import SigInfo
-from mmuemu.kernel.signals.send import force, send
-from mmuemu.kernel.syscalls.table import TABLE, Syscall
+from mmuemu.kernel.signals.send import send
+from mmuemu.kernel.syscalls.table import TABLE
 from mmuemu.kernel.task import State
 from mmuemu.kernel.timers import Timers
-from mmuemu.kernel.traps import FLOATING_POINT, Death, as_delivered, floating_point_code, signal_of
+from mmuemu.kernel.traps import Death
 from mmuemu.kernel.vdso import Vdso
-from mmuemu.kernel.wait import Blocked
 from mmuemu.memory.frames import FrameAllocator
 from mmuemu.memory.ram import GuestRam
 from mmuemu.mmu.state import PagingState
-from mmuemu.x86.exceptions import Vector
-from mmuemu.x86.paging import PAGE_SIZE, USER_TOP
 from mmuemu.x86.registers import (
+    CR4_LA57,
     CR4_SMAP,
     CR4_SMEP,
     MSR_LSTAR,
@@ -62,58 +55,10 @@ if TYPE_CHECKING:
     from mmuemu.kernel.vma import Vma
 
 SFMASK: Final = RFLAGS_TF | RFLAGS_IF | RFLAGS_DF | RFLAGS_IOPL | RFLAGS_NT | RFLAGS_AC
-DEFAULT_MEMORY: Final = 1 << 30
-DEFAULT_MAX_PROCESSES: Final = 4096
-_MASK: Final = (1 << 64) - 1
-_RAX, _ORIG_RAX = 10, 15
-"""Positions in struct pt_regs (arch/x86/include/asm/ptrace.h); arguments are in 14, 13, 12, 7, 9 and 8."""
-
-
-class Tracer(Protocol):
-    """Told of every system call, before and after."""
-
-    def enter(self, task: Task, call: Syscall | None, number: int, arguments: tuple[int, ...]) -> None:
-        """The call is about to be served; ``arguments`` are the six raw registers."""
-
-    def leave(self, task: Task, call: Syscall | None, number: int, arguments: tuple[int, ...], result: int) -> None:
-        """The call returns ``result`` (negative: an error number; -512 when it is made again after a handler)."""
-
-    def signal(self, task: Task, info: SigInfo) -> None:
-        """A signal that is not ignored is delivered."""
-
-
-@dataclass(slots=True)
-class Options:
-    """What a machine is made of; ``seed`` None draws one, which :attr:`Kernel.seed` tells."""
-
-    memory: int = DEFAULT_MEMORY
-    mmu: str = "python"
-    seed: int | None = None
-    aslr: bool = True
-    hostname: str = "mmuemu"
-    virtual_time: bool | None = None
-    """None: virtual when a seed is given, so that a repeated run reads the same times."""
-    schedule: str | int | None = None
-    """``"coop"``: nobody is interrupted. A number: time slices of instruction counts drawn from it. None: those of
-    the seed with virtual time, the host's clock otherwise."""
-    max_processes: int = DEFAULT_MAX_PROCESSES
-    """Tasks (threads of all processes) and zombies there may be; more is EAGAIN."""
-
-
-@dataclass(slots=True)
-class Statistics:
-    """Counts of one run."""
-
-    syscalls: int = 0
-    unknown: dict[int, int] = field(default_factory=dict)
-    """System calls that do not exist here, by number."""
-    minor_faults: int = 0
-    major_faults: int = 0
-    """Page faults of address spaces that are gone."""
 
 
 class Kernel:
-    """One machine under a Linux-like kernel; it is its CPU's trap handler."""
+    """One machine under a Linux-like kernel."""
 
     def __init__(self, options: Options | None = None) -> None:
         options = options or Options()
@@ -126,10 +71,12 @@ class Kernel:
         self.hostname = options.hostname
         self.ram = GuestRam(options.memory)
         self.frames = FrameAllocator(self.ram)
-        layout = KernelLayout() if self.aslr is None else KernelLayout.randomized(self.aslr)
-        self.memory = KernelMemory(self.frames, layout)
+        self.layout = options.layout
+        placed = KernelLayout.placed(self.layout, options.memory, self.aslr)
+        self.memory = KernelMemory(self.frames, placed, self.layout, isolated=options.kpti)
         self.vdso = Vdso()
-        self.cpu = Cpu(self.ram, mmu=options.mmu, handler=self)
+        self.entry = Entry(self)
+        self.cpu = Cpu(self.ram, mmu=options.mmu, handler=self.entry)
         if virtual:
             self.cpu.tsc = self.clock.tsc
         self.memory.on_unmap = self.cpu.flush_tlb
@@ -168,17 +115,15 @@ class Kernel:
         self.loaded_root = 0
         self.charged_at = self.clock.used()
         """Up to when CPU time has been given to the tasks that used it."""
-        self._registers = 0
-        self._serving = -1
-        self._mm: AddressSpace | None = None
+        self.mm: AddressSpace | None = None
+        """What the CPU translates by."""
         self._set_up_cpu()
 
     def _set_up_cpu(self) -> None:
         cpu = self.cpu
         controls = DEFAULT_CONTROLS
-        cpu.set_paging(
-            PagingState(self.memory.half.table.root, controls.cr0, controls.cr4 | CR4_SMEP | CR4_SMAP, controls.efer)
-        )
+        cr4 = controls.cr4 | CR4_SMEP | CR4_SMAP | (CR4_LA57 if self.layout.levels == 5 else 0)
+        cpu.set_paging(PagingState(self.memory.half.table.root, controls.cr0, cr4, controls.efer))
         cpu.uc.msr_write(MSR_STAR, STAR)
         cpu.uc.msr_write(MSR_LSTAR, self.memory.entry)
         cpu.uc.msr_write(MSR_SFMASK, SFMASK)
@@ -192,12 +137,13 @@ class Kernel:
         from mmuemu.kernel.proc import KernelProc
 
         tree.proc = KernelProc(self)
+        tree.terminal.kernel = self
 
     def adopt(self, space: AddressSpace) -> None:
         """Have an address space tell the CPU when its translations change."""
 
         def flush(start: int, end: int) -> None:
-            if space is self._mm:
+            if space is self.mm:
                 self.cpu.engine.flush()
 
         space.on_flush = flush
@@ -223,7 +169,7 @@ class Kernel:
 
     def set_address_space(self, mm: AddressSpace) -> None:
         """``mm`` is what the CPU translates by from now on."""
-        self._mm = mm
+        self.mm = mm
         self.loaded_root = mm.page_table.root
 
     # -- running -------------------------------------------------------------------------------------------------
@@ -283,7 +229,7 @@ class Kernel:
                 if task is None:
                     return
             if task.in_call and not task.interrupted:
-                self._call(task)
+                self.entry.call(task)
             if task.state is State.RUNNABLE and (self.signalled(task) or task.interrupted):
                 deliver(task)
             if self.current is task and task.state is State.RUNNABLE and not task.in_call and not self.reschedule:
@@ -296,6 +242,7 @@ class Kernel:
         following = self.scheduler.pick()
         if following is None:
             switching.take_off(self)
+            switching.park(self)
             self.attention = True
             self.cpu.stop()
             return None
@@ -303,7 +250,6 @@ class Kernel:
         if following is not self.current:
             switching.take_off(self)
             switching.put_on(self, following)
-            self._registers = following.stack.registers
             self.scheduler.switches += 1
         return following
 
@@ -324,150 +270,13 @@ class Kernel:
 
     def _make_room(self) -> bool:
         """All frames are in use: kill somebody, unless the engine is in the middle of an instruction."""
-        if self._serving >= 0 or self._making_room:
+        if self.entry.serving >= 0 or self._making_room:
             return False
         self._making_room = True
         try:
             return oom.make_room(self)
         finally:
             self._making_room = False
-
-    # -- traps ---------------------------------------------------------------------------------------------------
-
-    def page_fault(self, page: int, error_code: int) -> int:
-        """Demand paging: the address space maps the page, or the access was wrong."""
-        mm = self._mm
-        # P without U: SMEP or SMAP refused an access by supervisor rights, which no paging can resolve.
-        if page >= USER_TOP or error_code & 5 == 1 or mm is None:
-            return 0
-        mm.installed = 0
-        self._serving = mm.serving = page
-        result = mm.fault(page, error_code)
-        self._serving = mm.serving = -1
-        if self.events.fault and not result and self.current is not None:
-            self._tell_fault(self.current, page, error_code, True)
-        return mm.installed or not result
-
-    def _tell_fault(self, task: Task, address: int, error_code: int, resolved: bool) -> None:
-        for callback in self.events.fault:
-            callback(FaultEvent(task, address, error_code, resolved))
-
-    def trap(self, trap: Trap) -> None:
-        """An exception nothing resolved: in ring 3 a signal, in ring 0 the end of everything."""
-        task = self.current
-        if task is None:
-            raise MmuemuError(f"kernel panic: {trap}")
-        if trap.cpl != 3:
-            self._trap_in_kernel(task, trap)
-            return
-        trap = as_delivered(trap)
-        if trap.vector == Vector.UD:
-            left = emulate(self.cpu, trap)
-            if left is None:
-                return
-            trap = left
-        death = signal_of(trap)
-        if trap.vector == Vector.PF:
-            page = trap.address & ~(PAGE_SIZE - 1)
-            death = Death(Signal.SIGSEGV, 1, trap.address, trap)
-            if page < USER_TOP and trap.error_code & 5 != 1:
-                result = task.mm.fault(page, trap.error_code)
-                if result == 0:
-                    return
-                death = Death(Signal(result.signal), result.si_code, trap.address, trap)
-            if self.events.fault:
-                self._tell_fault(task, trap.address, trap.error_code, False)
-        if trap.vector in FLOATING_POINT:
-            self.cpu.window.save()
-            code = floating_point_code(trap, self.cpu.fp)
-            if not code:
-                return
-            death = Death(death.signal, code, trap.rip, trap)
-        switching.enter_from_user(self, task)
-        task.registers[IP] = trap.rip
-        force(task, death)
-        self.work(inside=False)
-
-    def _trap_in_kernel(self, task: Task, trap: Trap) -> None:
-        """The way back to ring 3 faults when the place is not canonical: the task's own fault."""
-        if not switching.stopped_in_kernel(self, task):
-            raise MmuemuError(f"kernel panic: {trap}")
-        force(task, Death(Signal.SIGSEGV, 0x80, 0, trap))
-        self.work(inside=False)
-
-    def syscall(self) -> None:
-        """The ``syscall`` instruction: into ring 0 at LSTAR."""
-        enter_kernel(self.cpu)
-
-    def port_in(self, port: int, size: int) -> int:
-        """No device answers: all ones, as on a bus nobody drives."""
-        return (1 << 8 * size) - 1
-
-    def port_out(self, port: int, size: int, value: int) -> None:
-        """The hypercall: serve the system call whose registers lie on the kernel stack."""
-        if port != HYPERCALL_PORT:
-            return
-        task = self.current
-        assert task is not None
-        self.statistics.syscalls += 1
-        self._call(task)
-        if self.attention:
-            self.work(inside=True)
-
-    def _call(self, task: Task) -> None:
-        """Make the system call in ``task``'s registers, for the first time or again after it has slept."""
-        q = self.ram.qwords
-        base = task.registers.base
-        number = q[base + _ORIG_RAX] & 0xFFFF_FFFF
-        arguments = (q[base + 14], q[base + 13], q[base + 12], q[base + 7], q[base + 9], q[base + 8])
-        call = self.table.get(number)
-        if self.tracer is not None and not task.in_call:
-            self.tracer.enter(task, call, number, arguments)
-        if call is None:
-            result = self._unknown(number)
-        else:
-            try:
-                result = call.call(task, arguments)
-            except Blocked as blocked:
-                self._sleep(task, blocked)
-                return
-            except SyscallError as error:
-                result = -error.errno
-                if error.errno is Errno.EPIPE:
-                    self.send_signal(task, SigInfo(Signal.SIGPIPE))
-            except OutOfFrames:
-                result = -Errno.ENOMEM
-        if task.in_call or task.call_state is not None:
-            task.in_call = False
-            task.call_state = None
-        if self.tracer is not None:
-            self.tracer.leave(task, call, number, arguments, result)
-        if not task.ended:
-            q[base + AX] = result & _MASK
-
-    def call_left(self, task: Task, result: int) -> None:
-        """Tell the tracer how a call ended that a signal interrupted."""
-        if self.tracer is not None:
-            registers = task.registers
-            number = registers[ORIG_AX] & 0xFFFF_FFFF
-            arguments = (registers[DI], registers[SI], registers[DX], registers[R10], registers[R8], registers[R9])
-            self.tracer.leave(task, TABLE.get(number), number, arguments, result)
-
-    def _sleep(self, task: Task, blocked: Blocked) -> None:
-        """The call cannot go on: the task sleeps, unless a signal is there already."""
-        self.attention = True
-        task.in_call = True
-        if self.signalled(task):
-            interrupt_call(task, blocked)
-        else:
-            self.scheduler.sleep(task, blocked)
-
-    def _unknown(self, number: int) -> int:
-        unknown = self.statistics.unknown
-        unknown[number] = unknown.get(number, 0) + 1
-        if unknown[number] == 1 and self.on_unknown_syscall is not None:
-            self.on_unknown_syscall(number)
-        return -Errno.ENOSYS
 
     # -- signals and endings ---------------------------------------------------------------------------------------
 

@@ -118,6 +118,8 @@ def clone(parent: Task, flags: int, stack: int, tls: int, exit_signal: int, chil
     if stack:
         child.registers[regs.SP] = stack
     child.snapshot = _cpu_state(kernel, tls if flags & CLONE_SETTLS else None)
+    if process is not parent.process:
+        process.run_from(parent.process.exe_file)
     enrol(child)
     kernel.scheduler.add(child)
     for callback in kernel.events.fork:
@@ -164,7 +166,7 @@ def _new_process(parent: Task, pid: int, flags: int, exit_signal: int) -> Proces
     old = parent.process
     above = old.parent if flags & CLONE_PARENT else old
     process = Process(
-        parent.kernel, pid, above, old.pgid, old.sid, old.exe, old.exe_file, old.arguments, old.environment,
+        parent.kernel, pid, above, old.pgid, old.sid, old.exe, None, old.arguments, old.environment,
         old.auxv, old.entry, old.stack_arguments, dict(old.limits),
         actions=old.actions if flags & CLONE_SIGHAND else dict(old.actions), exit_signal=exit_signal,
         dumpable=old.dumpable, oom_score_adj=old.oom_score_adj,
@@ -186,6 +188,7 @@ def enrol(task: Task) -> None:
     process.threads[task.tid] = task
     if process.leader is None:
         process.leader = task
+        process.start_time = kernel.clock.now()
         kernel.processes[process.pid] = process
         if process.parent is not None:
             process.parent.children[process.pid] = process
@@ -227,7 +230,7 @@ def release_memory(task: Task) -> None:
         statistics.minor_faults += mm.minor_faults
         statistics.major_faults += mm.major_faults
         mm.write_back_all()
-        if not (task.process.watched and task.process.group_exit):
+        if not task.process.watched or task.process.threads:
             mm.destroy()
 
 
@@ -256,6 +259,8 @@ def _end_process(process: Process) -> None:
     if process.exit_status is None and process.death is None:
         process.exit_status = 0
     process.zombie = True
+    process.run_from(None)
+    process.end_events.wake()
     kernel.zombies += 1
     orphans = list(process.children.values())
     for child in orphans:
@@ -290,7 +295,7 @@ def parent_died(child: Process) -> None:
 def child_info(process: Process) -> SigInfo:
     """The siginfo of SIGCHLD (or what clone asked for) for a process that has ended (sigaction(2), si_code)."""
     death = process.death
-    code = CLD_EXITED if death is None else CLD_DUMPED if death.core else CLD_KILLED
+    code = CLD_EXITED if death is None else CLD_DUMPED if process.dumped_core else CLD_KILLED
     status = process.exit_status or 0 if death is None else int(death.signal)
     return SigInfo(process.exit_signal or Signal.SIGCHLD, code, child_payload(process, status))
 

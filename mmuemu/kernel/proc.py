@@ -70,6 +70,7 @@ class TaskFacts(ProcessFacts):
             number: task.limits.get(number) or DEFAULT_LIMITS.get(number, (RLIM_INFINITY, RLIM_INFINITY))
             for number in range(RLIMIT_COUNT)
         }
+        self.start_ticks = process.start_time * 100 // NANOSECONDS
         self.exit_code = process.wait_status if process.zombie else 0
         self.mm: AddressSpace | None = None if live is None else live.mm
         if self.mm is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mmuemu.kernel.accounting import Usage
 from mmuemu.kernel.signals.pending import Pending
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mmuemu.kernel.task import Task
     from mmuemu.kernel.traps import Death
 
+RLIMIT_CORE: Final = 4
 INIT: int = 1
 """The process that orphans belong to; it exists in name only and reaps at once."""
 
@@ -47,6 +48,8 @@ class Process:
     """Live children and zombies by pid, oldest first."""
     child_events: WaitQueue = field(default_factory=WaitQueue)
     """Woken when a child ends, stops or continues."""
+    end_events: WaitQueue = field(default_factory=WaitQueue)
+    """Woken when this process has ended: who polls a descriptor for it waits here."""
     actions: dict[int, bytes] = field(default_factory=dict)
     """Signal dispositions: ``struct sigaction`` (handler, flags, restorer, mask) by signal; absent is SIG_DFL."""
     signals: Pending = field(default_factory=Pending)
@@ -75,6 +78,8 @@ class Process:
     executed: bool = False
     """Whether execve has run since fork: setpgid(2) refuses then."""
     dumpable: int = 1
+    start_time: int = 0
+    """When it began, in nanoseconds of the monotonic clock."""
     vfork_waiter: Task | None = None
     used: Usage = field(default_factory=Usage)
     """What its threads that have ended used, and the memory it had before an execve."""
@@ -90,14 +95,27 @@ class Process:
         """Nanoseconds of CPU of its threads that have ended."""
         return self.used.cpu
 
+    def run_from(self, file: OpenFile | None) -> None:
+        """``file`` is the program from now on, None: no more. It cannot be written to meanwhile; ETXTBSY if it is."""
+        if file is not None:
+            file.inode.deny_write_access()
+        if self.exe_file is not None:
+            self.exe_file.inode.allow_write_access()
+        self.exe_file = file
+
     @property
     def ppid(self) -> int:
         """The parent's pid; init's for an orphan."""
         return INIT if self.parent is None else self.parent.pid
 
     @property
+    def dumped_core(self) -> bool:
+        """Whether the signal that killed it dumps core and RLIMIT_CORE allows one (no file is written)."""
+        return self.death is not None and self.death.core and self.limits.get(RLIMIT_CORE, (0, 0))[0] > 0
+
+    @property
     def wait_status(self) -> int:
         """What wait(2) reports: the exit status in bits 8 to 15, or the signal and 0x80 for a core dump."""
         if self.death is not None:
-            return self.death.signal | (0x80 if self.death.core else 0)
+            return self.death.signal | (0x80 if self.dumped_core else 0)
         return (self.exit_status or 0) << 8

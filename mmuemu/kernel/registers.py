@@ -6,6 +6,7 @@ in guest RAM, until it returns to ring 3. Order and names: arch/x86/include/asm/
 
 from __future__ import annotations
 
+from struct import Struct
 from typing import Final
 
 NAMES: Final = (
@@ -15,6 +16,7 @@ NAMES: Final = (
 R15, R14, R13, R12, BP, BX, R11, R10, R9, R8, AX, CX, DX, SI, DI, ORIG_AX, IP, CS, FLAGS, SP, SS = range(21)
 WORDS: Final = len(NAMES)
 _MASK: Final = (1 << 64) - 1
+_LAYOUT: Final = Struct(f"<{WORDS}Q")
 
 
 class UserRegisters:
@@ -35,9 +37,8 @@ class UserRegisters:
 
     def words(self) -> list[int]:
         """All of them, in memory order."""
-        return self._q[self.base : self.base + WORDS].tolist()
+        return list(_LAYOUT.unpack_from(self._q, self.base * 8))
 
     def load(self, words: list[int]) -> None:
-        """Replace all of them."""
-        for index, value in enumerate(words):
-            self[index] = value
+        """Replace all of them; each must be of 64 bits, unsigned."""
+        _LAYOUT.pack_into(self._q, self.base * 8, *words)

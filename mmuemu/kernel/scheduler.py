@@ -207,11 +207,13 @@ class Ticker:
             self._wanted.wait()
             if self._closed:
                 return
+            # Cleared before the look, so that a wish that comes after it is not lost.
+            self._wanted.clear()
             scheduler = kernel.scheduler
-            deadline = kernel.timers.next
+            deadline = kernel.timers.glance()
             if not (scheduler.ready or scheduler.sleepers or deadline is not None):
-                self._wanted.clear()
                 continue
+            self._wanted.set()
             left = TICK if deadline is None else min(max(deadline - kernel.clock.now(), 0) / 1e9, TICK)
             idle.wait(max(left, 0.0005))
             if not self._closed and kernel.running:

@@ -47,6 +47,7 @@ def _kernel_form(kernel: Kernel, task: Task) -> None:
     put_ring(state, 0, KERNEL_CS, KERNEL_SS)
     state.set_rflags(RFLAGS_FIXED)
     state.d[window.D_OLD_EXCEPTION] = window.NO_EXCEPTION
+    q[window.Q_CR3] = task.mm.page_table.root
     q[Q_RIP] = kernel.memory.resume
     q[Q_RSP] = task.stack.pointer
     if q[window.GS.base] != kernel.memory.per_cpu:
@@ -58,7 +59,7 @@ def stopped_in_kernel(kernel: Kernel, task: Task) -> bool:
     """The run ended in ring 0. Whether the task's call had been served; else it goes on to the hypercall."""
     state = kernel.cpu.window
     state.save()
-    if not kernel.memory.resume <= state.q[Q_RIP] < kernel.memory.entry_end:
+    if not kernel.memory.leaves(state.q[Q_RIP]):
         return False
     _kernel_form(kernel, task)
     state.restore()
@@ -81,6 +82,14 @@ def take_off(kernel: Kernel) -> None:
         state.save()
         task.snapshot = state.snapshot()
     kernel.current = None
+
+
+def park(kernel: Kernel) -> None:
+    """Nobody is on the CPU: the engine stops only at the end of its block, which reads a stack on the way."""
+    state = kernel.cpu.window
+    state.save()
+    state.q[Q_RSP] = kernel.memory.per_cpu
+    state.restore()
 
 
 def put_on(kernel: Kernel, task: Task) -> None:

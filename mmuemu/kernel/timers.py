@@ -42,6 +42,13 @@ class Timers:
             heapq.heappop(heap)
         return heap[0][0] if heap else None
 
+    def glance(self) -> int | None:
+        """The nearest deadline or one of a cancelled timer before it, for another thread: nothing is changed."""
+        try:
+            return self._heap[0][0]
+        except IndexError:
+            return None
+
     def expire(self, now: int) -> None:
         """Let everything happen that is due."""
         heap = self._heap

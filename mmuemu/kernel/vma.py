@@ -166,7 +166,7 @@ def _same_owner(left: Vma, right: Vma) -> bool:
 class VmaList:
     """The areas of one address space in address order; they never overlap."""
 
-    __slots__ = ("_anons", "_owner", "_room_below", "_room_size", "_starts", "_vmas")
+    __slots__ = ("_anons", "_owner", "_room_below", "_room_high", "_room_size", "_starts", "_vmas")
 
     def __init__(self, owner: PagedSpace | None = None) -> None:
         """``owner`` is named to the file mappings of areas that come and go."""
@@ -174,7 +174,8 @@ class VmaList:
         self._starts: list[int] = []
         self._vmas: list[Vma] = []
         self._anons = 0
-        # No gap of _room_size bytes or more lies at or above _room_below.
+        # No gap of _room_size bytes or more lies between _room_below and _room_high.
+        self._room_high = 0
         self._room_below = 1 << 64
         self._room_size = 0
 
@@ -303,7 +304,7 @@ class VmaList:
     def highest_gap(self, length: int, low: int, high: int) -> int:
         """The highest address in ``[low, high)`` with ``length`` free bytes above it; -1 if there is none."""
         top = high
-        if length >= self._room_size and self._room_below < high:
+        if length >= self._room_size and self._room_below < high <= self._room_high:
             top = self._room_below
         index = bisect_left(self._starts, top)
         if index < len(self._vmas):
@@ -315,6 +316,7 @@ class VmaList:
         if top - length < low:
             return -1
         self._room_below = top
+        self._room_high = high
         self._room_size = length
         return top - length
 

@@ -189,9 +189,10 @@ class _ProgramHeader(NamedTuple):
 class _Reader:
     """Reads one file; every complaint leaves through :meth:`bad`."""
 
-    def __init__(self, data: memoryview, name: str) -> None:
+    def __init__(self, data: memoryview, name: str, user_top: int) -> None:
         self.data = data
         self.name = name
+        self.user_top = user_top
 
     def bad(self, why: str) -> NoReturn:
         raise BadImage(self.name, why)
@@ -260,8 +261,8 @@ class _Reader:
     def in_user_space(self, what: str, ph: _ProgramHeader) -> None:
         if ph.filesz > ph.memsz:
             self.bad(f"{what} has more bytes in the file ({ph.filesz:#x}) than in memory ({ph.memsz:#x})")
-        if ph.vaddr + ph.memsz > USER_TOP:
-            self.bad(f"{what} ends at {ph.vaddr + ph.memsz:#x}, beyond user space ({USER_TOP:#x})")
+        if ph.vaddr + ph.memsz > self.user_top:
+            self.bad(f"{what} ends at {ph.vaddr + ph.memsz:#x}, beyond user space ({self.user_top:#x})")
 
     def segments(self, headers: list[_ProgramHeader]) -> tuple[Segment, ...]:
         segments: list[Segment] = []
@@ -340,18 +341,18 @@ def _alignment(segments: tuple[Segment, ...]) -> int:
     return max([PAGE_MASK + 1, *powers])
 
 
-def read_image(data: bytes | bytearray | memoryview | mmap, name: str) -> ElfImage:
+def read_image(data: bytes | bytearray | memoryview | mmap, name: str, user_top: int = USER_TOP) -> ElfImage:
     """Read an ELF-64 x86-64 program from the whole file's bytes (an ``mmap`` of it does too).
 
-    ``name`` is what errors and region names call the file. Costs time in the size of the headers, not of the
-    file, and keeps ``data`` referenced. Raises :class:`BadImage` with one reason for anything that cannot be
-    loaded.
+    ``name`` is what errors and region names call the file; nothing in it may reach beyond ``user_top``. Costs
+    time in the size of the headers, not of the file, and keeps ``data`` referenced. Raises :class:`BadImage`
+    with one reason for anything that cannot be loaded.
     """
-    reader = _Reader(memoryview(data).cast("B"), name)
+    reader = _Reader(memoryview(data).cast("B"), name, user_top)
     header = reader.header()
     headers = reader.program_headers(header)
     segments = reader.segments(headers)
-    if header.entry >= USER_TOP:
+    if header.entry >= user_top:
         reader.bad(f"has its entry point at {header.entry:#x}, beyond user space")
     interp = reader.interpreter(headers)
     dynamic, dynamic_vaddr = reader.dynamic(headers)

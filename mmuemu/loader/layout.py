@@ -1,4 +1,6 @@
-"""Where a program, its interpreter, stack, break and mappings go: Linux's fixed and randomized bases.
+"""Where a program, its interpreter, stack, break and mappings go: a layout's fixed and randomized bases.
+
+The layout is data (:mod:`mmuemu.loader.layouts`).
 
 The rules are Linux's for 64-bit x86 with 4-level paging, as of 6.9 and later: arch/x86/mm/mmap.c
 (``mmap_base``, ``stack_maxrandom_size``), fs/binfmt_elf.c (``load_elf_binary``, ``randomize_stack_top``),
@@ -9,18 +11,17 @@ mm/util.c (``randomize_page``). Older kernels differ in two places: the break mo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mmuemu.errors import BadImage
 from mmuemu.loader.elf import ElfImage, ElfType
-from mmuemu.x86.paging import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, USER_TOP
+from mmuemu.loader.layouts import Layout
+from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE, USER_TOP
 
 if TYPE_CHECKING:
     from random import Random
 
-_MIB: Final = 1 << 20
-_GIB: Final = 1 << 30
+_STACK_LIMIT: Final = 8 << 20
 
 
 def page_down(address: int) -> int:
@@ -33,33 +34,15 @@ def page_up(address: int) -> int:
     return (address + PAGE_MASK) & ~PAGE_MASK
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """The shape of a user address space; sizes in bytes, random ranges in bits of pages where named so."""
-
-    user_top: int = USER_TOP
-    stack_top: int = USER_TOP
-    pie_base: int = USER_TOP // 3 * 2
-    """ELF_ET_DYN_BASE, 0x555555554aaa: rounded down for a PIE, up for the break of a static PIE."""
-    mmap_gap_min: int = 128 * _MIB
-    stack_guard_gap: int = _MIB
-    initial_stack: int = 33 * PAGE_SIZE
-    """What ``setup_arg_pages`` makes the stack's mapping hold at once (128 KiB below its first page)."""
-    mmap_random_bits: int = 28
-    stack_random_bits: int = 22
-    stack_shuffle: int = 8192
-    """``arch_align_stack`` lowers the stack pointer by less than this many bytes."""
-    brk_random_range: int = _GIB
-    mmap_min_addr: int = 0x10000
-    """Nothing is mapped below this address (vm.mmap_min_addr)."""
-
-    def mmap_base(self, stack_limit: int, random_pages: int | None) -> int:
-        """The address below which mappings are placed, top down; ``random_pages`` None without ASLR."""
-        pad = self.stack_guard_gap
-        if random_pages is not None:
-            pad += ((1 << self.stack_random_bits) - 1) << PAGE_SHIFT
-        gap = min(max(stack_limit + pad, self.mmap_gap_min), self.user_top // 6 * 5)
-        return page_up(self.user_top - gap - ((random_pages or 0) << PAGE_SHIFT))
+def mmap_base(layout: Layout, stack_limit: int, draw: int | None) -> int:
+    """Where the search for room begins (downwards or upwards, as the layout says); ``draw`` None without ASLR."""
+    if not layout.mmap_top_down:
+        return layout.mmap.base + (draw or 0) * layout.mmap.step
+    pad = layout.stack_guard_gap
+    if draw is not None:
+        pad += layout.stack.span
+    gap = min(max(stack_limit + pad, layout.mmap_gap_min), layout.map_window // 6 * 5)
+    return page_up(layout.mmap.base - gap - (draw or 0) * layout.mmap.step)
 
 
 class Bases(NamedTuple):
@@ -73,78 +56,103 @@ class Bases(NamedTuple):
     brk_start: int
     vdso_base: int | None
     randomized: bool
+    user_top: int = USER_TOP
+    """The first address the user may not map."""
 
 
 class _Dice(NamedTuple):
     """Every random number of a start, always drawn in one order: a seed means the same for every image."""
 
-    stack_pages: int
+    stack: int
     stack_shuffle: int
-    mmap_pages: int
-    pie_pages: int
-    brk: float
+    mmap: int
+    image: int
+    heap: float
 
     @classmethod
     def roll(cls, layout: Layout, rng: Random | None) -> _Dice | None:
         if rng is None:
             return None
         return cls(
-            rng.getrandbits(layout.stack_random_bits),
+            rng.getrandbits(layout.stack.bits) if layout.stack.bits else 0,
             rng.randrange(layout.stack_shuffle),
-            rng.getrandbits(layout.mmap_random_bits),
-            rng.getrandbits(layout.mmap_random_bits),
+            rng.getrandbits(layout.mmap.bits) if layout.mmap.bits else 0,
+            rng.getrandbits(layout.image.bits) if layout.image.bits else 0,
             rng.random(),
         )
 
 
 class _Placer:
-    """Hands out the area below ``mmap_base`` top down, around one range that is already taken."""
+    """Hands out the area from ``mmap_base`` on, around one range that is already taken."""
 
-    def __init__(self, layout: Layout, mmap_base: int, taken: tuple[int, int]) -> None:
+    def __init__(self, layout: Layout, start: int, taken: tuple[int, int]) -> None:
         self.layout = layout
-        self.top = mmap_base
+        self.at = start
         self.taken = taken
 
     def place(self, image_name: str, size: int, align: int = PAGE_SIZE) -> int:
         low, high = self.taken
-        base = (self.top - page_up(size)) & ~(align - 1)
-        if base < high and low < base + page_up(size):
-            base = (low - page_up(size)) & ~(align - 1)
-        if base < self.layout.mmap_min_addr:
-            raise BadImage(image_name, f"spans {size:#x} bytes aligned to {align:#x}; no room for it is left")
-        self.top = base
+        size = page_up(size)
+        if self.layout.mmap_top_down:
+            base = (self.at - size) & -align
+            if base < high and low < base + size:
+                base = (low - size) & -align
+            self.at = base
+        else:
+            base = (self.at + align - 1) & -align
+            if base < high and low < base + size:
+                base = (high + align - 1) & -align
+            self.at = base + size
+        if base < self.layout.user_start or base + size > self.layout.map_window:
+            raise BadImage(
+                image_name,
+                f"spans {size:#x} bytes aligned to {align:#x}; no room for it is left in layout {self.layout.name}",
+            )
         return base
 
 
 def _stack_top(layout: Layout, dice: _Dice | None) -> int:
     if dice is None:
-        return layout.stack_top
-    top = layout.stack_top - (dice.stack_pages << PAGE_SHIFT)
+        return layout.stack.base
+    top = layout.stack.base - dice.stack * layout.stack.step
     return page_up((top - dice.stack_shuffle) & ~0xF)
 
 
 def _pie_bias(layout: Layout, image: ElfImage, dice: _Dice | None) -> int:
-    base = layout.pie_base + ((dice.pie_pages << PAGE_SHIFT) if dice else 0)
-    return page_down((base & ~(image.alignment - 1)) - image.segments[0].vaddr)
+    base = layout.image.base + (dice.image * layout.image.step if dice else 0)
+    return page_down((base & -image.alignment) - image.segments[0].vaddr)
 
 
 def _brk_start(layout: Layout, image: ElfImage, bias: int, dice: _Dice | None) -> int:
     moved = image.type == ElfType.DYN and image.interp is None
-    start = page_up(layout.pie_base if moved else image.end + bias)
+    start = page_up(layout.heap.base if moved else image.end + bias)
     if dice is None:
         return start
     if not moved:
         start += PAGE_SIZE
-    return start + (int(dice.brk * (layout.brk_random_range >> PAGE_SHIFT)) << PAGE_SHIFT)
+    return start + int(dice.heap * (1 << layout.heap.bits)) * layout.heap.step
 
 
 def _check_range(layout: Layout, image: ElfImage, bias: int, stack_top: int) -> tuple[int, int]:
+    """The pages an image takes. Raises :class:`BadImage` when they are not the user's, or the stack's."""
     low, high = image.start + bias, page_up(image.end + bias)
-    floor, ceiling = layout.mmap_min_addr, stack_top - layout.initial_stack - layout.stack_guard_gap
+    floor, ceiling = layout.user_start, stack_top - layout.initial_stack - layout.stack_guard_gap
     if low < floor:
-        raise BadImage(image.name, f"would start at {low:#x}, below the lowest mappable address {floor:#x}")
-    if high > ceiling:
-        raise BadImage(image.name, f"would end at {high:#x}, inside the stack or beyond ({ceiling:#x})")
+        raise BadImage(
+            image.name,
+            f"would start at {low:#x}, below the lowest mappable address {floor:#x} of layout {layout.name}",
+        )
+    if high > layout.user_top:
+        raise BadImage(
+            image.name,
+            f"would end at {high:#x}, beyond the user's part of layout {layout.name} ({layout.user_top:#x}): "
+            "choose another --layout or link it lower",
+        )
+    if high > ceiling and low < layout.map_window:
+        raise BadImage(
+            image.name,
+            f"would end at {high:#x}, inside the stack or beyond ({ceiling:#x}, layout {layout.name})",
+        )
     return low, high
 
 
@@ -152,7 +160,7 @@ def choose_bases(
     layout: Layout,
     image: ElfImage,
     rng: Random | None,
-    stack_limit: int = 8 * _MIB,
+    stack_limit: int = _STACK_LIMIT,
     *,
     interpreter: ElfImage | None = None,
     vdso_pages: int = 0,
@@ -165,16 +173,16 @@ def choose_bases(
     """
     dice = _Dice.roll(layout, rng)
     stack_top = _stack_top(layout, dice)
-    mmap_base = layout.mmap_base(stack_limit, dice.mmap_pages if dice else None)
+    base = mmap_base(layout, stack_limit, dice.mmap if dice else None)
     if image.type == ElfType.EXEC:
         bias = 0
     elif image.interp is not None:
         bias = _pie_bias(layout, image, dice)
     else:
-        placer = _Placer(layout, mmap_base, (0, 0))
+        placer = _Placer(layout, base, (0, 0))
         bias = placer.place(image.name, image.end - image.start, image.alignment)
         bias = page_down(bias - image.segments[0].vaddr)
-    placer = _Placer(layout, mmap_base, _check_range(layout, image, bias, stack_top))
+    placer = _Placer(layout, base, _check_range(layout, image, bias, stack_top))
     interp_bias = None
     if interpreter is not None and interpreter.type == ElfType.EXEC:
         interp_bias = 0
@@ -185,9 +193,10 @@ def choose_bases(
     return Bases(
         load_bias=bias,
         interp_bias=interp_bias,
-        mmap_base=mmap_base,
+        mmap_base=base,
         stack_top=stack_top,
         brk_start=_brk_start(layout, image, bias, dice),
         vdso_base=vdso_base,
         randomized=dice is not None,
+        user_top=layout.user_top,
     )

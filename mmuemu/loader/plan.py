@@ -12,7 +12,7 @@ from typing import NamedTuple
 from mmuemu.errors import BadImage
 from mmuemu.loader.elf import PROT_EXEC, PROT_READ, PROT_WRITE, ElfImage, Segment, Tls
 from mmuemu.loader.layout import Bases, page_down, page_up
-from mmuemu.x86.paging import PAGE_MASK, USER_TOP
+from mmuemu.x86.paging import PAGE_MASK, USER_TOP_5LEVEL
 
 
 class PlannedRegion(NamedTuple):
@@ -88,9 +88,9 @@ def _put(regions: list[PlannedRegion], new: PlannedRegion) -> None:
     regions.append(new)
 
 
-def _plan(image: ElfImage, bias: int, brk_start: int) -> LoadPlan:
+def _plan(image: ElfImage, bias: int, brk_start: int, user_top: int) -> LoadPlan:
     entry = image.entry + bias
-    if not 0 <= entry < USER_TOP:
+    if not 0 <= entry < user_top:
         raise BadImage(image.name, f"has its entry point at {entry:#x}, outside user space")
     regions: list[PlannedRegion] = []
     for segment in image.segments:
@@ -106,16 +106,16 @@ def plan(image: ElfImage, bases: Bases) -> LoadPlan:
 
     Raises :class:`BadImage` when the biased entry point leaves user space.
     """
-    return _plan(image, bases.load_bias, bases.brk_start)
+    return _plan(image, bases.load_bias, bases.brk_start, bases.user_top)
 
 
 def plan_interpreter(image: ElfImage, bases: Bases) -> LoadPlan:
     """The same for the interpreter the bases were chosen with; its ``brk_start`` is the program's."""
     if bases.interp_bias is None:
         raise ValueError("the bases were chosen without an interpreter")
-    return _plan(image, bases.interp_bias, bases.brk_start)
+    return _plan(image, bases.interp_bias, bases.brk_start, bases.user_top)
 
 
 def plan_library(image: ElfImage, bias: int) -> LoadPlan:
     """The same for a shared library loaded at ``bias``; its ``brk_start`` means nothing."""
-    return _plan(image, bias, 0)
+    return _plan(image, bias, 0, USER_TOP_5LEVEL)

@@ -19,11 +19,15 @@ class KernelHalf:
     Every such table's upper entries point to the same lower tables; a new upper entry reaches all of them.
     """
 
-    __slots__ = ("__weakref__", "_live", "table")
+    __slots__ = ("__weakref__", "_live", "table", "trampoline")
 
-    def __init__(self, frames: FrameAllocator, levels: int = 4) -> None:
-        """Raises OutOfFrames."""
+    def __init__(self, frames: FrameAllocator, levels: int = 4, *, isolated: bool = False) -> None:
+        """With ``isolated`` (page-table isolation, KPTI) every table made with this half has a second root, for ring 3,
+        whose upper half is that of ``trampoline``. Raises OutOfFrames.
+        """
         self._live: weakref.WeakSet[PageTable] = weakref.WeakSet()
+        self.trampoline = PageTable(frames, levels=levels) if isolated else None
+        """What little of the kernel ring 3's tables hold: complete before the first table is made with this half."""
         self.table = PageTable(frames, levels=levels, kernel=self)
 
     def adopt(self, table: PageTable) -> None:
@@ -38,6 +42,9 @@ class KernelHalf:
             source, target = self.table.root, table.root
             half = PAGE_SIZE // 2
             memory[target + half : target + PAGE_SIZE] = memory[source + half : source + PAGE_SIZE]
+            if self.trampoline is not None:
+                source, target = self.trampoline.root, table.user_root
+                memory[target + half : target + PAGE_SIZE] = memory[source + half : source + PAGE_SIZE]
         self._live.add(table)
 
     def publish(self, index: int, entry: int) -> None:

@@ -62,7 +62,19 @@ class PageTable:
     A method that takes a linear address raises ValueError when it is not canonical.
     """
 
-    __slots__ = ("__weakref__", "_bits", "_bytes", "_owned", "_q", "frames", "kernel", "levels", "root")
+    __slots__ = (
+        "__weakref__",
+        "_bits",
+        "_bytes",
+        "_owned",
+        "_paired",
+        "_q",
+        "_user_bits",
+        "frames",
+        "kernel",
+        "levels",
+        "root",
+    )
 
     def __init__(
         self,
@@ -74,7 +86,8 @@ class PageTable:
     ) -> None:
         """Make empty tables, or edit those at ``root``, whose top table then stays its owner's.
 
-        With ``kernel`` the upper half is the shared one. Raises OutOfFrames.
+        With ``kernel`` the upper half is the shared one; if that is isolated, :attr:`user_root` lies 4 KiB above
+        :attr:`root`, which is 8 KiB aligned, and has the same user half (arch/x86/mm/pti.c). Raises OutOfFrames.
         """
         if levels not in (4, 5):
             raise ValueError(f"page tables have 4 or 5 levels, not {levels}")
@@ -84,10 +97,19 @@ class PageTable:
         self._q = frames.ram.qwords
         self._bytes = frames.ram.bytes
         self._bits = 12 + 9 * levels
+        self._user_bits = self._bits - 1
         self._owned = root is None
-        self.root = frames.allocate() if root is None else root
+        self._paired = root is None and kernel is not None and kernel.trampoline is not None
+        if root is None:
+            root = frames.allocate_run(2, 2 * PAGE_SIZE) if self._paired else frames.allocate()
+        self.root = root
         if kernel is not None:
             kernel.adopt(self)
+
+    @property
+    def user_root(self) -> int:
+        """What CR3 holds in ring 3: :attr:`root` unless the kernel half is isolated."""
+        return self.root + PAGE_SIZE if self._paired else self.root
 
     # One address
 
@@ -129,10 +151,20 @@ class PageTable:
             self._prune(la)
             raise
         entry = table | (_KERNEL_TABLE if upper else _USER_TABLE)
-        self._q[slot] = entry
+        self._hang(slot, entry, depth)
         if upper and depth == self.levels and self.kernel is not None:
             self.kernel.publish(slot & 511, entry)
         return entry
+
+    def _hang(self, slot: int, entry: int, depth: int) -> None:
+        """Write the entry of a table: every change of a top entry comes here.
+
+        With two roots the user's gets it too, and the kernel's becomes no-execute (``__pti_set_user_pgtbl``).
+        """
+        if self._paired and depth == self.levels and slot & 511 < 256:
+            self._q[slot + 512] = entry
+            entry |= NX if entry else 0
+        self._q[slot] = entry
 
     def map(self, la: int, pa: int, flags: int, size: int = PAGE_SIZE) -> None:
         """Map the page at ``la`` to physical ``pa`` with the leaf's ``flags`` (PS is added for large pages).
@@ -160,8 +192,10 @@ class PageTable:
         This is the path of demand paging. Raises ValueError when a larger page is in the way; OutOfFrames.
         """
         q = self._q
-        if self.levels == 4 and not la >> 47:
-            upper = q[(self.root >> 3) + (la >> 39)]
+        if not la >> self._user_bits:
+            upper = q[(self.root >> 3) + (la >> self._user_bits - 8)]
+            if upper & P and self._user_bits == 56:
+                upper = q[((upper & ADDRESS_MASK) >> 3) + (la >> 39 & 511)]
             if upper & P:
                 middle = q[((upper & ADDRESS_MASK) >> 3) + (la >> 30 & 511)]
                 if middle & _LARGE == P:
@@ -176,8 +210,10 @@ class PageTable:
         page.
         """
         q = self._q
-        if self.levels == 4 and not la >> 47:
-            entry = q[(self.root >> 3) + (la >> 39)]
+        if not la >> self._user_bits:
+            entry = q[(self.root >> 3) + (la >> self._user_bits - 8)]
+            if entry & P and self._user_bits == 56:
+                entry = q[((entry & ADDRESS_MASK) >> 3) + (la >> 39 & 511)]
         else:
             la = self._check(la)
             entry = self.root | P
@@ -259,13 +295,13 @@ class PageTable:
             if not entry & P or (entry & PS and depth <= 3):
                 break
             table = entry & ADDRESS_MASK
-            path.append((slot, table))
+            path.append((slot, table, depth))
         if self.kernel is not None and la >> (self._bits - 1):
             path = path[1:]  # the shared tables directly under the root stay
-        for slot, table in reversed(path):
+        for slot, table, depth in reversed(path):
             if not self._is_empty(table):
                 break
-            self._q[slot] = 0
+            self._hang(slot, 0, depth)
             self.frames.release(table)
 
     # Ranges
@@ -284,22 +320,23 @@ class PageTable:
     def _live(self, low: int, high: int) -> list[tuple[int, int]]:
         """(index, entry) of the non-zero words among ``qwords[low:high]``.
 
-        Tables are mostly empty or mostly full: comparing halves, then smaller pieces, with zeros is far
-        faster than looking at every word.
+        Tables are mostly empty or mostly full: comparing quarters, then small pieces, with zeros is far faster than
+        looking at every word.
         """
         data = bytes(self._bytes[low << 3 : high << 3])
         size = len(data)
         if data == ZERO_PAGE[:size]:
             return []
-        if size <= 128:
-            return [pair for pair in enumerate(self._q[low:high].tolist(), low) if pair[1]]
+        q = self._q
         found: list[tuple[int, int]] = []
-        step = 1024 if size > 1024 else 128
-        zeros = _ZERO_QUARTER if size > 1024 else _ZERO_PIECE
-        for offset in range(0, size, step):
-            if data[offset : offset + step] != zeros:
-                start = low + (offset >> 3)
-                found += self._live(start, min(start + (step >> 3), high))
+        for quarter in range(0, size, 1024):
+            if data[quarter : quarter + 1024] == _ZERO_QUARTER:
+                continue
+            for piece in range(quarter, min(quarter + 1024, size), 128):
+                if data[piece : piece + 128] != _ZERO_PIECE:
+                    start = low + (piece >> 3)
+                    words = q[start : min(start + 16, high)].tolist()
+                    found += [pair for pair in enumerate(words, start) if pair[1]]
         return found
 
     def _entries(self, table: int, depth: int, base: int, start: int, end: int) -> list[tuple[int, int, int]]:
@@ -340,7 +377,7 @@ class PageTable:
                 self._unmap(lower, depth - 1, la, start, end, release)
                 keep = depth == self.levels and self.kernel is not None and la >> (self._bits - 1)
                 if not keep and (whole or self._is_empty(lower)):
-                    q[slot] = 0
+                    self._hang(slot, 0, depth)
                     self.frames.release(lower)
 
     def _split(self, slot: int, entry: int, depth: int, la: int) -> int:
@@ -460,8 +497,8 @@ class PageTable:
                 if mine != entry:
                     q[slot] = mine
             elif entry & P:
-                q[other] = twin.frames.allocate() | _USER_TABLE
-                below = q[other] & ADDRESS_MASK
+                below = twin.frames.allocate()
+                twin._hang(other, below | _USER_TABLE, depth)
                 self._copy(twin, entry & ADDRESS_MASK, below, depth - 1, la, leaf)
 
     def free(self, release: Release = _nothing) -> None:
@@ -474,4 +511,6 @@ class PageTable:
             self.unmap_range((1 << 64) - half, 1 << 64, release)
         if self._owned:
             self.frames.release(self.root)
+            if self._paired:
+                self.frames.release(self.user_root)
             self._owned = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mmuemu.cpu.decode import disassemble
@@ -11,7 +12,7 @@ from mmuemu.kernel.vma import VM_GROWSDOWN
 from mmuemu.mmu.state import Access, PageFault
 from mmuemu.mmu.walk import walk
 from mmuemu.x86.exceptions import TITLES, Vector, vector_name
-from mmuemu.x86.paging import USER_TOP, FaultBits
+from mmuemu.x86.paging import FaultBits, is_canonical
 
 if TYPE_CHECKING:
     from mmuemu.kernel.kernel import Kernel
@@ -39,10 +40,11 @@ def _named(task: Task, vma: Vma) -> str:
 
 def region_of(task: Task, address: int) -> str:
     """The region that ``address`` is in, or the nearest one and how far away it is."""
-    if address >= USER_TOP:
-        if address >> 47 == 0:
-            return "above the top of user space"
-        return "in the kernel half" if address >> 47 == 0x1FFFF else "at no canonical address"
+    layout = task.mm.layout
+    if address >= layout.user_top:
+        if not is_canonical(address, layout.linear_bits):
+            return "at no canonical address"
+        return "in the kernel half" if address >= layout.kernel_start else "above the top of user space"
     below = above = None
     for vma in task.mm.vmas:
         if vma.start <= address < vma.end:
@@ -63,10 +65,11 @@ def region_of(task: Task, address: int) -> str:
 
 def _rule(kernel: Kernel, task: Task, address: int, access: Access) -> str:
     """Which rule refused the access: the entry of the walk, or the region's own permissions."""
-    found = walk(kernel.ram, kernel.cpu.paging, address, access, user=True)
+    ring_3 = replace(kernel.cpu.paging, cr3=task.mm.page_table.user_root)
+    found = walk(kernel.ram, ring_3, address, access, user=True)
     if not isinstance(found, PageFault):
         return "the entry was stale"
-    if found.error_code & FaultBits.P or address >= USER_TOP:
+    if found.error_code & FaultBits.P or address >= task.mm.task_size:
         return found.reason
     vma = task.mm.vmas.find(address)
     if vma is None:

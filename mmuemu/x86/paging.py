@@ -43,6 +43,8 @@ KERNEL_HALF: Final = 0xFFFF_8000_0000_0000
 """The first linear address of the canonical upper half with 4-level paging."""
 USER_TOP: Final = 0x0000_7FFF_FFFF_F000
 """Linux's TASK_SIZE for 4-level paging: the first address user code may not map."""
+USER_TOP_5LEVEL: Final = (1 << 56) - PAGE_SIZE
+"""The same for 5-level paging."""
 
 
 class EntryBits(IntFlag):

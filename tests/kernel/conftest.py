@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from mmuemu.kernel.half import TEXT
 from mmuemu.machine import Machine, Outcome
 from mmuemu.sources import assemble
 
@@ -15,7 +14,7 @@ def asm_program(request):
 
     def run(source: str, **options: object) -> tuple[Machine, Outcome]:
         machine = Machine(mmu=request.param, aslr=False, seed=1, memory=64 << 20, **options)
-        machine.load(assemble(source.replace("{text}", hex(TEXT)), "test.s"), ["test"], {})
+        machine.load(assemble(source.replace("{text}", hex(machine.kernel.layout.text.base)), "test.s"), ["test"], {})
         return machine, machine.run(timeout=20)
 
     return run

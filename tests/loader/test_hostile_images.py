@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from mmuemu.errors import BadImage
 from mmuemu.loader.elf import read_image
-from mmuemu.loader.layout import Layout, choose_bases
+from mmuemu.loader.layout import choose_bases
+from mmuemu.loader.layouts import Layout
 from mmuemu.loader.plan import plan
 from mmuemu.loader.relocate import relocate
 from mmuemu.loader.selfrelocation import needs_relocation

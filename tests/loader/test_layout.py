@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from mmuemu.errors import BadImage
 from mmuemu.loader.elf import PROT_EXEC, ElfImage, read_image
-from mmuemu.loader.layout import Layout, choose_bases, page_down, page_up
+from mmuemu.loader.layout import choose_bases, page_down, page_up
+from mmuemu.loader.layouts import Layout
 
 Build = Callable[[str], Path]
 MIB = 1 << 20

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from mmuemu.errors import BadImage
 from mmuemu.loader.elf import ElfImage, read_image
-from mmuemu.loader.layout import Bases, Layout, choose_bases
+from mmuemu.loader.layout import Bases, choose_bases
+from mmuemu.loader.layouts import Layout
 from mmuemu.loader.plan import LoadPlan, PlannedRegion, plan, plan_interpreter
 
 Build = Callable[[str], Path]

@@ -260,6 +260,26 @@ def test_interrupt(text: str, engine: str, tmp_path: Path) -> None:
     assert b"Traceback" not in process.stderr.read()
 
 
+@pytest.mark.parametrize(
+    ("script", "presses", "code", "words"),
+    [
+        ("trap 'echo caught; exit 7' INT; echo ready; while :; do sleep 0.05; done", 1, 7, b"caught\n"),
+        ("echo ready; sleep 100 | cat", 1, 130, b""),
+        ("trap '' INT; echo ready; while :; do :; done", 3, 130, b""),
+    ],
+    ids=["handler", "pipeline", "ignored"],
+)
+def test_interrupt_is_the_guests(script: str, presses: int, code: int, words: bytes, tmp_path: Path) -> None:
+    process = start("/bin/dash", "-c", script, cwd=tmp_path)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    for _ in range(presses):
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+    assert process.wait(20) == code
+    assert process.stdout.read() == words
+
+
 # Reports
 
 

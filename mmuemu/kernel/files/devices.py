@@ -81,8 +81,8 @@ class OpenDevice(OpenFile):
         return 0
 
 
-class Terminal(Inode):
-    """/dev/tty: the guest's standard stream that is a terminal; ENXIO without one."""
+class TerminalNode(Inode):
+    """/dev/tty: the caller's controlling terminal; ENXIO without one."""
 
     __slots__ = ()
 
@@ -95,16 +95,13 @@ class Terminal(Inode):
         return makedev(5, 0)
 
     def open(self, caller: Caller, flags: int) -> OpenFile:
-        """A description of the terminal behind descriptor 0, 1 or 2."""
-        import os
+        """A description of the terminal."""
+        from mmuemu.kernel.abi.fcntl import O_NOCTTY
 
-        from mmuemu.kernel.files.stream import HostStream
-
-        for fd in (0, 1, 2):
-            file = caller.files.get(fd) if fd in caller.files else None
-            if isinstance(file, HostStream) and file.inode.fd >= 0 and os.isatty(file.inode.fd):
-                return file.reopen(caller, flags)
-        raise SyscallError(Errno.ENXIO)
+        node = caller.fs.mounts.terminal_node(getattr(caller, "process", None))
+        if node is None:
+            raise SyscallError(Errno.ENXIO)
+        return node.open(caller, flags | O_NOCTTY)
 
 
 def zeros(count: int) -> bytes:

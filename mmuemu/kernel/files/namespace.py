@@ -14,15 +14,19 @@ from mmuemu.kernel.files.context import FsContext
 from mmuemu.kernel.files.fdtable import FdTable
 from mmuemu.kernel.files.hostfd import NO_FOLLOW, SEARCH, HostDescriptors
 from mmuemu.kernel.files.hostfs import HostDirectory, HostFs
-from mmuemu.kernel.files.inode import Directory, FileSystem, Inode, Quota
+from mmuemu.kernel.files.inode import MAX_FILES, Directory, FileSystem, Inode, Quota
 from mmuemu.kernel.files.memfs import MemoryDirectory, MemoryFile
 from mmuemu.kernel.files.paths import resolve
+from mmuemu.kernel.files.pty import PtmxInode, PtsDirectory
+from mmuemu.kernel.files.terminal import HostTerminal, Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import IO
 
     from mmuemu.kernel.files.procsource import ProcSource
+    from mmuemu.kernel.files.stream import StreamInode
+    from mmuemu.kernel.process import Process
 
 SYSTEM_DIRECTORIES: Final = (b"bin", b"sbin", b"lib", b"lib64", b"lib32", b"libx32", b"usr")
 """The host directories a guest sees by default."""
@@ -39,7 +43,8 @@ class ViewOptions:
     ``SRC:DST[:ro|rw]``. ``isolate``: show no host directories. ``files``: host files shown at their own path.
     ``cwd``: the host working directory to show and start in; None means the emulator's own, "" none.
     ``limit``: bytes of changes kept in memory. ``clock``: nanoseconds since the epoch, for file times.
-    ``random``: gives bytes for /dev/random; None makes it unreadable (EIO).
+    ``max_files``: open files of all processes together. ``random``: gives bytes for /dev/random; None makes it
+    unreadable (EIO).
     """
 
     root: str | None = None
@@ -48,6 +53,7 @@ class ViewOptions:
     files: Sequence[str] = ()
     cwd: str | None = None
     limit: int = DEFAULT_LIMIT
+    max_files: int = MAX_FILES
     uid: int = 1000
     gid: int = 1000
     hostname: str = "mmuemu"
@@ -83,6 +89,10 @@ class MountTree:
         self.pipes = FileSystem("pipefs", 0x50495045, makedev(0, 14), clock, quota)
         """Pipes and standard streams live here."""
         self._next_minor = 40
+        self.terminal = HostTerminal()
+        self.terminal_stream: StreamInode | None = None
+        """The standard stream that is a terminal."""
+        self.pts = PtsDirectory(self.memory_fs("devpts", 0x1CD1), self.terminal)
 
     def context(self, cwd: str | bytes = b"/", umask: int = 0o022) -> FsContext:
         """A file-system context whose working directory is the guest's ``cwd``, or ``/`` if there is none."""
@@ -109,8 +119,26 @@ class MountTree:
         table = FdTable()
         for fd, stream in enumerate((stdin, stdout, stderr)):
             flags = O_RDONLY if fd == 0 else O_WRONLY
-            table.install(HostStream.of(self.pipes, stream, host_flags(stream, flags)))
+            file = HostStream.of(self.pipes, stream, host_flags(stream, flags))
+            table.install(file)
+            if isinstance(stream, int) and stream >= 0 and os.isatty(stream):
+                file.inode.terminal = self.terminal
+                self.terminal_stream = self.terminal_stream or file.inode
         return table
+
+    def terminal_of(self, process: Process) -> Terminal | None:
+        """The controlling terminal of a process."""
+        if self.terminal_stream is not None and self.terminal.settle().belongs_to(process):
+            return self.terminal
+        found = (pty.terminal for pty in self.pts.ptys.values() if pty.terminal.belongs_to(process))
+        return next(found, None)
+
+    def terminal_node(self, process: Process | None) -> Inode | None:
+        """What /dev/tty stands for, for a process."""
+        terminal = self.terminal if process is None else self.terminal_of(process)
+        if terminal is self.terminal:
+            return self.terminal_stream
+        return next((self.pts.nodes[pty.number] for pty in self.pts.ptys.values() if pty.terminal is terminal), None)
 
     def memory_fs(self, name: str, magic: int = TMPFS_MAGIC) -> FileSystem:
         """A new file system that lives in memory."""
@@ -145,7 +173,9 @@ class MountTree:
         return inode
 
     def close(self) -> None:
-        """Close every host descriptor kept open."""
+        """Close every host descriptor kept open, and give the host its terminal back."""
+        if self.terminal_stream is not None:
+            self.terminal_stream.restore_modes()
         self.descriptors.close()
 
 
@@ -169,7 +199,7 @@ class _Composer:
 
     def __init__(self, options: ViewOptions) -> None:
         self.options = options
-        self.quota = Quota(options.limit)
+        self.quota = Quota(options.limit, options.max_files)
         self.descriptors = HostDescriptors()
 
     def host_root(self, source: str | bytes, option: str, writable: bool = False) -> Inode:
@@ -279,7 +309,7 @@ class _Composer:
 
     def kernel_trees(self, tree: MountTree) -> None:
         """/dev and /proc."""
-        from mmuemu.kernel.files.devices import CharDevice, Terminal, nothing, zeros
+        from mmuemu.kernel.files.devices import CharDevice, TerminalNode, nothing, zeros
         from mmuemu.kernel.files.procfs import ProcRoot
 
         dev = MemoryDirectory(tree.memory_fs("devtmpfs"), 0o755)
@@ -291,8 +321,10 @@ class _Composer:
             b"full": CharDevice(fs, 1, 7, zeros, takes=False),
             b"random": CharDevice(fs, 1, 8, random),
             b"urandom": CharDevice(fs, 1, 9, random),
-            b"tty": Terminal(fs),
+            b"tty": TerminalNode(fs),
+            b"ptmx": PtmxInode(fs, tree.pts),
         }
+        tree.terminal.node = nodes[b"tty"]
         for name, inode in nodes.items():
             dev.put(name, inode)
             inode.place = (dev, name)
@@ -300,7 +332,9 @@ class _Composer:
         for name, tail in links.items():
             dev.symlink(name, b"/proc/self/fd" + tail, 0, 0)
         dev.mkdir(b"shm", 0o1777, 0, 0)
+        dev.mkdir(b"pts", 0o755, 0, 0)
         tree.mount(b"/dev", dev)
+        tree.mount(b"/dev/pts", tree.pts)
         tree.mount(b"/proc", ProcRoot(tree))
 
     def single_file(self, tree: MountTree, path: str) -> None:

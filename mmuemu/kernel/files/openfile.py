@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from mmuemu.kernel.files.inode import Caller, Directory, Inode
     from mmuemu.kernel.files.memfs import RegularInode
+    from mmuemu.kernel.files.terminal import Terminal
 
 _AT_OPEN_ONLY: Final = O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC
 ALWAYS_READY: Final = POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM
@@ -135,6 +136,10 @@ class OpenFile:
 
     def add_host(self, wanted: dict[int, int], events: int) -> None:
         """Add to ``wanted`` the host descriptors, and their POLL* events, that tell when this becomes ready."""
+
+    def terminal(self) -> Terminal | None:
+        """The terminal this is, as job control knows it."""
+        return None
 
     def sync(self) -> None:
         """``fsync(2)``; files that cannot be synced refuse with EINVAL."""

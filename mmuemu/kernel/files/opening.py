@@ -94,11 +94,20 @@ def _open_existing(caller: Caller, inode: Inode, flags: int) -> OpenFile:
     file = inode.open(caller, flags)
     if flags & O_TRUNC and inode.is_regular:
         try:
-            inode.truncate(0)
+            truncate(inode, 0)
         except SyscallError:
             file.closed()
             raise
     return file
+
+
+def truncate(inode: Inode, size: int) -> None:
+    """Set the length of a file that is not open for writing; ETXTBSY while a program runs from it."""
+    inode.get_write_access()
+    try:
+        inode.truncate(size)
+    finally:
+        inode.write_count -= 1
 
 
 def _create(caller: Caller, where: Resolved, flags: int, mode: int) -> OpenFile:

@@ -59,15 +59,17 @@ class PipeInode(Inode):
     def open(self, caller: Caller, flags: int) -> OpenFile:
         """An end of a named pipe: reading waits for a writer and the reverse, unless O_NONBLOCK or O_RDWR.
 
-        One that waits counts as opened already; what to resume is left in ``caller.call_state``.
+        A pipe without a name (by /proc/self/fd) never waits. One that waits counts as opened already; what to resume
+        is left in ``caller.call_state``.
         """
         access = flags & O_ACCMODE
         writing = access == O_WRONLY
         others = self.readers if writing else self.writers
-        if access != O_RDWR and not others and flags & O_NONBLOCK and writing:
+        waits = access != O_RDWR and not others and self.place is not None
+        if waits and flags & O_NONBLOCK and writing:
             raise SyscallError(Errno.ENXIO)
         end = PipeEnd(self, flags)
-        if access == O_RDWR or others or flags & O_NONBLOCK:
+        if not waits or flags & O_NONBLOCK:
             return end
         caller.call_state = FifoOpening(end)
         raise Blocked(self.queue)

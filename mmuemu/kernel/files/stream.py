@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat as host_stat
 from typing import IO, TYPE_CHECKING
@@ -17,12 +18,16 @@ from mmuemu.kernel.abi.fcntl import (
     POLLOUT,
     POLLRDNORM,
     POLLWRNORM,
+    TCFLSH,
     TCGETS,
+    TCSBRK,
     TCSETS,
     TCSETSF,
     TCSETSW,
+    TCXONC,
     TIOCGWINSZ,
 )
+from mmuemu.kernel.abi.signals import Signal
 from mmuemu.kernel.abi.stat import S_IFIFO, Stat
 from mmuemu.kernel.files.hostfd import raise_guest
 from mmuemu.kernel.files.inode import Caller, FileSystem, Inode
@@ -33,6 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
+    from mmuemu.kernel.files.terminal import HostTerminal, Terminal
+
 _TERMINAL_REQUESTS = {TCGETS: 36, TIOCGWINSZ: 8, FIONREAD: 4}
 """Requests answered by the host's terminal, and the bytes they return (struct termios is 36, winsize 8)."""
 
@@ -40,7 +47,7 @@ _TERMINAL_REQUESTS = {TCGETS: 36, TIOCGWINSZ: 8, FIONREAD: 4}
 class StreamInode(Inode):
     """The inode of a host descriptor, with the host's file type, by which programs choose their buffering."""
 
-    __slots__ = ("fd", "label", "queue", "sink", "source", "unread", "waiter")
+    __slots__ = ("fd", "label", "modes", "queue", "sink", "source", "terminal", "unread", "waiter")
 
     def __init__(self, fs: FileSystem, fd: int, label: bytes, uid: int = 1000, gid: int = 1000) -> None:
         try:
@@ -55,10 +62,30 @@ class StreamInode(Inode):
         self.unread = b""
         self.queue = WaitQueue()
         """Woken by every read, after which the host has to be asked again."""
+        self.terminal: HostTerminal | None = None
+        """The terminal that the descriptor is, where it is one."""
+        self.modes = b""
+        """The terminal's modes from before the guest changed them."""
         self.waiter: Callable[[int], object] | None = None
         """Whether something can be read within that many milliseconds; None where a read never waits."""
         if fd >= 0 and not host_stat.S_ISREG(mode):
             self.waiter = _waiter(fd)
+
+    def set_modes(self, request: int, modes: bytes) -> None:
+        """Change the host terminal's modes, until :meth:`restore_modes`."""
+        from fcntl import ioctl
+
+        if not self.modes:
+            self.modes = ioctl(self.fd, TCGETS, bytes(36))
+        ioctl(self.fd, request, modes)
+
+    def restore_modes(self) -> None:
+        """Give the host its terminal back as it was."""
+        if self.modes:
+            modes, self.modes = self.modes, b""
+            with contextlib.suppress(OSError):
+                self.set_modes(TCSETSW, modes)
+            self.modes = b""
 
     def open(self, caller: Caller, flags: int) -> OpenFile:
         """Another description of the same stream."""
@@ -97,7 +124,9 @@ class StreamInode(Inode):
             raise_guest(error)
 
     def stat(self) -> Stat:
-        """The host's type, size and times; the guest's user as the owner."""
+        """The host's type, size and times; the guest's user as the owner. Of a terminal, what /dev/tty is."""
+        if self.terminal is not None and self.terminal.node is not None:
+            return self.terminal.node.stat()
         if self.fd < 0:
             return super().stat()
         st = os.fstat(self.fd)
@@ -156,6 +185,8 @@ class HostStream(OpenFile):
             return inode.source(count) or b""
         if inode.fd < 0:
             return b""
+        if inode.terminal is not None:
+            inode.terminal.check_foreground(Signal.SIGTTIN)
         if inode.waiter is not None and count and not inode.waiter(0):
             self._block(POLLIN)
         try:
@@ -228,11 +259,19 @@ class HostStream(OpenFile):
         self.inode.truncate(size)
 
     def ioctl(self, memory: UserMemory, request: int, argument: int) -> int:
-        """A host terminal answers TCGETS, TIOCGWINSZ and FIONREAD; its modes are never changed."""
+        """A host terminal answers TCGETS, TIOCGWINSZ and FIONREAD, and takes new modes while the guest runs."""
         fd = self.inode.fd
         length = _TERMINAL_REQUESTS.get(request)
         if request in (TCSETS, TCSETSW, TCSETSF) and fd >= 0 and os.isatty(fd):
-            memory.read(argument, 36)
+            modes = memory.read(argument, 36)
+            if self.inode.terminal is not None:
+                self.inode.terminal.check_foreground(Signal.SIGTTOU)
+            try:
+                self.inode.set_modes(request, modes)
+            except OSError as error:
+                raise_guest(error)
+            return 0
+        if request in (TCSBRK, TCXONC, TCFLSH) and self.inode.terminal is not None:
             return 0
         if length is None or fd < 0 or (request != FIONREAD and not os.isatty(fd)):
             raise SyscallError(Errno.ENOTTY)
@@ -243,6 +282,10 @@ class HostStream(OpenFile):
         except OSError as error:
             raise_guest(error)
         return 0
+
+    def terminal(self) -> Terminal | None:
+        """The host's terminal."""
+        return self.inode.terminal
 
     def poll(self) -> int:
         """What the host's poll says now."""

@@ -147,6 +147,16 @@ class OpenQueue(OpenFile):
         bits = POLLIN | POLLRDNORM if queue.messages else 0
         return bits | (POLLOUT | POLLWRNORM if len(queue.messages) < queue.capacity else 0)
 
+    def closed(self) -> None:
+        """The process that closes it is not told of messages any more (``mqueue_flush_file``)."""
+        super().closed()
+        notify = self.inode.notify
+        if notify is not None:
+            process = notify[0]
+            current = process.kernel.current
+            if current is not None and current.process is process:
+                self.inode.notify = None
+
     def wait_queues(self) -> tuple[WaitQueue, ...]:
         """Woken when a message comes or goes."""
         return (self.inode.changed,)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from mmuemu.cpu.fpstate import PKRU_OFFSET
 from mmuemu.cpu.window import Q_CR4
 from mmuemu.kernel import life
 from mmuemu.kernel import registers as pt
@@ -125,16 +126,16 @@ def _end_call(task: Task, action: Action) -> None:
     registers = task.registers
     if task.progress is not None:
         result = task.progress
-        task.kernel.call_left(task, result)
+        task.kernel.entry.call_left(task, result)
         registers[pt.AX] = result
     elif task.restart == RESTART_ALWAYS or (task.restart and action.flags & SA_RESTART):
         result = -_ERESTARTSYS
-        task.kernel.call_left(task, result)
+        task.kernel.entry.call_left(task, result)
         registers[pt.AX] = registers[pt.ORIG_AX]
         registers[pt.IP] -= _CALL_BYTES
     else:
         result = -_interrupted(task)
-        task.kernel.call_left(task, result)
+        task.kernel.entry.call_left(task, result)
         registers[pt.AX] = result
     task.in_call = task.interrupted = False
     task.call_state = task.on_interrupt = task.progress = None
@@ -171,10 +172,10 @@ def _push_frame(task: Task, info: SigInfo, action: Action) -> bool:
     """Write the signal frame and set the registers for the handler; False when it cannot be."""
     if not action.flags & SA_RESTORER:
         return False
-    registers, cpu = task.registers, task.kernel.cpu
+    cpu = task.kernel.cpu
     cpu.window.save()
     fp = cpu.fp
-    words = registers.words()
+    words = task.registers.words()
     frame, area = frame_place(words[pt.SP], task.alternate_stack, bool(action.flags & SA_ONSTACK), fp_bytes(fp.xcr0))
     if frame == _NO_FRAME:
         return False
@@ -184,20 +185,26 @@ def _push_frame(task: Task, info: SigInfo, action: Action) -> bool:
         info.pack() if action.flags & SA_SIGINFO else b"",
         action.restorer, mask, task.alternate_stack, task.trap_state, area, fp.xcr0 != 1,
     )  # fmt: skip
+    head, tail = fp_area(fp)
     try:
-        for offset, piece in fp_area(fp):
-            task.memory.write(area + offset, piece)
-        task.memory.write(frame, data)
+        if len(data) == FRAME_BYTES:
+            task.memory.write(frame, data + bytes(area - frame - FRAME_BYTES) + head)
+        else:
+            task.memory.write(area, head)
+            task.memory.write(frame, data)
+        if tail:
+            task.memory.write(area + PKRU_OFFSET, tail)
     except SyscallError:
         return False
-    registers[pt.DI] = info.signal
-    registers[pt.AX] = 0
-    registers[pt.SI] = frame + FRAME_BYTES - SIGINFO_BYTES
-    registers[pt.DX] = frame + 8
-    registers[pt.IP] = action.handler
-    registers[pt.SP] = frame
-    registers[pt.CS], registers[pt.SS] = USER_CS, USER_SS
-    registers[pt.FLAGS] = words[pt.FLAGS] & ~(RFLAGS_DF | RFLAGS_RF | RFLAGS_TF)
+    words[pt.DI] = info.signal
+    words[pt.AX] = 0
+    words[pt.SI] = frame + FRAME_BYTES - SIGINFO_BYTES
+    words[pt.DX] = frame + 8
+    words[pt.IP] = action.handler
+    words[pt.SP] = frame
+    words[pt.CS], words[pt.SS] = USER_CS, USER_SS
+    words[pt.FLAGS] &= ~(RFLAGS_DF | RFLAGS_RF | RFLAGS_TF)
+    task.registers.load(words)
     fp.reset()
     set_pkru(cpu, INITIAL_PKRU)
     cpu.window.restore()

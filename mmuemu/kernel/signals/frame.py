@@ -7,9 +7,10 @@ the return address, so that the handler starts with RSP + 8 a multiple of 16.
 from __future__ import annotations
 
 import struct
+from operator import itemgetter
 from typing import Final, NamedTuple
 
-from mmuemu.cpu.fpstate import FXSAVE_BYTES, LEGACY_AREA, MXCSR_MASK, PKRU, PKRU_OFFSET, SSE, X87, FpState, xsave_size
+from mmuemu.cpu.fpstate import FXSAVE_BYTES, LEGACY_AREA, MXCSR_MASK, PKRU, SSE, X87, FpState, xsave_size
 from mmuemu.kernel import registers as pt
 from mmuemu.kernel.abi.signals import SS_AUTODISARM, SS_DISABLE, SS_ONSTACK
 from mmuemu.x86.registers import (
@@ -42,6 +43,12 @@ _GENERAL: Final = (
 """pt_regs indices in the order of ``struct sigcontext``."""
 _SOFTWARE: Final = struct.Struct("<IIQI28x")
 """``struct _fpx_sw_bytes``: magic, length with the end mark, features, length."""
+_ORDER: Final = itemgetter(*_GENERAL, pt.FLAGS)
+_BACK: Final = itemgetter(*(_GENERAL.index(register) for register in range(pt.ORIG_AX)))
+_IP, _SP = _GENERAL.index(pt.IP), _GENERAL.index(pt.SP)
+_FLAGS: Final = UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS
+_XSAVE_FLAGS: Final = _FLAGS | UC_FP_XSTATE
+_END: Final = FP_XSTATE_MAGIC2.to_bytes(4, "little")
 _SOFTWARE_AT: Final = 464
 _HEADER: Final = struct.Struct("<QQ48x")
 _TOP: Final = (1 << 64) - 1
@@ -129,32 +136,34 @@ def build_frame(
     xsave: bool,
 ) -> bytes:
     """The frame of a task with the pt_regs ``words``; ``info`` is its 128-byte siginfo, ``floats`` from frame_place."""
+    address, flags, size = altstack
     return _FRAME.pack(
         restorer,
-        UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS | xsave, 0,
-        altstack[0], altstack[1] - (altstack[1] >> 31 << 32), 0, altstack[2],
-        *[words[index] for index in _GENERAL], words[pt.FLAGS],
+        _XSAVE_FLAGS if xsave else _FLAGS, 0,
+        address, flags - (flags >> 31 << 32), 0, size,
+        *_ORDER(words),
         words[pt.CS] & 0xFFFF, 0, 0, words[pt.SS] & 0xFFFF,
         trap.error_code, trap.number, mask, trap.cr2, floats, mask,
     ) + info  # fmt: skip
 
 
-def fp_area(fp: FpState) -> list[tuple[int, bytes]]:
-    """The pieces of the floating-point area of a saved window: (offset, bytes)."""
-    xcr0 = fp.xcr0
-    image = fp.fxsave()
+def fp_area(fp: FpState) -> tuple[bytes, bytes]:
+    """The floating-point area of a saved window: its beginning, and what stands at PKRU_OFFSET if that is in use."""
+    key = (fp.fxsave(), fp.xcr0, fp.pkru)
+    if key != fp.last_key:
+        fp.last_key, fp.last_area = key, _fp_area(*key)
+    return fp.last_area
+
+
+def _fp_area(image: bytes, xcr0: int, pkru: int) -> tuple[bytes, bytes]:
     if not xcr0 & ~X87:
-        return [(0, image)]
+        return image, b""
     size = xsave_size(xcr0)
-    present = X87 | SSE
-    end = FP_XSTATE_MAGIC2.to_bytes(4, "little")
-    if xcr0 & PKRU:
-        pkru = fp.pkru
-        present |= PKRU if pkru else 0
-        end = pkru.to_bytes(8, "little") + end
     software = _SOFTWARE.pack(FP_XSTATE_MAGIC1, size + 4, xcr0, size)
-    head = image[:_SOFTWARE_AT] + software + _HEADER.pack(present, 0)
-    return [(0, head), (PKRU_OFFSET, end)] if xcr0 & PKRU else [(0, head + end)]
+    if not xcr0 & PKRU:
+        return image[:_SOFTWARE_AT] + software + _HEADER.pack(X87 | SSE, 0) + _END, b""
+    head = image[:_SOFTWARE_AT] + software + _HEADER.pack(X87 | SSE | (PKRU if pkru else 0), 0)
+    return head, pkru.to_bytes(8, "little") + _END
 
 
 # -- and back ----------------------------------------------------------------------------------------------------
@@ -174,16 +183,13 @@ def read_context(data: bytes) -> Context:
 CONTEXT_BYTES: Final = _CONTEXT.size
 
 
-def load_registers(words: list[int], context: Context) -> None:
-    """Put a frame's registers into the pt_regs ``words``: ring 3 and no flags but harmless ones, whatever it says."""
-    for index, value in zip(_GENERAL, context.general, strict=True):
-        words[index] = value
-    words[pt.FLAGS] = words[pt.FLAGS] & ~FIX_EFLAGS | context.flags & _LOADED
-    words[pt.CS] = context.cs | 3
-    words[pt.SS] = context.ss | 3
-    words[pt.ORIG_AX] = _TOP
-    if not context.uc_flags & UC_STRICT_RESTORE_SS and words[pt.CS] == USER_CS:
-        words[pt.SS] = USER_SS
+def restored_registers(words: list[int], context: Context) -> list[int]:
+    """The pt_regs of a frame, in place of ``words``: ring 3 and no flags but harmless ones, whatever it says."""
+    general, code, stack = context.general, context.cs | 3, context.ss | 3
+    if not context.uc_flags & UC_STRICT_RESTORE_SS and code == USER_CS:
+        stack = USER_SS
+    flags = words[pt.FLAGS] & ~FIX_EFLAGS | context.flags & _LOADED
+    return [*_BACK(general), _TOP, general[_IP], code, flags, general[_SP], stack]
 
 
 class BadFpState(Exception):

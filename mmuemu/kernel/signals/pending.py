@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.kernel.abi.signals import SYNCHRONOUS
@@ -15,6 +16,9 @@ from mmuemu.kernel.wait import WaitQueue
 
 FIRST_REALTIME: Final = 32
 """From here on (SIGRTMIN as the kernel counts) every sending is kept, not the first only (signal(7))."""
+
+
+_SIGINFO: Final = Struct("<iii4x112s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +36,7 @@ class SigInfo:
 
     def pack(self) -> bytes:
         """The 128 bytes of a ``siginfo_t`` (include/uapi/asm-generic/siginfo.h)."""
-        head = b"".join(part.to_bytes(4, "little", signed=True) for part in (self.signal, self.errno, self.code, 0))
-        return (head + self.payload).ljust(128, b"\0")
+        return _SIGINFO.pack(self.signal, self.errno, self.code, self.payload)
 
 
 class Pending:

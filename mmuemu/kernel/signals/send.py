@@ -10,10 +10,8 @@ from mmuemu.kernel.process import Process
 from mmuemu.kernel.signals import jobs
 from mmuemu.kernel.signals.action import DEFAULT, Action, is_ignored, unpack_action
 from mmuemu.kernel.signals.frame import TrapState
-from mmuemu.kernel.signals.info import by_fault
 from mmuemu.kernel.signals.pending import FIRST_REALTIME, SigInfo
 from mmuemu.x86.exceptions import Vector
-from mmuemu.x86.paging import USER_TOP
 
 if TYPE_CHECKING:
     from mmuemu.kernel.kernel import Kernel
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
     from mmuemu.kernel.traps import Death
 
 RLIMIT_SIGPENDING: Final = 11
-MOST_PENDING: Final = 15_000
+MOST_PENDING: Final = 4096
 """Signals that one process may have queued unless RLIMIT_SIGPENDING says otherwise."""
 _CONT: Final = 1 << (Signal.SIGCONT - 1)
 _PF_PROT, _PF_USER = 1, 4
@@ -125,12 +123,11 @@ def force(task: Task, death: Death) -> None:
         error = trap.error_code
         if trap.vector == Vector.PF:
             # The kernel's pages look all alike to ring 3 (arch/x86/mm/fault.c, sanitize_error_code).
-            error |= _PF_USER | (_PF_PROT if trap.address >= USER_TOP - 4096 else 0)
+            error |= _PF_USER | (_PF_PROT if trap.address >= task.mm.task_size else 0)
             task.trap_state = TrapState(Vector.PF, error, trap.address)
         else:
             task.trap_state = TrapState(trap.vector, error, task.trap_state.cr2)
-    info = by_fault(death.signal, death.code, death.address)
-    force_info(task, SigInfo(info.signal, info.code, info.payload, cause=death))
+    force_info(task, SigInfo(death.signal, death.code, death.address.to_bytes(8, "little"), 0, death))
 
 
 def force_info(task: Task, info: SigInfo) -> None:

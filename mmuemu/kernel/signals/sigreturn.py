@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from mmuemu.cpu.fpstate import FXSAVE_BYTES, LEGACY_AREA, PKRU, PKRU_OFFSET, X87
+from mmuemu.cpu.fpstate import FXSAVE_BYTES, LEGACY_AREA, PKRU, PKRU_OFFSET, X87, FpState
 from mmuemu.kernel import registers as pt
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.signals import (
@@ -24,10 +24,10 @@ from mmuemu.kernel.signals.frame import (
     BadFpState,
     end_mark_place,
     load_fp,
-    load_registers,
     on_altstack,
     promised_features,
     read_context,
+    restored_registers,
 )
 from mmuemu.kernel.signals.pending import SigInfo
 from mmuemu.kernel.signals.send import force_info, set_mask
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from mmuemu.kernel.task import Task
 
 _MASK: Final = (1 << 64) - 1
+_END_MARK: Final = FP_XSTATE_MAGIC2.to_bytes(4, "little")
 
 
 def set_altstack(task: Task, wanted: AltStack, sp: int) -> None:
@@ -65,8 +66,7 @@ def sigreturn(task: Task) -> int:
     set_mask(task, context.mask)
     with suppress(SyscallError):  # an alternate stack that cannot be set is let pass, as by Linux
         set_altstack(task, context.altstack, sp)
-    words = registers.words()
-    load_registers(words, context)
+    words = restored_registers(registers.words(), context)
     registers.load(words)
     try:
         _restore_floats(task, context.fpstate)
@@ -83,23 +83,39 @@ def _bad_frame(task: Task) -> int:
 
 def _restore_floats(task: Task, address: int) -> None:
     """Load the floating-point area at ``address`` (0: the initial state). Raises BadFpState or EFAULT."""
-    cpu, memory = task.kernel.cpu, task.memory
+    cpu = task.kernel.cpu
     cpu.window.save()
     fp = cpu.fp
+    pkru: int | None = INITIAL_PKRU
     if not address:
         fp.reset()
-        pkru: int | None = INITIAL_PKRU
     else:
-        xcr0 = fp.xcr0
-        image = memory.read(address, LEGACY_AREA if xcr0 & ~X87 else FXSAVE_BYTES)
-        mark = end_mark_place(image, xcr0) if xcr0 & ~X87 else None
-        features = None
-        if mark is not None and memory.read_u32(address + mark & _MASK) == FP_XSTATE_MAGIC2:
-            features = promised_features(image) & xcr0
-        if address & (15 if features is None else 63):
-            raise BadFpState
-        stored = memory.read_u32(address + PKRU_OFFSET) if features is not None and features & PKRU else 0
-        pkru = load_fp(fp, image[:FXSAVE_BYTES], features, image[FXSAVE_BYTES:], stored)
+        pkru = _load_area(task, fp, address)
     if pkru is not None:
         set_pkru(cpu, pkru)
     cpu.window.restore()
+
+
+def _load_area(task: Task, fp: FpState, address: int) -> int | None:
+    """Load the area at ``address`` into the saved window; the PKRU it has, if that is to be loaded."""
+    xcr0, memory = fp.xcr0, task.memory
+    if not xcr0 & ~X87:
+        return load_fp(fp, memory.read(address, FXSAVE_BYTES), None, b"", 0)
+    image = memory.read(address, LEGACY_AREA)
+    if image == fp.last_area[0] and not address & 63 and memory.read(address + PKRU_OFFSET, 12) == fp.last_area[1]:
+        fp.fxrstor(image[:FXSAVE_BYTES])  # untouched, and nothing is in it that could be wrong
+        return int.from_bytes(fp.last_area[1][:4], "little")
+    mark = end_mark_place(image, xcr0)
+    features, stored = None, 0
+    if mark is not None:
+        # PKRU and the end mark lie side by side in the area that the kernel made.
+        tail = memory.read(address + mark - 8 & _MASK, 12)
+        if tail[8:] == _END_MARK:
+            features = promised_features(image) & xcr0
+            if features & PKRU:
+                stored = int.from_bytes(tail[:4], "little")
+                if mark != PKRU_OFFSET + 8:
+                    stored = memory.read_u32(address + PKRU_OFFSET)
+    if address & (15 if features is None else 63):
+        raise BadFpState
+    return load_fp(fp, image[:FXSAVE_BYTES], features, image[FXSAVE_BYTES:], stored)

@@ -23,6 +23,7 @@ _MODULES: Final = (
     "itimers",
     "memory",
     "mqueue",
+    "pidfd",
     "process",
     "scheduling",
     "signals",

@@ -10,6 +10,7 @@ from mmuemu.kernel.files.memfs import MemoryFile, RegularInode
 from mmuemu.kernel.files.openfile import OpenFile, OpenRegular
 from mmuemu.kernel.files.pipe import PipeEnd, PipeInode
 from mmuemu.kernel.syscalls.files_lock import LOCK_COMMANDS, record_lock
+from mmuemu.kernel.syscalls.files_tty import JOB_REQUESTS, job_control
 from mmuemu.kernel.syscalls.table import signed32, syscall
 
 if TYPE_CHECKING:
@@ -113,6 +114,8 @@ def sys_ioctl(task: Task, fd: int, request: int, argument: int) -> int:
             raise SyscallError(Errno.ENOTTY)
         file.flags = file.flags | c.O_ASYNC if on else file.flags & ~c.O_ASYNC
         return 0
+    if request in JOB_REQUESTS:
+        return job_control(task, file, request, argument)
     return file.ioctl(task.memory, request, argument)
 
 

@@ -28,7 +28,7 @@ from mmuemu.kernel.files.naming import (
     remove_file,
     rename,
 )
-from mmuemu.kernel.files.opening import check
+from mmuemu.kernel.files.opening import check, truncate
 from mmuemu.kernel.files.paths import lookup, path_of
 from mmuemu.kernel.syscalls.files_stat import inode_at
 from mmuemu.kernel.syscalls.table import signed32, signed64, syscall
@@ -359,7 +359,7 @@ def sys_truncate(task: Task, path: int, size: int) -> int:
     if not inode.is_regular:
         raise SyscallError(Errno.EINVAL)
     check(task, inode, c.W_OK)
-    inode.truncate(size)
+    truncate(inode, size)
     return 0
 
 

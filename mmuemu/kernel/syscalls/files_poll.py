@@ -23,6 +23,9 @@ _EX_SET: Final = POLLPRI
 """Events that put a descriptor in select's sets (fs/select.c)."""
 _UNBLOCKABLE: Final = 1 << (Signal.SIGKILL - 1) | 1 << (Signal.SIGSTOP - 1)
 
+_LEAST_NS: Final = 1000
+"""What even a call that need not sleep takes of its timeout."""
+
 
 class Waiting:
     """What a call that waits for readiness remembers: its ``deadline`` in monotonic nanoseconds, None for never."""
@@ -151,7 +154,7 @@ def _leave_rest(task: Task, address: int, timeout_ns: int | None, scale: int = 1
     if timeout_ns is None:
         return
     state = task.call_state
-    left = timeout_ns
+    left = max(timeout_ns - _LEAST_NS, 0)
     if isinstance(state, Waiting) and state.deadline is not None:
         left = max(state.deadline - task.kernel.clock.now(), 0)
     seconds, part = divmod(left, 1_000_000_000)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from mmuemu.kernel import life
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.signals import LAST_SIGNAL, Signal
+from mmuemu.kernel.files.pidfd import PidFd
 from mmuemu.kernel.life import (
     CLONE_CHILD_SETTID,
     CLONE_CLEAR_SIGHAND,
@@ -21,7 +22,7 @@ from mmuemu.kernel.life import (
 from mmuemu.kernel.process import Process
 from mmuemu.kernel.syscalls.table import syscall
 from mmuemu.kernel.wait import Blocked, WaitQueue
-from mmuemu.x86.paging import PAGE_SIZE, USER_TOP
+from mmuemu.x86.paging import PAGE_SIZE
 
 if TYPE_CHECKING:
     from mmuemu.kernel.task import Task
@@ -35,16 +36,25 @@ _REFUSED: Final = 0x40_007F
 _NEVER: Final = WaitQueue()
 
 
-def _start(task: Task, flags: int, stack: int, parent_tid: int, child_tid: int, tls: int, exit_signal: int) -> int:
-    """Clone, and for CLONE_VFORK sleep until the child has executed a program or ended."""
+def _start(
+    task: Task, flags: int, stack: int, parent_tid: int, child_tid: int, tls: int, exit_signal: int, pidfd: int = 0
+) -> int:
+    """Clone, and for CLONE_VFORK sleep until the child has executed a program or ended.
+
+    CLONE_PIDFD stores a descriptor for the child at ``pidfd``.
+    """
     waiting = task.call_state
     if isinstance(waiting, Process):
         if waiting.vfork_waiter is task:
             raise Blocked(_NEVER)
         return waiting.pid
     if flags & CLONE_PIDFD:
-        raise SyscallError(Errno.EINVAL)
+        if flags & CLONE_THREAD:
+            raise SyscallError(Errno.EINVAL)
+        task.memory.write_u32(pidfd, task.files.lowest_free())
     child = life.clone(task, flags, stack, tls, exit_signal, child_tid)
+    if flags & CLONE_PIDFD:
+        task.memory.write_u32(pidfd, task.files.install(PidFd(task.fs.mounts.pipes, child.process, 0), True))
     if flags & CLONE_PARENT_SETTID:
         task.memory.write_u32(parent_tid, child.tid)
     if flags & CLONE_CHILD_SETTID:
@@ -71,27 +81,30 @@ def sys_vfork(task: Task) -> int:
 @syscall(56, "clone", "ulong", "addr", "ptr", "ptr", "addr")
 def sys_clone(task: Task, flags: int, stack: int, parent_tid: int, child_tid: int, tls: int) -> int:
     """clone(2)."""
-    return _start(task, flags & 0xFFFF_FFFF & ~CSIGNAL, stack, parent_tid, child_tid, tls, flags & CSIGNAL)
+    signal, flags = flags & CSIGNAL, flags & 0xFFFF_FFFF & ~CSIGNAL
+    if flags & CLONE_PIDFD and flags & CLONE_PARENT_SETTID:
+        raise SyscallError(Errno.EINVAL)
+    return _start(task, flags, stack, parent_tid, child_tid, tls, signal, parent_tid)
 
 
 @syscall(435, "clone3", "struct", "size")
 def sys_clone3(task: Task, address: int, size: int) -> int:
-    """clone3(2); pidfd, set_tid and cgroup are refused."""
+    """clone3(2); set_tid and cgroup are refused."""
     if size > PAGE_SIZE:
         raise SyscallError(Errno.E2BIG)
     if size < CLONE_ARGS_SIZE_VER0:
         raise SyscallError(Errno.EINVAL)
     words = memoryview(task.memory.read(address, size & ~7).ljust(88, b"\0")).cast("Q").tolist()
-    flags, _pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size = words[:10]
+    flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size = words[:10]
     if any(words[11:]):
         raise SyscallError(Errno.E2BIG)
     if flags & (~_KNOWN | _REFUSED) or exit_signal > LAST_SIGNAL or set_tid or set_tid_size:
         raise SyscallError(Errno.EINVAL)
     if flags & (CLONE_THREAD | CLONE_PARENT) and exit_signal:
         raise SyscallError(Errno.EINVAL)
-    if bool(stack) != bool(stack_size) or stack + stack_size > USER_TOP:
+    if bool(stack) != bool(stack_size) or stack + stack_size > task.mm.task_size:
         raise SyscallError(Errno.EINVAL)
-    return _start(task, flags, stack + stack_size, parent_tid, child_tid, tls, exit_signal)
+    return _start(task, flags, stack + stack_size, parent_tid, child_tid, tls, exit_signal, pidfd)
 
 
 @syscall(60, "exit", "int")

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.signals import LAST_SIGNAL
 from mmuemu.kernel.syscalls.table import syscall
-from mmuemu.x86.paging import USER_TOP
 
 if TYPE_CHECKING:
     from mmuemu.kernel.task import Task
@@ -153,7 +152,7 @@ def sys_arch_prctl(task: Task, code: int, address: int) -> int:
     """arch_prctl(2): the FS and GS bases; other codes are refused as by a kernel without them."""
     cpu = task.kernel.cpu
     if code in (ARCH_SET_FS, ARCH_SET_GS):
-        if address >= USER_TOP + 0x1000:
+        if address >= task.mm.task_size:
             raise SyscallError(Errno.EPERM)
         if code == ARCH_SET_FS:
             cpu.set_bases(fs=address)

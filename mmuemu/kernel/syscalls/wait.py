@@ -10,6 +10,7 @@ from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.signals import Signal
 from mmuemu.kernel.accounting import process_usage
 from mmuemu.kernel.signals.pending import SigInfo
+from mmuemu.kernel.syscalls.pidfd import process_of
 from mmuemu.kernel.syscalls.table import syscall
 from mmuemu.kernel.wait import Blocked
 
@@ -109,6 +110,8 @@ def sys_waitid(task: Task, kind: int, number: int, info: int, options: int, rusa
     allowed = WNOHANG | WSTOPPED | WEXITED | WCONTINUED | WNOWAIT | _CLONE_OPTIONS
     if options & 0xFFFF_FFFF & ~allowed or not options & (WEXITED | WSTOPPED | WCONTINUED):
         raise SyscallError(Errno.EINVAL)
+    if kind == P_PIDFD:
+        kind, number = P_PID, process_of(task, number).pid
     if kind not in (P_ALL, P_PID, P_PGID) or (kind == P_PID and number <= 0) or (kind == P_PGID and number < 0):
         raise SyscallError(Errno.EINVAL)
     group = number or task.process.pgid

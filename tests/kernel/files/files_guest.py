@@ -79,6 +79,12 @@ class FakeKernel:
         self.clock = FakeClock()
         self.timers = Timers()
         self.current = None
+        self.main = None
+        self.processes = {}
+        self.sent = []
+
+    def send_signal(self, process, info) -> None:
+        self.sent.append((process.pid, int(info.signal)))
 
     def pass_time(self, nanoseconds: int) -> None:
         self.clock.time += nanoseconds
@@ -145,9 +151,11 @@ class Guest:
             pid=pid, tid=pid, ppid=1, uid=uid, gid=uid, memory=self.memory, fs=tree.context(cwd),
             files=tree.standard_streams(devnull, devnull, devnull), name="guest", kernel=kernel or FakeKernel(),
             call_state=None, saved_mask=None, signal_mask=0, signals=Pending(),
-            process=SimpleNamespace(signals=Pending()),
+            process=SimpleNamespace(signals=Pending(), pid=pid, sid=pid, pgid=pid, actions={}, zombie=False),
         )  # fmt: skip
-        self.kernel = self.task.kernel
+        self.kernel = tree.terminal.kernel = self.task.kernel
+        self.kernel.main = self.kernel.main or self.task.process
+        self.kernel.processes[pid] = self.task.process
 
     def fork(self) -> Guest:
         """A second process with copies of the descriptors and of where this one stands."""

@@ -132,7 +132,17 @@ def test_terminal_answers_truly(guest):
     assert guest.write(tty, b"hello\n") == 6
     assert os.read(controller, 100) == b"hello\r\n"
     assert guest.raw("fstat", 0, BASE) == 0
-    assert guest.unpack_stat().mode & 0o170000 == 0o020000
+    found = guest.unpack_stat()
+    name = guest.stat(guest.readlink("/proc/self/fd/0"))
+    assert (found.mode & 0o170000, found.ino, found.rdev) == (0o020000, name.ino, name.rdev), "as ttyname(3) compares"
+    assert guest.raw("ioctl", 0, c.TIOCGPGRP, BASE) == 0
+    assert guest.memory.read_u32(BASE) == guest.task.process.pgid
+    before = termios.tcgetattr(terminal)
+    guest.memory.write(BASE, bytes(36))
+    assert guest.raw("ioctl", 0, c.TCSETS, BASE) == 0
+    assert termios.tcgetattr(terminal)[3] == 0, "modes are the host's"
+    guest.tree.close()
+    assert termios.tcgetattr(terminal) == before, "and given back"
     os.close(controller)
     os.close(terminal)
 

@@ -134,6 +134,12 @@ static void notifications(void)
     mq_send(queue, "c", 1, 0);
     printf(" %d\n", notified);
     printf("unregistered %d\n", mq_notify(queue, NULL));
+    mqd_t other = mq_open("/mmuemu-signals", O_RDONLY);
+    printf("by another %d", mq_notify(other, &event));
+    printf(" busy %d", mq_notify(queue, &event));
+    printf(" %s\n", strerror(errno));
+    mq_close(other);
+    printf("after closing %d\n", mq_notify(queue, &event));
 }
 
 int main(void)

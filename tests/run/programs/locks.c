@@ -83,7 +83,9 @@ int main(void) {
     say("flock after the child's", flock(fd, LOCK_SH | LOCK_NB));
     say("join", lock(fd, F_SETLK, F_WRLCK, 0, 10));
     step();
-    say("unlock", lock(fd, F_SETLK, F_UNLCK, 0, 0));
+    puts("unlock");
+    fflush(stdout);
+    lock(fd, F_SETLK, F_UNLCK, 0, 0);
     char c;
     read(done[0], &c, 1);
     puts("the child lost its locks by a close");
@@ -93,6 +95,7 @@ int main(void) {
     table(fd, 20);
 
     int a = open("locked", O_RDWR), b = open("locked", O_RDWR);
+    flock(fd, LOCK_UN);
     say("flock a", flock(a, LOCK_EX));
     say("flock b", flock(b, LOCK_SH | LOCK_NB));
     say("dup unlocks", flock(dup(a), LOCK_UN));

@@ -8,6 +8,7 @@
 #include <sys/ioctl.h>
 #include <sys/select.h>
 #include <sys/sendfile.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -199,16 +200,22 @@ static void splices(void) {
     say("copy flags", copy_file_range(file, 0, copy, 0, 3, 1));
     say("copy pipe", copy_file_range(p[0], 0, copy, 0, 3, 0));
     fflush(stdout);
-    int status;
     ftruncate(file, 300000);
+    read(p[0], big, sizeof big);
+    fcntl(p[1], F_SETFL, O_NONBLOCK);
+    off_t zero = 0;
+    say("sendfile fills the pipe", sendfile(p[1], file, &zero, 300000));
+    say("and no more", sendfile(p[1], file, &zero, 300000));
+    int s[2], status;
+    socketpair(AF_UNIX, SOCK_STREAM, 0, s);
+    fflush(stdout);
     if (!fork()) {
-        close(p[0]);
-        off_t zero = 0;
-        _exit(sendfile(p[1], file, &zero, 300000) == 300000 ? 8 : 9);
+        close(s[0]);
+        _exit(sendfile(s[1], file, 0, 0) == 0 && (zero = 0, sendfile(s[1], file, &zero, 300000)) == 300000 ? 8 : 9);
     }
-    close(p[1]);
+    close(s[1]);
     long total = 0, n;
-    while ((n = read(p[0], big, sizeof big)) > 0) total += n;
+    while ((n = read(s[0], big, sizeof big)) > 0) total += n;
     wait(&status);
     printf("sent whole %ld %d\n", total, WEXITSTATUS(status));
 }

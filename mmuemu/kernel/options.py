@@ -1,0 +1,62 @@
+"""What a machine is made of, what it counts, and who may watch its system calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Protocol
+
+from mmuemu.loader.layouts import LINUX, Layout
+
+if TYPE_CHECKING:
+    from mmuemu.kernel.signals.pending import SigInfo
+    from mmuemu.kernel.syscalls.table import Syscall
+    from mmuemu.kernel.task import Task
+
+DEFAULT_MEMORY: Final = 1 << 30
+DEFAULT_MAX_PROCESSES: Final = 4096
+
+
+class Tracer(Protocol):
+    """Told of every system call, before and after."""
+
+    def enter(self, task: Task, call: Syscall | None, number: int, arguments: tuple[int, ...]) -> None:
+        """The call is about to be served; ``arguments`` are the six raw registers."""
+
+    def leave(self, task: Task, call: Syscall | None, number: int, arguments: tuple[int, ...], result: int) -> None:
+        """The call returns ``result`` (negative: an error number; -512 when it is made again after a handler)."""
+
+    def signal(self, task: Task, info: SigInfo) -> None:
+        """A signal that is not ignored is delivered."""
+
+
+@dataclass(slots=True)
+class Options:
+    """What a machine is made of; ``seed`` None draws one, which :attr:`Kernel.seed` tells."""
+
+    memory: int = DEFAULT_MEMORY
+    mmu: str = "python"
+    seed: int | None = None
+    aslr: bool = True
+    hostname: str = "mmuemu"
+    virtual_time: bool | None = None
+    """None: virtual when a seed is given, so that a repeated run reads the same times."""
+    schedule: str | int | None = None
+    """``"coop"``: nobody is interrupted. A number: time slices of instruction counts drawn from it. None: those of
+    the seed with virtual time, the host's clock otherwise."""
+    layout: Layout = LINUX
+    kpti: bool = False
+    """Page-table isolation: ring 3 runs on tables that hold of the kernel only a trampoline."""
+    max_processes: int = DEFAULT_MAX_PROCESSES
+    """Tasks (threads of all processes) and zombies there may be; more is EAGAIN."""
+
+
+@dataclass(slots=True)
+class Statistics:
+    """Counts of one run."""
+
+    syscalls: int = 0
+    unknown: dict[int, int] = field(default_factory=dict)
+    """System calls that do not exist here, by number."""
+    minor_faults: int = 0
+    major_faults: int = 0
+    """Page faults of address spaces that are gone."""
