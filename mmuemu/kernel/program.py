@@ -84,15 +84,12 @@ class LibraryFile(NamedTuple):
 
 
 def open_program(caller: Caller, path: bytes, dirfd: int = AT_FDCWD, flags: int = 0) -> OpenFile:
-    """The file to execute. ENOENT, ENOTDIR, ELOOP, EACCES (no regular file, or not executable), ETXTBSY
-    (open for writing)..."""
+    """The file to execute. ENOENT, ENOTDIR, ELOOP, EACCES (no regular file, or not executable)..."""
     inode = resolve(caller, path, dirfd, follow=not flags & O_NOFOLLOW).existing()
     if inode.is_symlink:
         raise SyscallError(Errno.ELOOP)
     if not inode.is_regular or not inode.permits(caller.uid, caller.gid, X_OK):
         raise SyscallError(Errno.EACCES)
-    if inode.write_count > 0:
-        raise SyscallError(Errno.ETXTBSY)
     return open_file(caller, path, O_RDONLY, 0, dirfd)
 
 
