@@ -318,11 +318,7 @@ class PageTable:
         return [span for span in spans if span[0] < span[1]]
 
     def _live(self, low: int, high: int) -> list[tuple[int, int]]:
-        """(index, entry) of the non-zero words among ``qwords[low:high]``.
-
-        Tables are mostly empty or mostly full: comparing quarters, then small pieces, with zeros is far faster than
-        looking at every word.
-        """
+        """(index, entry) of the non-zero words among ``qwords[low:high]``; empty pieces are skipped by comparing."""
         data = bytes(self._bytes[low << 3 : high << 3])
         size = len(data)
         if data == ZERO_PAGE[:size]:
@@ -453,20 +449,6 @@ class PageTable:
                     yield self._extend(la), entry, size
                 else:
                     yield from self._iterate(entry & ADDRESS_MASK, depth - 1, la, start, end, absent)
-
-    def table_frames(self) -> int:
-        """Frames that hold the tables of the user half, the top one included."""
-        count, tables = 1, [self.root]
-        for depth in range(self.levels, 1, -1):
-            end = 256 if depth == self.levels else 512
-            tables = [
-                entry & ADDRESS_MASK
-                for table in tables
-                for _, entry in self._live(table >> 3, (table >> 3) + end)
-                if entry & _LARGE == P
-            ]
-            count += len(tables)
-        return count
 
     # Whole address spaces
 
