@@ -1,7 +1,7 @@
 """Who used how much: CPU time, page faults, memory (getrusage(2), wait4(2), times(2), clock_gettime(2)).
 
-CPU time is the host's for this process (with virtual time: the guest's own), given to the task on the CPU. User
-and system time are not told apart: all of it is user time.
+CPU time is how long a task had the CPU by the monotonic clock (the host's own CPU clock costs as much to ask as a
+whole system call). User and system time are not told apart: all of it is user time.
 """
 
 from __future__ import annotations

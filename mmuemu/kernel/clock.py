@@ -66,7 +66,7 @@ class HostClock:
         return time.process_time_ns()
 
     def used(self) -> int:
-        return time.process_time_ns()
+        return time.monotonic_ns()
 
     def sleep(self, nanoseconds: int) -> None:
         time.sleep(nanoseconds / NANOSECONDS)
