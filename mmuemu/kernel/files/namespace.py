@@ -15,6 +15,7 @@ from mmuemu.kernel.files.fdtable import FdTable
 from mmuemu.kernel.files.hostfd import NO_FOLLOW, SEARCH, HostDescriptors
 from mmuemu.kernel.files.hostfs import HostDirectory, HostFs
 from mmuemu.kernel.files.inode import MAX_FILES, Directory, FileSystem, Inode, Quota
+from mmuemu.kernel.files.inotify import Notifications
 from mmuemu.kernel.files.memfs import MemoryDirectory, MemoryFile
 from mmuemu.kernel.files.paths import resolve
 from mmuemu.kernel.files.pty import PtmxInode, PtsDirectory
@@ -88,6 +89,8 @@ class MountTree:
         """What /proc shows; set by the kernel before the guest starts."""
         self.pipes = FileSystem("pipefs", 0x50495045, makedev(0, 14), clock, quota)
         """Pipes and standard streams live here."""
+        self.notifications = Notifications()
+        """What inotify counts."""
         self._next_minor = 40
         self.terminal = HostTerminal()
         self.terminal_stream: StreamInode | None = None

@@ -28,6 +28,7 @@ from mmuemu.kernel.abi.fcntl import (
     RESOLVE_CACHED,
     RESOLVE_IN_ROOT,
 )
+from mmuemu.kernel.files.notify import accessed, modified, opened
 from mmuemu.kernel.files.opening import open_file
 from mmuemu.kernel.files.pipe import FifoOpening
 from mmuemu.kernel.syscalls.table import syscall
@@ -52,6 +53,8 @@ def sys_read(task: Task, fd: int, buffer: int, count: int) -> int:
             except SyscallError:
                 file.unread(data)
                 raise
+            if file.inode.fs.watched:
+                accessed(file.inode)
         return len(data)
     return read_into(task, file, [(buffer, min(count, MAX_RW_COUNT))])
 
@@ -63,7 +66,10 @@ def sys_write(task: Task, fd: int, buffer: int, count: int) -> int:
     if count <= CHUNK and not file.whole and RLIMIT_FSIZE not in task.process.limits:
         if not file.writable:
             raise SyscallError(Errno.EBADF)
-        return file.write(task.memory.read(buffer, count) if count else b"")
+        done = file.write(task.memory.read(buffer, count) if count else b"")
+        if done and file.inode.fs.watched:
+            modified(file.inode)
+        return done
     return write_from(task, file, [(buffer, min(count, MAX_RW_COUNT))])
 
 
@@ -73,6 +79,7 @@ def install_opened(task: Task, dirfd: int, path: int, flags: int, mode: int, res
     opening = task.call_state
     if isinstance(opening, FifoOpening):
         file = opening.resume()
+        opened(file)
     else:
         name = task.memory.read_cstring(path, PATH_MAX)
         files.lowest_free()
