@@ -51,12 +51,13 @@ def happened(inode: Inode, mask: int) -> None:
     if not inode.fs.watched:
         return
     mask |= _kind(inode)
-    if inode.place is not None and inode.place[0].watches:
+    if inode.place is not None:
         directory, name = inode.place
-        gone = not directory.holds(name, inode)
-        for watch in directory.watches[:]:
-            if not (gone and watch.named_only):
-                watch.tell(mask, name)
+        if directory.watches:
+            gone = not directory.holds(name, inode)
+            for watch in directory.watches[:]:
+                if not (gone and watch.named_only):
+                    watch.tell(mask, name)
     _to_self(inode, mask)
 
 

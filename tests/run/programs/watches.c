@@ -11,6 +11,7 @@
 #include <sys/ioctl.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -21,7 +22,6 @@
 #ifndef RENAME_EXCHANGE
 #define RENAME_EXCHANGE 2
 #endif
-int renameat2(int, const char *, int, const char *, unsigned);
 
 static int ino, shared; /* shared: in a host directory that is mounted rw */
 static uint32_t cookies[8];
@@ -151,7 +151,7 @@ static void names(void) {
     drain("replace");
     rename("d/victim", "d/file");
     drain("back");
-    if (!shared && renameat2(AT_FDCWD, "d/file", AT_FDCWD, "e/other", RENAME_EXCHANGE)) perror("exchange");
+    if (!shared && syscall(SYS_renameat2, AT_FDCWD, "d/file", AT_FDCWD, "e/other", RENAME_EXCHANGE)) perror("exchange");
     drain("exchange");
     rename("d/sub", "e/sub");
     drain("directory moves");
