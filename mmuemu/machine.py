@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import signal
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 
 from mmuemu.cpu.cpu import Stop
 from mmuemu.cpu.watchdog import Expired, Keyboard, Watchdog
@@ -30,6 +32,11 @@ if TYPE_CHECKING:
     from mmuemu.kernel.files.namespace import MountTree
     from mmuemu.kernel.process import Process
     from mmuemu.kernel.task import Task
+
+_GUEST_SIGNALS: Final[dict[int, Signal]] = {
+    int(getattr(signal, name)): Signal[name] for name in Keyboard.SIGNALS if hasattr(signal, name)
+}
+"""The host's number of a terminal's signal -> the guest's."""
 
 Callback = TypeVar("Callback", bound=Callable[..., Any])
 
@@ -208,8 +215,8 @@ class Machine:
         """Run until every process has ended, or to a limit (seconds of host time, guest instructions).
 
         The outcome is that of the program that was loaded first. Ctrl-C raises KeyboardInterrupt; with ``keyboard``
-        it is the guest's: SIGINT for the foreground process group, and only a third one within two seconds is
-        KeyboardInterrupt.
+        it is the guest's, as the terminal's other signals are: they go to the foreground process group, and only a
+        third Ctrl-C within two seconds is KeyboardInterrupt. A program that stops then stops this process.
         """
         if self.task is None:
             raise UsageError("no program is loaded: call Machine.load or Machine.spawn first")
@@ -217,22 +224,32 @@ class Machine:
         if not keyboard:
             return self._run(process, None, timeout, max_instructions)
         deadline = None if timeout is None else time.monotonic() + timeout
+        self.kernel.on_stopped = self._stop_too
         with Keyboard() as keys:
             while True:
                 left = None if deadline is None else max(deadline - time.monotonic(), 0.001)
                 try:
                     return self._run(process, None, left, max_instructions)
                 except KeyboardInterrupt:
-                    if not keys.take():
+                    pressed = keys.take()
+                    if not pressed:
                         raise
-                    self._interrupt_foreground(process)
+                    for number in pressed:
+                        self._signal_foreground(process, _GUEST_SIGNALS[number])
 
-    def _interrupt_foreground(self, process: Process) -> None:
-        """SIGINT to whoever a terminal would send it to: its foreground group, else the program's own."""
-        kernel = self.kernel
+    def _signal_foreground(self, process: Process, number: int) -> None:
+        """A terminal's signal for its foreground group, else for the program's own."""
         group = (0 if self._tree is None else self._tree.terminal.foreground) or process.pgid
-        if not to_group(kernel, group, SigInfo(Signal.SIGINT, SI_KERNEL)):
+        if not to_group(self.kernel, group, SigInfo(number, SI_KERNEL)) and number == Signal.SIGINT:
             raise KeyboardInterrupt
+
+    def _stop_too(self) -> None:
+        """The first process has stopped and nobody else runs: stop as it did, and continue it when continued."""
+        kernel = self.kernel
+        sys.stdout.flush()
+        os.kill(os.getpid(), signal.SIGSTOP)
+        if kernel.main is not None:
+            to_group(kernel, kernel.main.pgid, SigInfo(Signal.SIGCONT))
 
     def run_until(
         self, process: Process, *, timeout: float | None = None, max_instructions: int | None = None
