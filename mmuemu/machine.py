@@ -334,7 +334,9 @@ class Machine:
         return "" if self.task is None else maps_text(self.task.mm)
 
     def close(self) -> None:
-        """Free what the machine holds of the host."""
+        """Free what the machine holds of the host, and give a terminal back as it was."""
+        if self._tree is not None:
+            self._tree.close()
         self.kernel.close()
 
     def __enter__(self) -> Machine:
