@@ -28,7 +28,7 @@ class Ending:
     @property
     def broke(self) -> bool:
         """Whether mmuemu itself failed: its code, or a Python exception's traces."""
-        return self.code == 125 or "internal error" in self.err or "Traceback" in self.err
+        return self.code == 125 or "defect of mmuemu" in self.err or "Traceback" in self.err
 
 
 def compiled(name: str, directory: Path) -> Path:
