@@ -195,7 +195,8 @@ def sys_sync_file_range(task: Task, fd: int, offset: int, count: int, flags: int
     """Write part of a file back."""
     if offset < 0 or count < 0 or flags & ~7:
         raise SyscallError(Errno.EINVAL)
-    if not task.files.get_opened(fd).inode.seekable:
+    inode = task.files.get_opened(fd).inode
+    if not inode.seekable and not inode.is_directory:
         raise SyscallError(Errno.ESPIPE)
     return 0
 
@@ -250,6 +251,6 @@ def sys_readahead(task: Task, fd: int, offset: int, count: int) -> int:
     file = task.files.get_opened(fd)
     if not file.readable:
         raise SyscallError(Errno.EBADF)
-    if not isinstance(file, OpenRegular):
+    if not isinstance(file, OpenRegular) or count >> 63:
         raise SyscallError(Errno.EINVAL)
     return 0

@@ -78,6 +78,8 @@ def _become(current: int, *wanted: int) -> int:
 @syscall(105, "setuid", "uid")
 def sys_setuid(task: Task, uid: int) -> int:
     """setuid(2)."""
+    if uid == 0xFFFF_FFFF:
+        raise SyscallError(Errno.EINVAL)
     task.uid = _become(task.uid, uid)
     return 0
 
@@ -85,6 +87,8 @@ def sys_setuid(task: Task, uid: int) -> int:
 @syscall(106, "setgid", "uid")
 def sys_setgid(task: Task, gid: int) -> int:
     """setgid(2)."""
+    if gid == 0xFFFF_FFFF:
+        raise SyscallError(Errno.EINVAL)
     task.gid = _become(task.gid, gid)
     return 0
 
@@ -215,7 +219,7 @@ def sys_sched_yield(task: Task) -> int:
     return 0
 
 
-@syscall(204, "sched_getaffinity", "pid", "size", "ptr")
+@syscall(204, "sched_getaffinity", "pid", "uint", "ptr")
 def sys_sched_getaffinity(task: Task, pid: int, size: int, mask: int) -> int:
     """sched_getaffinity(2): one CPU."""
     if pid not in (0, task.tid):
@@ -226,12 +230,12 @@ def sys_sched_getaffinity(task: Task, pid: int, size: int, mask: int) -> int:
     return 8
 
 
-@syscall(203, "sched_setaffinity", "pid", "size", "ptr")
+@syscall(203, "sched_setaffinity", "pid", "uint", "ptr")
 def sys_sched_setaffinity(task: Task, pid: int, size: int, mask: int) -> int:
     """sched_setaffinity(2): the mask must contain the one CPU."""
     if pid not in (0, task.tid):
         raise SyscallError(Errno.ESRCH)
-    if not size or not task.memory.read(mask, 1)[0] & 1:
+    if not size or not task.memory.read(mask, min(size, 8))[0] & 1:
         raise SyscallError(Errno.EINVAL)
     return 0
 
@@ -245,15 +249,31 @@ def sys_getcpu(task: Task, cpu: int, node: int, _cache: int) -> int:
     return 0
 
 
+def _exists(task: Task, which: int, who: int) -> None:
+    """A task that PRIO_PROCESS, PRIO_PGRP or PRIO_USER names: EINVAL for another kind, ESRCH for nobody."""
+    kernel = task.kernel
+    if not 0 <= which <= 2:
+        raise SyscallError(Errno.EINVAL)
+    there = (
+        who in kernel.tasks,
+        any(process.pgid == who for process in kernel.processes.values()),
+        any(other.uid == who for other in kernel.tasks.values()),
+    )
+    if who and not there[which]:
+        raise SyscallError(Errno.ESRCH)
+
+
 @syscall(140, "getpriority", "int", "pid")
-def sys_getpriority(task: Task, _which: int, _who: int) -> int:
+def sys_getpriority(task: Task, which: int, who: int) -> int:
     """getpriority(2): nice 0, which the raw call returns as 20."""
+    _exists(task, which, who)
     return 20
 
 
 @syscall(141, "setpriority", "int", "pid", "int")
-def sys_setpriority(task: Task, _which: int, _who: int, nice: int) -> int:
+def sys_setpriority(task: Task, which: int, who: int, nice: int) -> int:
     """setpriority(2): accepted when it asks for no more than before."""
+    _exists(task, which, who)
     if nice < 0 and task.uid:
         raise SyscallError(Errno.EACCES)
     return 0
@@ -261,7 +281,9 @@ def sys_setpriority(task: Task, _which: int, _who: int, nice: int) -> int:
 
 @syscall(135, "personality", "ulong")
 def sys_personality(task: Task, persona: int) -> int:
-    """personality(2): PER_LINUX is all there is."""
-    if persona not in (0, 0xFFFF_FFFF):
-        raise SyscallError(Errno.EINVAL)
-    return 0
+    """personality(2): remembered; it changes nothing."""
+    process = task.process
+    before = process.personality
+    if persona & 0xFFFF_FFFF != 0xFFFF_FFFF:
+        process.personality = persona & 0xFFFF_FFFF
+    return before

@@ -215,11 +215,12 @@ static void go(const struct job *job)
 static void child(const struct job *job, unsigned index)
 {
     struct itimerval soon = {{0, 0}, {0, 150000}};
-    struct rlimit size = {1 << 24, 1 << 24}, memory = {1 << 16, 1 << 16};
+    struct rlimit size = {1 << 24, 1 << 24}, memory = {1 << 16, 1 << 16}, files = {1024, 1024};
 
     setsid();
     setrlimit(RLIMIT_FSIZE, &size);
     setrlimit(RLIMIT_MEMLOCK, &memory);
+    setrlimit(RLIMIT_NOFILE, &files);
     if (job->needs & PLACE)
         place(index);
     descriptors(job->needs);
@@ -246,6 +247,8 @@ int main(int argc, char **argv)
         _exit(77);
     umask(0);
     be_nobody();
+    close(0);
+    check(open("/dev/null", O_RDWR), "/dev/null");
     maps(argv[1]);
     jobs = fopen(argv[2], "r");
     if (jobs == NULL)
