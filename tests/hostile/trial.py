@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,17 +44,22 @@ def compiled(name: str, directory: Path) -> Path:
 
 def emulate(*arguments: str | Path, cwd: Path, timeout: float = 120, descriptors: int = 0) -> Ending:
     """``mmuemu run`` with ``arguments``; ``descriptors``: how many the host gives it (0: as it likes)."""
-    out, err = cwd.parent / f"{cwd.name}.out", cwd.parent / f"{cwd.name}.err"
-    with out.open("wb") as stdout, err.open("wb") as stderr:
-        command = command_line("--clear-env", "--env", "PATH=/usr/bin:/bin", "--timeout", str(timeout), *arguments)
-        if descriptors:
-            command = ["prlimit", f"--nofile={descriptors}:{descriptors}", *command]
-        process = subprocess.Popen(
-            command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, env=emulator_environment()
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = code = os.waitstatus_to_exitcode(status)
-    return Ending(code, out.read_text(errors="replace"), err.read_text(errors="replace"), usage.ru_maxrss >> 10)
+    command = command_line("--clear-env", "--env", "PATH=/usr/bin:/bin", "--timeout", str(timeout), *arguments)
+    if descriptors:
+        command = ["prlimit", f"--nofile={descriptors}:{descriptors}", *command]
+    process = subprocess.Popen(
+        command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=emulator_environment(),
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stderr is not None
+    # Pipes: what mmuemu says must not lie in a file that the guest could cut.
+    with ThreadPoolExecutor(2) as pool:
+        texts = [pool.submit(stream.read) for stream in (process.stdout, process.stderr)]
+        out, err = (text.result().decode(errors="replace") for text in texts)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return Ending(process.returncode, out, err, usage.ru_maxrss >> 10)
 
 
 def on_host(*command: str | Path, cwd: Path, timeout: float = 300) -> str:
@@ -84,3 +90,31 @@ def prepare(calls: Sequence[HostileCall], top: Path, side: str) -> Path:
     (place / "image").write_bytes(IMAGE.data)
     (place / "jobs").write_bytes(b"".join(call.packed() for call in calls))
     return place
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A case that ended otherwise than on the host."""
+
+    case: HostileCall
+    host: str
+    guest: str
+
+    def __str__(self) -> str:
+        return f"{self.case.name}: {self.host} on the host, {self.guest} here"
+
+
+def compare(calls: Sequence[HostileCall], top: Path, *options: str) -> tuple[list[Difference], Ending]:
+    """Make ``calls`` on both sides at once; every difference, those with a reason too, and the run's end."""
+    program = compiled("calls", top)
+    here, there = prepare(calls, top, "host"), prepare(calls, top, "guest")
+    with ThreadPoolExecutor(1) as pool:
+        pending = pool.submit(on_host, program, "image", "jobs", cwd=here)
+        ending = emulate("--seed", "1", *options, program, "image", "jobs", cwd=there, timeout=600)
+        expected, found = outcomes(pending.result()), outcomes(ending.out)
+    different = [
+        Difference(case, expected.get(index, "nothing"), found.get(index, "nothing"))
+        for index, case in enumerate(calls)
+        if expected.get(index) != found.get(index)
+    ]
+    return different, ending

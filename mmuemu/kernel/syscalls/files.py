@@ -66,11 +66,11 @@ def sys_read(task: Task, fd: int, buffer: int, count: int) -> int:
 def sys_write(task: Task, fd: int, buffer: int, count: int) -> int:
     """Write to a descriptor."""
     file = task.files.get_opened(fd)
+    if not file.writable:
+        raise SyscallError(Errno.EBADF)
+    if buffer + count > task.mm.task_size:
+        raise SyscallError(Errno.EFAULT)
     if count <= CHUNK and not file.whole:
-        if not file.writable:
-            raise SyscallError(Errno.EBADF)
-        if buffer + count > task.mm.task_size:
-            raise SyscallError(Errno.EFAULT)
         try:
             data = task.memory.read(buffer, count) if count else b""
         except SyscallError:
@@ -171,7 +171,7 @@ def _at(task: Task, fd: int, pairs: list[tuple[int, int]], offset: int, write: b
     if offset < 0:
         raise SyscallError(Errno.EINVAL)
     file = task.files.get_opened(fd)
-    if file.inode.seekable and (file.writable if write else file.readable):
+    if file.positioned and (file.writable if write else file.readable):
         total = 0
         for base, length in pairs:
             if base + length > task.mm.task_size:
@@ -218,7 +218,7 @@ def _vector_at(task: Task, fd: int, vector: int, count: int, offset: int, write:
     if offset < 0:
         raise SyscallError(Errno.EINVAL)
     file = task.files.get_opened(fd)
-    if not file.inode.seekable:
+    if not file.positioned:
         raise SyscallError(Errno.ESPIPE)
     if not (file.writable if write else file.readable):
         raise SyscallError(Errno.EBADF)

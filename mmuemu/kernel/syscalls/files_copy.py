@@ -62,7 +62,7 @@ def sys_sendfile(task: Task, out_fd: int, in_fd: int, offset: int, count: int) -
     target = task.files.get_opened(out_fd)
     if not source.readable or not target.writable:
         raise SyscallError(Errno.EBADF)
-    if offset and not source.inode.seekable:
+    if offset and not source.positioned:
         raise SyscallError(Errno.ESPIPE)
     if not source.bulk or target.flags & c.O_APPEND or count >> 63:
         raise SyscallError(Errno.EINVAL)

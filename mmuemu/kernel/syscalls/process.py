@@ -224,7 +224,7 @@ def sys_sched_getaffinity(task: Task, pid: int, size: int, mask: int) -> int:
     """sched_getaffinity(2): one CPU."""
     if pid not in (0, task.tid):
         raise SyscallError(Errno.ESRCH)
-    if size < 8 or size & 7:
+    if size & 7 or not size * 8 & 0xFFFF_FFFF:
         raise SyscallError(Errno.EINVAL)
     task.memory.write_u64(mask, 1)
     return 8

@@ -259,7 +259,7 @@ def sys_set_mempolicy(task: Task, mode: int, mask: int, maximum: int) -> int:
     return 0
 
 
-@syscall(237, "mbind", "addr", "size", "ulong", "ptr", "ulong", "uint")
+@syscall(237, "mbind", "addr", "size", "uint", "ptr", "ulong", "uint")
 def sys_mbind(task: Task, address: int, length: int, mode: int, mask: int, maximum: int, flags: int) -> int:
     """mbind(2): every policy means the one node."""
     _mode(mode)

@@ -18,6 +18,7 @@
 #include <sys/time.h>
 #include <sys/timerfd.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define GOOD 0x20000000ul
@@ -148,6 +149,10 @@ static void children_calls(unsigned long seed)
     struct itimerval soon = {{1, 0}, {0, 300000}};
     unsigned i;
 
+    sigset_t none;
+
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
     state = seed;
     setsid();
     objects();
@@ -176,15 +181,38 @@ static void children_calls(unsigned long seed)
     _exit(0);
 }
 
+/* The status of a child, which is killed when it stops or takes too long: it may have blocked its alarm. */
+static int ended(pid_t pid)
+{
+    struct timespec limit = {2, 0};
+    sigset_t child;
+    int status;
+
+    sigemptyset(&child);
+    sigaddset(&child, SIGCHLD);
+    while (waitpid(pid, &status, WUNTRACED | WNOHANG) == 0)
+        if (sigtimedwait(&child, NULL, &limit) < 0)
+            kill(pid, SIGKILL);
+    if (WIFSTOPPED(status)) {
+        kill(pid, SIGKILL);
+        waitpid(pid, &status, 0);
+    }
+    return status;
+}
+
 int main(int argc, char **argv)
 {
     unsigned long seed = strtoul(argv[1], NULL, 0), calls = strtoul(argv[2], NULL, 0), round = 0, signals = 0, exits = 0;
+    sigset_t child;
 
     if (argc < 3)
         return 2;
     umask(0);
     setvbuf(stdout, NULL, _IONBF, 0);
     master = getpid();
+    sigemptyset(&child);
+    sigaddset(&child, SIGCHLD);
+    sigprocmask(SIG_BLOCK, &child, NULL);
     made = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     while (*made < calls && round < calls) {
         pid_t pid = fork();
@@ -198,7 +226,7 @@ int main(int argc, char **argv)
             perror("fork");
             return 1;
         }
-        waitpid(pid, &status, 0);
+        status = ended(pid);
         if (WIFSIGNALED(status))
             signals++;
         else
