@@ -179,6 +179,7 @@ def _at(task: Task, fd: int, pairs: list[tuple[int, int]], offset: int, write: b
             total += length
         if offset + total > MAX_FILE_SIZE:
             raise SyscallError(Errno.EINVAL)
+    pairs = [(base, min(length, MAX_RW_COUNT)) for base, length in pairs]
     return (write_from if write else read_into)(task, file, pairs, offset)
 
 
