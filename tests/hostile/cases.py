@@ -14,7 +14,15 @@ IMAGE = build()
 MASK = (1 << 64) - 1
 POINTER_KINDS = {"ptr", "struct", "path", "string", "in_buffer", "out_buffer", "iovec", "argv", "addr"}
 INTS = {"-1": MASK, "int-min": 0x8000_0000, "int-max": 0x7FFF_FFFF, "0": 0, "4097": 4097, "high-garbage": 0xDEAD << 32}
-WORDS = {"-1": MASK, "min": 1 << 63, "max": (1 << 63) - 1, "0": 0, "2^62": 1 << 62, "2^47": 1 << 47, "int-max": 0x7FFF_FFFF}
+WORDS = {
+    "-1": MASK,
+    "min": 1 << 63,
+    "max": (1 << 63) - 1,
+    "0": 0,
+    "2^62": 1 << 62,
+    "2^47": 1 << 47,
+    "int-max": 0x7FFF_FFFF,
+}
 FDS = {"-1": MASK, "cwd": -100 & MASK, "999": 999, "int-min": 0x8000_0000, "int-max": 0x7FFF_FFFF, "2^32": 1 << 32,
        "path-only": at.FD_PATH, "directory": at.FD_DIRECTORY, "pipe": at.FD_PIPE, "pipe-end": at.FD_PIPE_END,
        "socket": at.FD_SOCKET, "epoll": at.FD_EPOLL, "event": at.FD_EVENT, "read-only": at.FD_READ_ONLY,
@@ -101,14 +109,18 @@ CALLS: dict[str, tuple[int, ...]] = {
     "vmsplice": (at.FD_PIPE_END, _I.IOV, 1, 2), "utimensat": (-100 & MASK, _I.FILE, _I.TIMES, 0),
     "futimesat": (-100 & MASK, _I.FILE, _I.TIMES), "signalfd": (MASK, _I.SET, 8), "signalfd4": (MASK, _I.SET, 8, 0),
     "timerfd_create": (1, 0), "timerfd_settime": (at.FD_TIMER, 0, _I.ITIMER, BUFFER),
-    "timerfd_gettime": (at.FD_TIMER, BUFFER), "fallocate": (at.FD_FILE, 0, 0, 4096), "kcmp": (at.SELF, at.SELF, 1, 0, 0),
-    "copy_file_range": (at.FD_READ_ONLY, _I.OFF, at.FD_WRITE_ONLY, _I.OFF2, 16, 0), "statx": (-100 & MASK, _I.FILE, 0, 0x7FF, BUFFER),
+    "timerfd_gettime": (at.FD_TIMER, BUFFER), "fallocate": (at.FD_FILE, 0, 0, 4096),
+    "kcmp": (at.SELF, at.SELF, 1, 0, 0),
+    "copy_file_range": (at.FD_READ_ONLY, _I.OFF, at.FD_WRITE_ONLY, _I.OFF2, 16, 0),
+    "statx": (-100 & MASK, _I.FILE, 0, 0x7FF, BUFFER),
     "rseq": (_I.BUFFER, 32, 0, 0x53053053), "pidfd_send_signal": (at.FD_PIDFD, 17, 0, 0), "pidfd_open": (at.SELF, 0),
-    "pidfd_getfd": (at.FD_PIDFD, 0, 0), "clone3": (_I.CLONE, 64), "close_range": (50, 60, 0), "memfd_create": (_I.WORD, 0),
+    "pidfd_getfd": (at.FD_PIDFD, 0, 0), "clone3": (_I.CLONE, 64), "close_range": (50, 60, 0),
+    "memfd_create": (_I.WORD, 0),
     "openat2": (-100 & MASK, _I.FILE, _I.OPENHOW, 24), "futex_waitv": (_I.WAITERS, 1, 0, _I.TIME1, 1),
     "capget": (_I.CAPHEADER, _I.CAPDATA), "fadvise64": (at.FD_FILE, 0, 0, 0), "getrandom": (BUFFER, 16, 0),
     "fchmodat2": (-100 & MASK, _I.FILE, 0o600, 0), "getrusage": (0, BUFFER),
-    "sched_get_priority_max": (0,), "sched_rr_get_interval": (0, BUFFER), "getpriority": (0, 0), "setpriority": (0, 0, 10),
+    "sched_get_priority_max": (0,), "sched_rr_get_interval": (0, BUFFER), "getpriority": (0, 0),
+    "setpriority": (0, 0, 10),
     "getcpu": (BUFFER, BUFFER, 0), "alarm": (0,), "brk": (0,), "membarrier": (0, 0, 0),
     "open": (_I.FILE, 0, 0), "openat": (-100 & MASK, _I.FILE, 0, 0), "access": (_I.FILE, 4),
 }  # fmt: skip

@@ -10,7 +10,8 @@ SHM, SEM, MSG, TIMER, SELF = (MARK + i for i in range(5))
 """Numbers the program replaces: of its IPC objects, of a new timer, its own."""
 
 (FD_FILE, FD_DIRECTORY, FD_PIPE, FD_PIPE_END, FD_SOCKET, FD_SOCKET_PEER, FD_EPOLL, FD_EVENT, FD_TIMER, FD_SIGNAL,
- FD_PIDFD, FD_LISTENING, FD_DATAGRAM, FD_NULL, FD_PATH, FD_READ_ONLY, FD_WRITE_ONLY, FD_QUEUE) = range(10, 28)  # fmt: skip
+ FD_PIDFD, FD_LISTENING, FD_DATAGRAM, FD_NULL, FD_PATH, FD_READ_ONLY, FD_WRITE_ONLY,
+ FD_QUEUE) = range(10, 28)  # fmt: skip
 
 POINTERS: dict[str, int] = {
     "null": 0,

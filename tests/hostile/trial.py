@@ -118,3 +118,13 @@ def compare(calls: Sequence[HostileCall], top: Path, *options: str) -> tuple[lis
         if expected.get(index) != found.get(index)
     ]
     return different, ending
+
+
+def fuzz(seed: int, calls: int, top: Path, *options: str) -> Ending:
+    """Make ``calls`` random calls from ``seed``; the guest can write to TOP/fuzzSEED/work and to nothing else."""
+    place = top / f"fuzz{seed}" / "work"
+    place.mkdir(parents=True)
+    return emulate(
+        "--seed", str(seed), "--max-processes", "200", "--memory", "256M", "--mount", f"{place}:{place}:rw", *options,
+        compiled("fuzz", top), str(seed), str(calls), cwd=place, timeout=300,
+    )  # fmt: skip
