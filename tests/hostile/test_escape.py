@@ -28,7 +28,8 @@ def test_no_attempt_works(engine, tmp_path):
     try:
         ending = emulate(
             "--mmu", engine, "--seed", "1", "--mount", f"{tmp_path}/rw:{tmp_path}/rw:rw",
-            "--mount", f"{tmp_path}/ro:{tmp_path}/ro", program, tmp_path / "rw", tmp_path / "ro", tmp_path / "outside", secret, cwd=tmp_path / "work",
+            "--mount", f"{tmp_path}/ro:{tmp_path}/ro",
+            program, tmp_path / "rw", tmp_path / "ro", tmp_path / "outside", secret, cwd=tmp_path / "work",
         )  # fmt: skip
     finally:
         os.close(descriptor)

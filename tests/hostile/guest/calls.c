@@ -221,6 +221,8 @@ static void child(const struct job *job, unsigned index)
     setrlimit(RLIMIT_FSIZE, &size);
     setrlimit(RLIMIT_MEMLOCK, &memory);
     setrlimit(RLIMIT_NOFILE, &files);
+    if (job->number == SYS_mq_open)
+        mq_unlink("/word");
     if (job->needs & PLACE)
         place(index);
     descriptors(job->needs);
@@ -271,6 +273,7 @@ int main(int argc, char **argv)
             printf("%u %d\n", index, WEXITSTATUS(status));
         index++;
     }
+    mq_unlink("/word");
     shmctl(shm, IPC_RMID, NULL);
     semctl(sem, 0, IPC_RMID);
     msgctl(msg, IPC_RMID, NULL);
