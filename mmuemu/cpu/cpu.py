@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -10,6 +9,7 @@ from unicorn import Uc, UcError, unicorn_const
 from unicorn import x86_const as x86
 
 from mmuemu.cpu import library, window
+from mmuemu.cpu.breaker import Breaker
 from mmuemu.cpu.cpuid import DEFAULT, CpuidUnit, CpuModel
 from mmuemu.cpu.engines import ENGINES, Engine
 from mmuemu.cpu.fastcall import FastCalls
@@ -20,7 +20,8 @@ from mmuemu.cpu.internals import Internals
 from mmuemu.cpu.linear import LinearMemory
 from mmuemu.cpu.ports import install_ports
 from mmuemu.cpu.privileged import Privileged
-from mmuemu.cpu.rings import SELECTORS, put_flat_protected, put_ring
+from mmuemu.cpu.registers import Registers
+from mmuemu.cpu.rings import put_flat_protected
 from mmuemu.cpu.setup import Ram, map_ram, new_uc
 from mmuemu.cpu.stop import Stop as Stop
 from mmuemu.cpu.traps import NoHandler, Trap, TrapHandler
@@ -37,7 +38,7 @@ DEFAULT_CONTROLS: Final = PagingState(cr3=0, cr0=0x8001_0033, cr4=0x0005_06A0, e
 """Paging with WP, NX and global pages on; SMEP and SMAP are added by whoever has a kernel to protect."""
 
 
-class Cpu:
+class Cpu(Registers):
     """An x86-64 CPU over guest RAM.
 
     ``ram`` is mapped at physical 0. ``mmu`` chooses the translation engine (``python`` or ``native``). ``uc`` may
@@ -54,8 +55,7 @@ class Cpu:
         self.handler: TrapHandler = handler or NoHandler()
         self.owns_uc = uc is None
         self.uc = uc if uc is not None else new_uc()
-        self.handle = library.handle(self.uc)
-        self.window = StateWindow(self.uc)
+        super().__init__(library.handle(self.uc), StateWindow(self.uc))
         self.fp = FpState(self.window)
         self.internals = Internals(self.handle)
         self.hooks = library.Hooks(self.uc)
@@ -70,6 +70,8 @@ class Cpu:
         """Set to have privileged instructions checked (a kernel of the guest's own runs in ring 0)."""
         self.tlb: ModelledTlb | None = None
         """The TLB model, if there is one (:func:`mmuemu.cpu.modelled.model_tlb`)."""
+        self.breaker: Breaker | None = None
+        """Set (:meth:`make_breakable`) where a run that was interrupted must be able to go on."""
         self._error: BaseException | None = None
         self._trap: Trap | None = None
         self._trap_state: bytes | None = None
@@ -77,10 +79,6 @@ class Cpu:
         self._stop: Stop | None = None
         self._counting = self._again = False
         self._interrupted = self._kicked = False
-        self._rip = ctypes.c_uint64()
-        self._rip_pointer = ctypes.byref(self._rip)
-        self._rip_id = ctypes.c_int(x86.UC_X86_REG_RIP)
-        self._flags_id = ctypes.c_int(x86.UC_X86_REG_EFLAGS)
         map_ram(self.uc, ram)
         self.engine: Engine = ENGINES[mmu](self)
         self.engine.install()
@@ -167,7 +165,10 @@ class Cpu:
         if self._trap_counter is None:
             # The engine counts one more instruction before it notices.
             self._trap_counter = self.internals.counter
-        library.emu_stop(self.handle)
+        if self.breaker is not None and not self._counting:
+            self.breaker.arm()
+        else:
+            library.emu_stop(self.handle)
 
     def pause(self) -> None:
         """From a callback of a counted run: look around behind the current instruction, then go on."""
@@ -185,15 +186,28 @@ class Cpu:
         else:
             library.emu_stop(self.handle)
 
+    def make_breakable(self) -> None:
+        """Have :meth:`interrupt`, :meth:`kick` and :meth:`stop` end runs at exact places, for a tenth more time."""
+        self.breaker = Breaker(self.uc)
+
+    def _break(self) -> None:
+        """End the stretch that is on between two instructions, from any thread."""
+        if self._counting:
+            self.internals.cut_short()
+        elif self.breaker is not None:
+            self.breaker.arm()
+        else:
+            library.emu_stop(self.handle)
+
     def interrupt(self) -> None:
         """End the run from another thread; call again until it has ended (a stop between two stretches is lost)."""
         self._interrupted = True
-        library.emu_stop(self.handle)
+        self._break()
 
     def kick(self) -> None:
         """End the run soon, from another thread or from a hook; it may be that it goes on (a lost stop)."""
         self._kicked = True
-        library.emu_stop(self.handle)
+        self._break()
 
     def forget_interrupt(self) -> None:
         """Whoever interrupted has been heard."""
@@ -229,6 +243,11 @@ class Cpu:
         while True:
             if remaining is not None and remaining <= 0:
                 return Stop.LIMIT
+            if self.breaker is not None:
+                self.breaker.disarm()
+                if self._kicked or self._interrupted:
+                    self._kicked = False
+                    return Stop.INTERRUPTED if self._interrupted else Stop.KICKED
             self.window.save()
             rip = self.window.q[window.Q_RIP]
             if rip == until:
@@ -333,58 +352,6 @@ class Cpu:
 
     # -- state ---------------------------------------------------------------------------------------------------
 
-    @property
-    def rip(self) -> int:
-        library.reg_read(self.handle, self._rip_id, self._rip_pointer)
-        return self._rip.value
-
-    @rip.setter
-    def rip(self, value: int) -> None:
-        self.set_registers(rip=value)
-
-    def jump(self, address: int) -> None:
-        """From a code hook: go on at ``address`` instead of the instruction there."""
-        self._rip.value = address
-        library.reg_write(self.handle, self._rip_id, self._rip_pointer)
-
-    @property
-    def rflags(self) -> int:
-        """RFLAGS, arithmetic flags included."""
-        library.reg_read(self.handle, self._flags_id, self._rip_pointer)
-        return self._rip.value & 0xFFFF_FFFF  # EFLAGS is written as 32 bits
-
-    @property
-    def cpl(self) -> int:
-        """The current privilege level."""
-        self.window.save()
-        return self.window.d[window.D_HFLAGS] & 3
-
-    def registers(self) -> dict[str, int]:
-        """General registers, RIP and RFLAGS by lower-case name."""
-        flags = self.rflags
-        self.window.save()
-        return {name: self.window.q[index] for name, index in window.REGISTERS.items()} | {"rflags": flags}
-
-    def set_registers(self, **values: int) -> None:
-        """Set general registers, ``rip`` and ``rflags`` by lower-case name."""
-        state = self.window
-        state.save()
-        for name, value in values.items():
-            if name == "rflags":
-                state.set_rflags(value)
-            elif name in window.REGISTERS:
-                state.q[window.REGISTERS[name]] = value & 0xFFFF_FFFF_FFFF_FFFF
-            else:
-                raise UsageError(f"no register {name!r}: {', '.join(window.REGISTERS)}, rflags")
-        state.restore()
-
-    def set_ring(self, ring: int) -> None:
-        """Put the CPU into ring 0 or 3 of 64-bit mode: CS, SS and the privilege level the engine goes by."""
-        state = self.window
-        state.save()
-        put_ring(state, ring, *SELECTORS[ring])
-        state.restore()
-
     def set_flat_protected(self, cr0: int) -> None:
         """32-bit protected mode in ring 0: paging off, flat segments 0x8 and 0x10 (multiboot's state)."""
         uc = self.uc
@@ -394,25 +361,6 @@ class Cpu:
         put_flat_protected(self.window, cr0)
         self.window.restore()
         self.engine.flush()
-
-    def set_bases(self, *, fs: int | None = None, gs: int | None = None, kernel_gs: int | None = None) -> None:
-        """Set the FS and GS bases and what ``swapgs`` exchanges."""
-        state = self.window
-        state.save()
-        for index, value in ((window.FS.base, fs), (window.GS.base, gs), (window.Q_KERNEL_GS_BASE, kernel_gs)):
-            if value is not None:
-                state.q[index] = value
-        state.restore()
-
-    def bases(self) -> tuple[int, int]:
-        """The FS and GS bases."""
-        self.window.save()
-        return self.window.q[window.FS.base], self.window.q[window.GS.base]
-
-    def user_bases(self) -> tuple[int, int]:
-        """The user's FS and GS bases while the kernel runs (``swapgs`` has put the latter aside)."""
-        self.window.save()
-        return self.window.q[window.FS.base], self.window.q[window.Q_KERNEL_GS_BASE]
 
     @property
     def paging(self) -> PagingState:

@@ -67,6 +67,7 @@ from mmuemu.memory.page_table import PageTable
 from mmuemu.x86.paging import ADDRESS_MASK, NX, PAGE_MASK, PAGE_SIZE, RW, A, D, P
 
 if TYPE_CHECKING:
+    from mmuemu.kernel.idle_pages import IdlePages
     from mmuemu.memory.frames import FrameAllocator
     from mmuemu.memory.kernel_half import KernelHalf
 
@@ -107,6 +108,8 @@ class AddressSpace(AreaSpace):
         """Registrations of membarrier(2)."""
         self.users = 1
         """Tasks that live here."""
+        self.idle: IdlePages | None = None
+        """Where the pages of files go that nobody maps any more."""
         self.on_map: Callable[[Vma], object] | None = None
         """Called with each new area."""
 
@@ -201,7 +204,7 @@ class AddressSpace(AreaSpace):
             vma.offset = 0
             vma.name = "/dev/zero (deleted)"
         if vma.file is not None:
-            vma.mapping = FileMapping.of(vma.file.inode, self.frames)
+            vma.mapping = FileMapping.of(vma.file.inode, self.frames, self.idle)
         self.vmas.insert(vma)
         self.account(vma.flags, length)
         if self.on_map is not None:
@@ -427,11 +430,13 @@ class AddressSpace(AreaSpace):
         """A child's address space: the same areas and pages, private ones copied at the first write on either
         side. Raises OutOfFrames with nothing changed but that some pages will be copied needlessly.
         """
-        counts = [0, 0]
+        zero = self._zero
+        shared: list[int] = []
+        cached = 0
         last = self._last
 
         def leaf(la: int, entry: int, size: int) -> tuple[int, int]:
-            nonlocal last
+            nonlocal last, cached
             if not last.start <= la < last.end:
                 last = self.vmas.find(la) or last
             flags = last.flags
@@ -440,20 +445,23 @@ class AddressSpace(AreaSpace):
             if not last.anon:
                 return entry, 0  # nothing but the file's pages, which a fault finds (vma_needs_copy)
             frame = entry & ADDRESS_MASK
-            self.frames.share(frame)
-            if frame != self._zero:
-                cached = last.mapping is not None and last.mapping.pages.get(last.page_index(la)) == frame
-                counts[cached] += 1
-            if flags & VM_MAYSHARE:
-                return entry, entry & ~(A | D)
-            return entry & ~RW, entry & ~(RW | A)
+            shared.append(frame)
+            mapping = last.mapping
+            if mapping is not None:
+                if mapping.pages.get(last.page_index(la)) == frame:
+                    cached += 1
+                if flags & VM_MAYSHARE:
+                    return entry, entry & ~(A | D)
+            entry &= ~RW
+            return entry, entry & ~A
 
-        table = self.page_table.clone(leaf, lambda entry, _la, _size: self.frames.release(entry & ADDRESS_MASK))
+        table = self.page_table.clone(leaf)
+        self.frames.share_all(shared)
         self.on_flush(0, self.task_size)
         child = AddressSpace(self.frames, page_table=table, layout=self.layout)
         for name in _INHERITED:
             setattr(child, name, getattr(self, name))
-        child.anon_pages, child.file_pages = counts
+        child.anon_pages, child.file_pages = len(shared) - cached - shared.count(zero), cached
         for vma in self.vmas:
             if not vma.flags & VM_DONTCOPY:
                 twin = vma.copy(vma.start, vma.end)
@@ -466,5 +474,16 @@ class AddressSpace(AreaSpace):
         """Give everything back: pages, tables, dirty pages of shared files. Nothing may use this object
         then.
         """
-        self.unmap_areas(0, self.task_size)
-        self.page_table.free()
+        for vma in self.vmas:
+            if vma.flags & VM_MAYSHARE:
+                self.zap(vma, vma.start, vma.end)  # it notes which pages of the file are dirty
+        self._peak_pages = self.peak
+        found: list[int] = []
+        self.page_table.free(lambda entry, _la, _size: found.append(entry & ADDRESS_MASK))
+        self.frames.release_all(found)
+        self.forget_last()
+        for vma in self.vmas.carve(0, self.task_size):
+            if vma.mapping is not None:
+                vma.mapping.detach(self, bool(vma.flags & VM_SHARED))
+        self.anon_pages = self.file_pages = self.total_vm = self.locked_vm = 0
+        self.on_flush(0, self.task_size)

@@ -16,6 +16,7 @@ from mmuemu.kernel.entry import Entry
 from mmuemu.kernel.events import Events, SyscallEvent, watched
 from mmuemu.kernel.futex import FutexTable, mm_release
 from mmuemu.kernel.half import KernelLayout, KernelMemory
+from mmuemu.kernel.idle_pages import IdlePages
 from mmuemu.kernel.ipc.namespace import IpcNamespace
 from mmuemu.kernel.itimers import forget_timers
 from mmuemu.kernel.options import Options, Statistics, Tracer
@@ -77,6 +78,7 @@ class Kernel:
         self.vdso = Vdso()
         self.entry = Entry(self)
         self.cpu = Cpu(self.ram, mmu=options.mmu, handler=self.entry)
+        self.cpu.make_breakable()
         if virtual:
             self.cpu.tsc = self.clock.tsc
         self.memory.on_unmap = self.cpu.flush_tlb
@@ -99,6 +101,7 @@ class Kernel:
         """Called with a process that is killed for lack of memory, and its resident pages."""
         self._making_room = False
         self.frames.on_exhausted = self._make_room
+        self.idle_pages = IdlePages(self.frames.limit // 8)
         self.last_pid = life.FIRST_PID - 1
         self.timers = Timers()
         self.scheduler = Scheduler(self, self.seed if options.schedule is None and virtual else options.schedule)
@@ -148,6 +151,7 @@ class Kernel:
 
         space.on_flush = flush
         space.on_map = self._mapped
+        space.idle = self.idle_pages
 
     def _mapped(self, vma: Vma) -> None:
         if self.events.map and self.current is not None:
@@ -272,6 +276,8 @@ class Kernel:
         """All frames are in use: kill somebody, unless the engine is in the middle of an instruction."""
         if self.entry.serving >= 0 or self._making_room:
             return False
+        if self.idle_pages.give_up():
+            return True
         self._making_room = True
         try:
             return oom.make_room(self)

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Final
 from mmuemu.kernel import life
 from mmuemu.kernel.abi.signals import Signal
 from mmuemu.kernel.signals.pending import SigInfo
+from mmuemu.kernel.smaps import table_bytes
 from mmuemu.kernel.traps import Death
+from mmuemu.x86.paging import PAGE_SIZE
 
 if TYPE_CHECKING:
     from mmuemu.kernel.kernel import Kernel
@@ -25,7 +27,7 @@ def badness(kernel: Kernel, process: Process) -> int | None:
     if not process.threads or process.oom_score_adj == OOM_SCORE_ADJ_MIN or process.vfork_waiter is not None:
         return None
     mm = next(iter(process.threads.values())).mm
-    pages = mm.resident + mm.page_table.table_frames()
+    pages = mm.resident + table_bytes(mm) // PAGE_SIZE + 1
     return pages + process.oom_score_adj * (kernel.frames.limit // 1000)
 
 

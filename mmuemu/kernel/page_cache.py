@@ -1,6 +1,7 @@
 """The pages of a mapped file, one frame each, shared by everybody who maps the file.
 
-A mapping lives as long as some area maps its file: the last one to go writes dirty pages back and frees all.
+A mapping lives as long as some area maps its file: the last one to go writes dirty pages back and frees all, unless
+somebody keeps idle pages.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
 
 if TYPE_CHECKING:
     from mmuemu.kernel.faults import PagedSpace
+    from mmuemu.kernel.idle_pages import IdlePages
     from mmuemu.memory.frames import FrameAllocator
 
 
@@ -79,7 +81,7 @@ class FileMapping:
     entry.
     """
 
-    __slots__ = ("_frames", "_held", "_shared", "_size", "_users", "dirty", "inode", "on_areas", "pages")
+    __slots__ = ("_frames", "_held", "_idle", "_shared", "_size", "_users", "dirty", "inode", "on_areas", "pages")
 
     def __init__(self, inode: MappedInode, frames: FrameAllocator) -> None:
         self.inode = inode
@@ -87,6 +89,7 @@ class FileMapping:
         self._users: Counter[PagedSpace] = Counter()
         self._shared = 0
         self._held = False
+        self._idle: IdlePages | None = None
         self._size = inode.size
         self.on_areas: Callable[[], None] | None = None
         """Told after each area that comes or goes (System V shared memory counts them)."""
@@ -96,10 +99,12 @@ class FileMapping:
         """Indexes of pages whose stores the inode does not know of yet."""
 
     @classmethod
-    def of(cls, inode: MappedInode, frames: FrameAllocator) -> FileMapping:
-        """The mapping of ``inode``, made if it has none."""
+    def of(cls, inode: MappedInode, frames: FrameAllocator, idle: IdlePages | None = None) -> FileMapping:
+        """The mapping of ``inode``, made if it has none; its pages go to ``idle`` when nobody maps it any more."""
         if inode.mapping is None:
-            inode.mapping = cls(inode, frames)
+            kept = None if idle is None else idle.take(inode)
+            inode.mapping = cls(inode, frames) if kept is None else kept
+            inode.mapping._idle = idle
         mapping = inode.mapping
         assert isinstance(mapping, cls)
         return mapping
@@ -153,10 +158,15 @@ class FileMapping:
             pass  # as on Linux, nobody is left to hear of a failed write-back
         finally:
             self.inode.mapping = None
-            for frame in self.pages.values():
-                self._frames.release(frame)
-            self.pages.clear()
-            self.dirty.clear()
+            if self.dirty or self._idle is None or not self._idle.keep(self):
+                self.free()
+
+    def free(self) -> None:
+        """Give the pages back."""
+        for frame in self.pages.values():
+            self._frames.release(frame)
+        self.pages.clear()
+        self.dirty.clear()
 
     def frame(self, index: int) -> int:
         """Physical address of page ``index`` (no reference is added), read from the inode if need be.

@@ -90,6 +90,8 @@ class Process:
     oom_reason: str = ""
     """Why it was chosen to die when memory ran out."""
     oom_score_adj: int = 0
+    nice: int = 0
+    """setpriority(2): -20 to 19."""
     """-1000 to 1000: how much rather (or not at all, with -1000) it is killed when memory runs out (proc(5))."""
 
     @property

@@ -29,6 +29,8 @@ LONGEST_WAIT: Final = 5_000_000
 """Instructions between two looks at the timers while only one task runs."""
 TICK: Final = 0.01
 """Seconds of the host's time in a slice that is not counted (Linux's is 3 to 10 ms)."""
+_LONELY: Final = 20
+"""Ticks that nobody wanted before the thread sleeps."""
 SLICE_NS: Final = 50_000_000
 """How long the machine sleeps at most before it looks whether it is to stop."""
 _CALM: Final = 20
@@ -190,33 +192,41 @@ class Ticker:
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
         self._wanted = threading.Event()
+        self._ticking = False
         self._closed = False
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Tick from now on; the kernel stops it when nobody waits (:meth:`stop`)."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="mmuemu ticks", daemon=True)
-            self._thread.start()
-        self._wanted.set()
+        """Tick from now on, until nobody has waited for a while: to wake the thread costs the host's scheduler."""
+        if not self._ticking:
+            self._ticking = True
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="mmuemu ticks", daemon=True)
+                self._thread.start()
+            self._wanted.set()
 
     def _run(self) -> None:
         kernel = self.kernel
         idle = threading.Event()
-        while True:
-            self._wanted.wait()
-            if self._closed:
-                return
-            # Cleared before the look, so that a wish that comes after it is not lost.
-            self._wanted.clear()
+        lonely = 0
+        while not self._closed:
             scheduler = kernel.scheduler
             deadline = kernel.timers.glance()
-            if not (scheduler.ready or scheduler.sleepers or deadline is not None):
+            wanted = bool(scheduler.ready or scheduler.sleepers or deadline is not None)
+            lonely = 0 if wanted else lonely + 1
+            if lonely > _LONELY:
+                self._wanted.clear()
+                self._ticking = False
+                lonely = 0
+                # A wish that came before the flag fell is seen here, a later one sets the event.
+                if scheduler.ready or scheduler.sleepers or kernel.timers.glance() is not None:
+                    self._ticking = True
+                    continue
+                self._wanted.wait()
                 continue
-            self._wanted.set()
             left = TICK if deadline is None else min(max(deadline - kernel.clock.now(), 0) / 1e9, TICK)
             idle.wait(max(left, 0.0005))
-            if not self._closed and kernel.running:
+            if wanted and not self._closed and kernel.running:
                 kernel.cpu.kick()
 
     def close(self) -> None:

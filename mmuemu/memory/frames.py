@@ -217,6 +217,22 @@ class FrameAllocator:
         if len(self._pending) >= _BATCH:
             self._give_back()
 
+    def share_all(self, frames: list[int]) -> None:
+        """:meth:`share` each of ``frames``, which are in use."""
+        counts = self._counts
+        for frame in frames:
+            counts[frame >> 12] += 1
+
+    def release_all(self, frames: list[int]) -> None:
+        """:meth:`release` each of ``frames``, which are in use."""
+        counts = self._counts
+        for frame in frames:
+            index = frame >> 12
+            if counts[index] > 1:
+                counts[index] -= 1
+            else:
+                self.release(frame)
+
     def flush(self) -> None:
         """Give every free frame back to the host now, those committed ahead of use as well."""
         self._give_back()

@@ -318,24 +318,21 @@ class PageTable:
         return [span for span in spans if span[0] < span[1]]
 
     def _live(self, low: int, high: int) -> list[tuple[int, int]]:
-        """(index, entry) of the non-zero words among ``qwords[low:high]``.
-
-        Tables are mostly empty or mostly full: comparing halves, then smaller pieces, with zeros is far
-        faster than looking at every word.
-        """
+        """(index, entry) of the non-zero words among ``qwords[low:high]``; empty pieces are skipped by comparing."""
         data = bytes(self._bytes[low << 3 : high << 3])
         size = len(data)
         if data == ZERO_PAGE[:size]:
             return []
-        if size <= 128:
-            return [pair for pair in enumerate(self._q[low:high].tolist(), low) if pair[1]]
+        q = self._q
         found: list[tuple[int, int]] = []
-        step = 1024 if size > 1024 else 128
-        zeros = _ZERO_QUARTER if size > 1024 else _ZERO_PIECE
-        for offset in range(0, size, step):
-            if data[offset : offset + step] != zeros:
-                start = low + (offset >> 3)
-                found += self._live(start, min(start + (step >> 3), high))
+        for quarter in range(0, size, 1024):
+            if data[quarter : quarter + 1024] == _ZERO_QUARTER:
+                continue
+            for piece in range(quarter, min(quarter + 1024, size), 128):
+                if data[piece : piece + 128] != _ZERO_PIECE:
+                    start = low + (piece >> 3)
+                    words = q[start : min(start + 16, high)].tolist()
+                    found += [pair for pair in enumerate(words, start) if pair[1]]
         return found
 
     def _entries(self, table: int, depth: int, base: int, start: int, end: int) -> list[tuple[int, int, int]]:
@@ -452,20 +449,6 @@ class PageTable:
                     yield self._extend(la), entry, size
                 else:
                     yield from self._iterate(entry & ADDRESS_MASK, depth - 1, la, start, end, absent)
-
-    def table_frames(self) -> int:
-        """Frames that hold the tables of the user half, the top one included."""
-        count, tables = 1, [self.root]
-        for depth in range(self.levels, 1, -1):
-            end = 256 if depth == self.levels else 512
-            tables = [
-                entry & ADDRESS_MASK
-                for table in tables
-                for _, entry in self._live(table >> 3, (table >> 3) + end)
-                if entry & _LARGE == P
-            ]
-            count += len(tables)
-        return count
 
     # Whole address spaces
 

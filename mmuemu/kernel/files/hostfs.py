@@ -90,7 +90,7 @@ class HostFs(FileSystem):
         elif kind == S_IFLNK:
             node = self.new_symlink(st)
         else:
-            node = HostSpecial(self, st)
+            node = self.new_special(st)
         node.host_dir, node.host_name = host_dir, name
         self.table[key] = node
         return node
@@ -106,6 +106,10 @@ class HostFs(FileSystem):
     def new_symlink(self, st: os.stat_result) -> HostSymlink:
         """A symbolic link node."""
         return HostSymlink(self, st)
+
+    def new_special(self, st: os.stat_result) -> HostInode:
+        """A node of a device, a socket or a named pipe."""
+        return HostSpecial(self, st)
 
 
 class HostInode(Inode):
@@ -306,12 +310,22 @@ class HostFile(HostInode, RegularInode):
         super().truncate(size)
 
     def data_from(self, offset: int) -> int:
-        """All of a host file counts as data."""
-        return offset if self.content is None else self.content.data_from(offset)
+        """SEEK_DATA, as the host says."""
+        return self._sought(offset, os.SEEK_DATA) if self.content is None else self.content.data_from(offset)
 
     def hole_from(self, offset: int) -> int:
-        """The only hole is behind the end."""
-        return self.size if self.content is None else self.content.hole_from(offset)
+        """SEEK_HOLE, as the host says."""
+        return self._sought(offset, os.SEEK_HOLE) if self.content is None else self.content.hole_from(offset)
+
+    def _sought(self, offset: int, whence: int) -> int:
+        try:
+            return os.lseek(self.host_fd(), offset, whence)
+        except OSError:
+            return self.size
+
+    def host_fd(self) -> int:
+        """A descriptor to ask the host by."""
+        return self.reader.get()
 
 
 class HostDirectory(HostInode, VolatileDirectory):

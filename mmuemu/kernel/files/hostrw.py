@@ -12,7 +12,7 @@ from weakref import ref
 
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.fcntl import MAX_FILE_SIZE, O_ACCMODE, O_RDONLY
-from mmuemu.kernel.abi.stat import S_IFMT, S_IFREG, Stat
+from mmuemu.kernel.abi.stat import S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK, Stat
 from mmuemu.kernel.files.hostfd import NO_FOLLOW, HostHandle, raise_guest
 from mmuemu.kernel.files.hostfs import (
     HOST_GID,
@@ -24,6 +24,8 @@ from mmuemu.kernel.files.hostfs import (
     HostSymlink,
 )
 from mmuemu.kernel.files.inode import Caller, Directory, Inode
+from mmuemu.kernel.files.pipe import PipeInode
+from mmuemu.kernel.files.sockets.unix import SocketNode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,6 +54,11 @@ class WritableFs(HostFs):
     def new_symlink(self, st: os.stat_result) -> HostSymlink:
         """A symbolic link node."""
         return WritableSymlink(self, st)
+
+    def new_special(self, st: os.stat_result) -> HostInode:
+        """A named pipe or a socket's name; devices are shown and never opened."""
+        kind = {S_IFIFO: WritableFifo, S_IFSOCK: WritableSocket}.get(st.st_mode & S_IFMT)
+        return super().new_special(st) if kind is None else kind(self, st)
 
 
 class WritableInode(HostInode):
@@ -110,8 +117,8 @@ class WritableInode(HostInode):
             return
 
 
-class WritableSymlink(HostSymlink):
-    """A symbolic link on the host whose own attributes are changed there, by its name."""
+class NamedInode(HostInode):
+    """A file on the host that is not opened: its own attributes are changed by its name."""
 
     def detach(self) -> None:
         """Nothing is kept in memory."""
@@ -121,6 +128,22 @@ class WritableSymlink(HostSymlink):
         self.nlink += change
         if self.nlink <= 0:
             self.fs.table.pop(self.host_id, None)
+
+    def set_mode(self, permissions: int) -> None:
+        """chmod on the host (links have no mode of their own, and are never asked for)."""
+        try:
+            fd = os.open(self.host_name, os.O_PATH | NO_FOLLOW, dir_fd=self._directory())
+        except OSError as error:
+            raise_guest(error)
+        try:
+            if _identity(fd) != self.host_id:
+                raise SyscallError(Errno.ESTALE)
+            os.chmod(f"/proc/self/fd/{fd}", permissions & _BITS)
+        except OSError as error:
+            raise_guest(error)
+        finally:
+            os.close(fd)
+        self.refresh()
 
     def set_owner(self, uid: int, gid: int) -> None:
         """lchown on the host."""
@@ -159,6 +182,26 @@ class WritableSymlink(HostSymlink):
         if (st.st_dev, st.st_ino) != self.host_id:
             raise SyscallError(Errno.ESTALE)
         self.adopt(st)
+
+
+class WritableSymlink(NamedInode, HostSymlink):
+    """A symbolic link on the host."""
+
+
+class WritableFifo(NamedInode, PipeInode):
+    """A named pipe: its name is on the host, its bytes stay among the guest's programs."""
+
+    def __init__(self, fs: HostFs, st: os.stat_result) -> None:
+        PipeInode.__init__(self, fs)
+        self.start(st)
+
+
+class WritableSocket(NamedInode, SocketNode):
+    """The name of a socket on the host; it connects the guest's programs only."""
+
+    def __init__(self, fs: HostFs, st: os.stat_result) -> None:
+        SocketNode.__init__(self, fs, st.st_mode, 0, 0)
+        self.start(st)
 
 
 class WritableFile(WritableInode, HostFile):
@@ -232,6 +275,10 @@ class WritableFile(WritableInode, HostFile):
         while offset < end:
             offset += self.write_at(offset, bytes(min(1 << 20, end - offset)))
 
+    def host_fd(self) -> int:
+        """A descriptor to ask the host by."""
+        return self.change_fd()
+
     def pin(self) -> None:
         """The name goes: keep a descriptor, since the file may be open."""
         if not self.writer.pin():
@@ -266,9 +313,9 @@ class WritableDirectory(WritableInode, HostDirectory):
         return inode
 
     def create(self, name: bytes, mode: int, uid: int, gid: int) -> Inode:
-        """Make a regular file on the host."""
+        """Make a regular file, a named pipe or a socket's name on the host."""
         if mode & S_IFMT != S_IFREG:
-            raise SyscallError(Errno.EPERM)
+            return self._create_special(name, mode)
         try:
             fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_FOLLOW, 0o600, dir_fd=self.host_fd())
         except OSError as error:
@@ -283,6 +330,20 @@ class WritableDirectory(WritableInode, HostDirectory):
         finally:
             if fd >= 0:
                 os.close(fd)
+
+    def _create_special(self, name: bytes, mode: int) -> Inode:
+        kind = mode & S_IFMT
+        if kind not in (S_IFIFO, S_IFSOCK):
+            raise SyscallError(Errno.EPERM)
+        try:
+            os.mknod(name, kind | 0o600, dir_fd=self.host_fd())
+        except OSError as error:
+            raise_guest(error)
+        inode = self._found(name)
+        if inode.mode & S_IFMT != kind:
+            raise SyscallError(Errno.ESTALE)
+        inode.set_mode(mode)
+        return inode
 
     def create_unnamed(self, mode: int, uid: int, gid: int) -> Inode:
         """Files without a name are not made on the host."""

@@ -32,7 +32,7 @@ from mmuemu.kernel.abi.fcntl import (
 from mmuemu.kernel.files.opening import open_file
 from mmuemu.kernel.files.pipe import FifoOpening
 from mmuemu.kernel.syscalls.table import syscall
-from mmuemu.kernel.syscalls.transfer import CHUNK, read_into, read_iovec, store_part, write_from
+from mmuemu.kernel.syscalls.transfer import CHUNK, RLIMIT_FSIZE, read_into, read_iovec, store_part, write_from
 
 if TYPE_CHECKING:
     from mmuemu.kernel.task import Task
@@ -70,7 +70,7 @@ def sys_write(task: Task, fd: int, buffer: int, count: int) -> int:
         raise SyscallError(Errno.EBADF)
     if buffer + count > task.mm.task_size:
         raise SyscallError(Errno.EFAULT)
-    if count <= CHUNK and not file.whole:
+    if count <= CHUNK and not file.whole and RLIMIT_FSIZE not in task.process.limits:
         try:
             data = task.memory.read(buffer, count) if count else b""
         except SyscallError:

@@ -59,6 +59,26 @@ def sys_mprotect(task: Task, addr: int, length: int, prot: int) -> int:
     return 0
 
 
+@syscall(329, "pkey_mprotect", "addr", "size", "prot", "int")
+def sys_pkey_mprotect(task: Task, addr: int, length: int, prot: int, key: int) -> int:
+    """mprotect with a protection key: only -1, none, can be had (EINVAL, as on a CPU without them)."""
+    if key != -1:
+        raise SyscallError(Errno.EINVAL)
+    return sys_mprotect(task, addr, length, prot)
+
+
+@syscall(330, "pkey_alloc", "ulong", "ulong")
+def sys_pkey_alloc(_task: Task, flags: int, rights: int) -> int:
+    """There are no keys to be had: ENOSPC, as on a CPU without them (pkey_alloc(2)); EINVAL for bad arguments."""
+    raise SyscallError(Errno.EINVAL if flags or rights & ~3 else Errno.ENOSPC)
+
+
+@syscall(331, "pkey_free", "int")
+def sys_pkey_free(_task: Task, _key: int) -> int:
+    """No key was ever given out."""
+    raise SyscallError(Errno.EINVAL)
+
+
 @syscall(11, "munmap", "addr", "size")
 def sys_munmap(task: Task, addr: int, length: int) -> int:
     """Unmap a range."""

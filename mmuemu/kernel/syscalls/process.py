@@ -9,6 +9,7 @@ from mmuemu.kernel.abi.signals import LAST_SIGNAL
 from mmuemu.kernel.syscalls.table import syscall
 
 if TYPE_CHECKING:
+    from mmuemu.kernel.process import Process
     from mmuemu.kernel.task import Task
 
 ARCH_SET_GS: Final = 0x1001
@@ -249,34 +250,39 @@ def sys_getcpu(task: Task, cpu: int, node: int, _cache: int) -> int:
     return 0
 
 
-def _exists(task: Task, which: int, who: int) -> None:
-    """A task that PRIO_PROCESS, PRIO_PGRP or PRIO_USER names: EINVAL for another kind, ESRCH for nobody."""
-    kernel = task.kernel
-    if not 0 <= which <= 2:
-        raise SyscallError(Errno.EINVAL)
-    there = (
-        who in kernel.tasks,
-        any(process.pgid == who for process in kernel.processes.values()),
-        any(other.uid == who for other in kernel.tasks.values()),
-    )
-    if who and not there[which]:
-        raise SyscallError(Errno.ESRCH)
-
-
 @syscall(140, "getpriority", "int", "pid")
 def sys_getpriority(task: Task, which: int, who: int) -> int:
-    """getpriority(2): nice 0, which the raw call returns as 20."""
-    _exists(task, which, who)
-    return 20
+    """getpriority(2): the raw call returns 20 - nice, of the most favoured process meant."""
+    return max(20 - process.nice for process in _meant(task, which, who))
 
 
 @syscall(141, "setpriority", "int", "pid", "int")
 def sys_setpriority(task: Task, which: int, who: int, nice: int) -> int:
-    """setpriority(2): accepted when it asks for no more than before."""
-    _exists(task, which, who)
-    if nice < 0 and task.uid:
-        raise SyscallError(Errno.EACCES)
+    """setpriority(2): remembered, and no reason to the scheduler; EACCES for less than before without privilege."""
+    nice = max(-20, min(nice, 19))
+    for process in _meant(task, which, who):
+        if nice < process.nice and task.uid:
+            raise SyscallError(Errno.EACCES)
+        process.nice = nice
     return 0
+
+
+def _meant(task: Task, which: int, who: int) -> list[Process]:
+    """The processes that PRIO_PROCESS, PRIO_PGRP or PRIO_USER means; EINVAL, ESRCH."""
+    kernel, own = task.kernel, task.process
+    if which == 0:
+        thread = kernel.tasks.get(who) if who else task
+        found = [] if thread is None else [thread.process]
+    elif which == 1:
+        found = [process for process in kernel.processes.values() if process.pgid == (who or own.pgid)]
+    elif which == 2:
+        wanted = who or task.uid
+        found = list({id(t.process): t.process for t in kernel.tasks.values() if t.uid == wanted}.values())
+    else:
+        raise SyscallError(Errno.EINVAL)
+    if not found:
+        raise SyscallError(Errno.ESRCH)
+    return found
 
 
 @syscall(135, "personality", "ulong")

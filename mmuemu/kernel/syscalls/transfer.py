@@ -6,8 +6,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.kernel.abi.errno import Errno, SyscallError
-from mmuemu.kernel.abi.fcntl import IOV_MAX, MAX_RW_COUNT
+from mmuemu.kernel.abi.fcntl import IOV_MAX, MAX_RW_COUNT, O_APPEND
 from mmuemu.kernel.abi.signals import Signal
+from mmuemu.kernel.files.openfile import OpenRegular
 from mmuemu.kernel.files.pipe import PipeEnd
 from mmuemu.kernel.files.progress import Progress, progress_of
 from mmuemu.kernel.signals.pending import SigInfo
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     Pairs = list[tuple[int, int]]
 
+RLIMIT_FSIZE: Final = 1
 CHUNK: Final = 1 << 20
 """The most bytes copied at once, so that a huge count costs no huge buffer."""
 
@@ -144,6 +146,18 @@ def read_into(task: Task, file: OpenFile, pairs: Pairs, offset: int | None = Non
     return done
 
 
+def _room(task: Task, file: OpenFile, offset: int | None) -> int:
+    """Bytes that RLIMIT_FSIZE leaves at ``offset`` (the file's own if None); EFBIG and SIGXFSZ at the limit."""
+    limit = task.process.limits[RLIMIT_FSIZE][0]
+    if file.flags & O_APPEND:
+        offset = file.inode.size
+    room = limit - (file.offset if offset is None else offset)
+    if room <= 0:
+        task.kernel.send_signal(task, SigInfo(Signal.SIGXFSZ))
+        raise SyscallError(Errno.EFBIG)
+    return room
+
+
 def write_from(task: Task, file: OpenFile, pairs: Pairs, offset: int | None = None) -> int:
     """Write buffers, at the file's own offset or at ``offset``.
 
@@ -155,9 +169,13 @@ def write_from(task: Task, file: OpenFile, pairs: Pairs, offset: int | None = No
     state = task.call_state
     done = state.done if isinstance(state, Progress) else 0
     total = sum([length for _, length in pairs])
+    limited, cut = RLIMIT_FSIZE in task.process.limits and isinstance(file, OpenRegular), False
     while True:
         try:
             data = gather(task, pairs, done, file.bulk)
+            if limited and data:
+                room = _room(task, file, None if offset is None else offset + done)
+                cut, data = room < len(data), data[:room]
             piece = file.write(data) if offset is None else file.pwrite(offset + done, data)
         except Blocked as blocked:
             if done:
@@ -171,5 +189,5 @@ def write_from(task: Task, file: OpenFile, pairs: Pairs, offset: int | None = No
                 task.kernel.send_signal(task, SigInfo(Signal.SIGPIPE))
             return done
         done += piece
-        if done >= total or (piece < len(data) and not file.whole) or not piece:
+        if done >= total or cut or (piece < len(data) and not file.whole) or not piece:
             return done

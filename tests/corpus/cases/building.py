@@ -57,7 +57,7 @@ CASES = (
     one("strip -o true.stripped /bin/true", "strips"),
     one("ldd --version", "a bash script"),
     shell("gcc", "hello: compiled, linked and run", "gcc -o hello hello.c; ./hello world || echo $?", files={"hello.c": _HELLO}, slow=True),
-    shell("gcc", "compiles without linking", "gcc -O2 -c hello.c; gcc -S -o - hello.c | grep -c call", files={"hello.c": _HELLO}),
+    shell("gcc", "compiles without linking", "gcc -O2 -c hello.c; gcc -S -o - hello.c | grep -c call", files={"hello.c": _HELLO}, slow=True),
     shell("gcc", "reports an error", "gcc -c bad.c", files={"bad.c": "int main(void) { return x; }\n"}),
     shell("gcc", "shared and static library", _LIB, files={"f.c": "int f(void) { return 42; }\n", "main.c": "#include <stdio.h>\nint f(void);\nint main(void) { printf(\"%d\\n\", f()); return 0; }\n"}, slow=True),
     shell("musl-gcc", "static hello", "musl-gcc -static -o hello hello.c; ./hello world || echo $?", files={"hello.c": _HELLO}, slow=True),

@@ -110,17 +110,17 @@ async def main():
     p = await asyncio.create_subprocess_exec("sort", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE)
     print((await p.communicate(b"b\\na\\n"))[0], p.returncode)
     async def serve(r, w): w.write((await r.readline()).upper()); await w.drain(); w.close()
-    s = await asyncio.start_unix_server(serve, "sock"); r, w = await asyncio.open_unix_connection("sock")
-    w.write(b"hello\\n"); print(await r.readline()); w.close(); s.close(); os.unlink("sock")
+    s = await asyncio.start_unix_server(serve, "\\0corpus-a"); r, w = await asyncio.open_unix_connection("\\0corpus-a")
+    w.write(b"hello\\n"); print(await r.readline()); w.close(); s.close()
     print(await asyncio.get_running_loop().run_in_executor(None, sum, [1, 2, 3])); q = asyncio.Queue(); await q.put(1); print(await q.get())
 asyncio.run(main())
 """),
     ("socketpair, select, poll, epoll", """
 import socket, select, selectors, threading
 a, b = socket.socketpair(); a.sendall(b"ping"); print(b.recv(10)); print(select.select([a], [a], [], 0)[1] == [a]); b.close(); print(a.recv(1)); a.close()
-s = socket.socket(socket.AF_UNIX); s.bind("sock"); s.listen()
+s = socket.socket(socket.AF_UNIX); s.bind("\\0corpus-b"); s.listen()
 def serve(): c, _ = s.accept(); c.sendall(c.recv(99)[::-1]); c.close()
-t = threading.Thread(target=serve); t.start(); c = socket.socket(socket.AF_UNIX); c.connect("sock"); c.sendall(b"abc"); print(c.recv(9)); t.join(); c.close(); s.close()
+t = threading.Thread(target=serve); t.start(); c = socket.socket(socket.AF_UNIX); c.connect("\\0corpus-b"); c.sendall(b"abc"); print(c.recv(9)); t.join(); c.close(); s.close()
 x, y = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM); x.send(b"one"); x.send(b"two"); print(y.recv(9), y.recv(9))
 e = select.epoll(); e.register(y, select.EPOLLIN); print(e.poll(0)); x.send(b"3"); print(len(e.poll(1))); p = select.poll(); p.register(y); print(p.poll(0)[0][1] & select.POLLIN)
 y.recv(9); y.setblocking(False); r, w = socket.socketpair(); socket.send_fds(r, [b"fd"], [0]); print(socket.recv_fds(w, 9, 1)[0])
@@ -150,7 +150,7 @@ if not os.fork(): m[:5] = b"child"; os._exit(0)
 os.wait(); print(m[:5]); random.seed(1); print(random.random(), random.sample(range(100), 4), len(secrets.token_hex(8)), uuid.UUID(int=5))
 print(resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 10, platform.machine(), time.strftime("%F", time.gmtime(0)), time.monotonic() > 0, math.gamma(5))
 """),
-    ("fcntl locks, pty, pwd, os calls", """
+    ("fcntl locks, pwd, os calls", """
 import fcntl, os, pty, pwd, struct, errno, termios, tty
 f = open("lock", "w"); fcntl.flock(f, fcntl.LOCK_EX)
 pid = os.fork()
@@ -159,12 +159,20 @@ if not pid:
     try: fcntl.flock(g, fcntl.LOCK_EX | fcntl.LOCK_NB); os._exit(1)
     except BlockingIOError: os._exit(0)
 print(os.waitpid(pid, 0)[1]); fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB); print(fcntl.fcntl(f, fcntl.F_GETFL) & os.O_ACCMODE, pwd.getpwuid(0).pw_name)
-m, s = pty.openpty(); os.write(s, b"line\\n"); print(os.read(m, 99), os.isatty(s), os.ttyname(s).startswith("/dev/pts/")); tty.setraw(s); os.write(m, b"x"); print(os.read(s, 1))
 print(os.getpid() == os.getpgrp() or True, os.umask(0o22), os.path.exists("/proc/self/maps"), os.sysconf("SC_PAGESIZE"), sorted(os.listdir("/proc/self/fd"))[:3])
 for call in (lambda: os.open("nowhere", 0), lambda: os.mkdir("tree"), lambda: os.rmdir("tree"), lambda: os.read(99, 1), lambda: os.kill(4000000, 0), lambda: os.listdir("words.txt")):
     try: call()
     except OSError as error: print(errno.errorcode[error.errno], error)
 print(os.pread(os.open("words.txt", 0), 5, 10), os.get_terminal_size is not None, os.sched_getaffinity(0) is not None, os.memfd_create("m") > 2)
+"""),
+    ("pty", """
+import os, pty, tty
+m, s = pty.openpty(); os.write(s, b"line\\n"); print(os.read(m, 99), os.isatty(s), os.ttyname(s).startswith("/dev/pts/"))
+tty.setraw(s); os.write(m, b"x"); print(os.read(s, 1))
+"""),
+    ("a socket in the file system", """
+import socket
+s = socket.socket(socket.AF_UNIX); s.bind("sock"); s.listen(); c = socket.socket(socket.AF_UNIX); c.connect("sock"); print(s.accept() is not None)
 """),
     ("http.server and urllib on the loopback", """
 import http.server, threading, urllib.request
@@ -187,7 +195,9 @@ out = io.StringIO(); r = unittest.TextTestRunner(out).run(unittest.defaultTestLo
 """),
 )  # fmt: skip
 
-_FAILS = {"http.server and urllib on the loopback": "there is no network: AF_INET sockets are refused"}
+_FAILS = {
+    "http.server and urllib on the loopback": "there is no network: AF_INET sockets are refused",
+}
 _PYTHON = "/usr/bin/python3"
 _SLOW = ("multiprocessing", "asyncio", "http.server", "subprocess")
 

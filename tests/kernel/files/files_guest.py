@@ -158,7 +158,7 @@ class Guest:
             pid=pid, tid=pid, ppid=1, uid=uid, gid=uid, memory=self.memory, mm=self.memory, fs=tree.context(cwd),
             files=tree.standard_streams(devnull, devnull, devnull), name="guest", kernel=kernel or FakeKernel(),
             call_state=None, saved_mask=None, signal_mask=0, signals=Pending(),
-            process=SimpleNamespace(signals=Pending(), pid=pid, sid=pid, pgid=pid, actions={}, zombie=False),
+            process=SimpleNamespace(signals=Pending(), pid=pid, sid=pid, pgid=pid, actions={}, zombie=False, limits={}),
         )  # fmt: skip
         self.kernel = tree.terminal.kernel = self.task.kernel
         self.kernel.main = self.kernel.main or self.task.process
