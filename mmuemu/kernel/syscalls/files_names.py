@@ -34,6 +34,7 @@ from mmuemu.kernel.files.opening import check, truncate
 from mmuemu.kernel.files.paths import lookup, path_of
 from mmuemu.kernel.syscalls.files_stat import inode_at
 from mmuemu.kernel.syscalls.table import signed32, signed64, syscall
+from mmuemu.kernel.syscalls.transfer import may_grow
 
 if TYPE_CHECKING:
     from mmuemu.kernel.files.inode import Inode
@@ -363,6 +364,7 @@ def sys_truncate(task: Task, path: int, size: int) -> int:
     if not inode.is_regular:
         raise SyscallError(Errno.EINVAL)
     check(task, inode, c.W_OK)
+    may_grow(task, inode, size)
     truncate(inode, size)
     return 0
 

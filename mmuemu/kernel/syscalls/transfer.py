@@ -17,6 +17,7 @@ from mmuemu.kernel.wait import Blocked
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from mmuemu.kernel.files.inode import Inode
     from mmuemu.kernel.files.openfile import OpenFile
     from mmuemu.kernel.task import Task
 
@@ -156,6 +157,14 @@ def _room(task: Task, file: OpenFile, offset: int | None) -> int:
         task.kernel.send_signal(task, SigInfo(Signal.SIGXFSZ))
         raise SyscallError(Errno.EFBIG)
     return room
+
+
+def may_grow(task: Task, inode: Inode, size: int) -> None:
+    """Whether RLIMIT_FSIZE lets ``inode`` become ``size`` bytes long; EFBIG and SIGXFSZ (fs/attr.c: inode_newsize_ok)."""
+    limit = task.process.limits.get(RLIMIT_FSIZE)
+    if limit is not None and size > limit[0] and size > inode.size:
+        task.kernel.send_signal(task, SigInfo(Signal.SIGXFSZ))
+        raise SyscallError(Errno.EFBIG)
 
 
 def write_from(task: Task, file: OpenFile, pairs: Pairs, offset: int | None = None) -> int:
