@@ -160,7 +160,7 @@ def _room(task: Task, file: OpenFile, offset: int | None) -> int:
 
 
 def may_grow(task: Task, inode: Inode, size: int) -> None:
-    """Whether RLIMIT_FSIZE lets ``inode`` become ``size`` bytes long; EFBIG and SIGXFSZ (fs/attr.c: inode_newsize_ok)."""
+    """Whether RLIMIT_FSIZE lets ``inode`` become ``size`` bytes; EFBIG and SIGXFSZ (fs/attr.c: inode_newsize_ok)."""
     limit = task.process.limits.get(RLIMIT_FSIZE)
     if limit is not None and size > limit[0] and size > inode.size:
         task.kernel.send_signal(task, SigInfo(Signal.SIGXFSZ))
