@@ -18,6 +18,7 @@ from mmuemu.guestprocess import GuestProcess
 from mmuemu.kernel.abi.signals import SI_KERNEL, Signal
 from mmuemu.kernel.events import FaultEvent, SyscallEvent, number_of
 from mmuemu.kernel.exec import Loader, NotFound
+from mmuemu.kernel.files.inode import MAX_FILES
 from mmuemu.kernel.files.namespace import ViewOptions, build_namespace
 from mmuemu.kernel.kernel import Kernel
 from mmuemu.kernel.maps import maps_text
@@ -61,6 +62,8 @@ class Files:
     programs: Sequence[str] = field(default_factory=tuple)
     """Host files shown at their own absolute path whatever else is shown."""
     cwd: str | None = None
+    max_files: int = MAX_FILES
+    """Open files of all processes together; more is ENFILE."""
 
 
 class Machine:
@@ -197,6 +200,7 @@ class Machine:
             isolate=self.files.isolate,
             files=shown,
             cwd=self.files.cwd,
+            max_files=self.files.max_files,
             hostname=self.kernel.hostname,
             clock=self.kernel.clock.realtime,
             random=self.kernel.random.randbytes,
