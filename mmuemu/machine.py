@@ -28,6 +28,7 @@ from mmuemu.kernel.signals.send import to_group
 from mmuemu.kernel.syscalls import load_all
 from mmuemu.loader.layout_file import check, find_layout
 from mmuemu.loader.layouts import Layout
+from mmuemu.memory.ram import parse_size
 
 if TYPE_CHECKING:
     from mmuemu.kernel.files.namespace import MountTree
@@ -77,7 +78,7 @@ class Machine:
     def __init__(
         self,
         *,
-        memory: int = 1 << 30,
+        memory: int | str = 1 << 30,
         mmu: str = "python",
         seed: int | None = None,
         aslr: bool = True,
@@ -88,15 +89,17 @@ class Machine:
         layout: str | Layout = "linux",
         kpti: bool = False,
     ) -> None:
-        """``schedule`` is ``"coop"`` or a seed for the time slices (None: the machine's seed, if it was given).
+        """``memory`` is in bytes, or text like ``"64M"``; ``schedule`` is ``"coop"`` or a seed for the time slices (None:
+        the machine's seed, if it was given).
 
         ``layout`` is a name, a JSON file or a description; ``kpti`` gives ring 3 page tables without the kernel.
         """
         load_all()
+        size = parse_size(memory) if isinstance(memory, str) else memory
         shape = find_layout(layout) if isinstance(layout, str) else check(layout)
         self.kernel = Kernel(
             Options(
-                memory=memory, mmu=mmu, seed=seed, aslr=aslr, virtual_time=virtual_time, schedule=schedule,
+                memory=size, mmu=mmu, seed=seed, aslr=aslr, virtual_time=virtual_time, schedule=schedule,
                 layout=shape, kpti=kpti, max_processes=max_processes,
             )
         )  # fmt: skip
