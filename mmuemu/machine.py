@@ -89,8 +89,8 @@ class Machine:
         layout: str | Layout = "linux",
         kpti: bool = False,
     ) -> None:
-        """``memory`` is in bytes, or text like ``"64M"``; ``schedule`` is ``"coop"`` or a seed for the time slices (None:
-        the machine's seed, if it was given).
+        """``memory`` is in bytes, or text like ``"64M"``; ``schedule`` is ``"coop"`` or a seed for the time slices
+        (None: the machine's seed, if it was given).
 
         ``layout`` is a name, a JSON file or a description; ``kpti`` gives ring 3 page tables without the kernel.
         """
