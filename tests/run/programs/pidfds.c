@@ -92,8 +92,10 @@ int main(void) {
         sigqueue(getppid(), SIGRTMIN, value);
         _exit(0);
     }
-    do say("sleeps", read(sfd, got, sizeof *got));
+    long read_bytes;
+    do read_bytes = read(sfd, got, sizeof *got);
     while (got[0].ssi_signo == SIGCHLD);
+    say("sleeps", read_bytes);
     printf("%d\n", got[0].ssi_int);
     return 0;
 }
