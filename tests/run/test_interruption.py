@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from mmuemu import Machine
+from mmuemu.kernel.abi.signals import Signal
+from mmuemu.kernel.events import FaultEvent
+from mmuemu.kernel.signals.pending import SigInfo
 from tests.run.harness import ENGINES, Programs, command_line, compare, emulator_environment, mmuemu
 
 
@@ -50,3 +54,19 @@ def test_sigint_comes_between_two_instructions(options: tuple[str, ...], program
             process.kill()
     assert lines == [b"spins\n", b"lost 0 begun 1 ended by 2\n"]
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_run_that_ends_between_a_fault_and_its_repetition(engine: str, programs: Programs, capfd) -> None:
+    """A signal then: the handler's frame lies in the page's new frame, which the CPU must not take for the old one."""
+    with Machine(mmu=engine) as machine:
+
+        def interrupt(event: FaultEvent) -> None:
+            if event.address >> 12 == 0x3000F and event.error_code & 2:
+                machine.kernel.send_signal(event.task, SigInfo(Signal.SIGUSR1))
+                machine.kernel.cpu.kick()
+
+        machine.on_fault(interrupt)
+        machine.load(str(programs("altpage")))
+        assert machine.run().exit_code == 0
+    assert capfd.readouterr().out == "handled 1 sum 0\n"
