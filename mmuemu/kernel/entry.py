@@ -17,7 +17,7 @@ from mmuemu.kernel.abi.signals import Signal
 from mmuemu.kernel.events import FaultEvent
 from mmuemu.kernel.half import HYPERCALL_PORT
 from mmuemu.kernel.registers import AX, DI, DX, IP, ORIG_AX, R8, R9, R10, SI
-from mmuemu.kernel.signals.deliver import interrupt_call
+from mmuemu.kernel.signals.deliver import die_asleep, interrupt_call
 from mmuemu.kernel.signals.pending import SigInfo
 from mmuemu.kernel.signals.send import force
 from mmuemu.kernel.syscalls.table import TABLE
@@ -170,8 +170,10 @@ class Entry:
         """The call cannot go on: the task sleeps, unless a signal is there already."""
         self.kernel.attention = True
         task.in_call = True
-        if self.kernel.signalled(task):
+        if self.kernel.signalled(task) and not blocked.killable:
             interrupt_call(task, blocked)
+        elif blocked.killable and die_asleep(task):
+            return
         else:
             self.kernel.scheduler.sleep(task, blocked)
 

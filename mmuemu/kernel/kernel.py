@@ -188,8 +188,10 @@ class Kernel:
         left = max_instructions
         self.running = True
         try:
-            if self.current is None or self.attention:
+            if self.current is None:
                 self.work(inside=False)
+            elif self.attention:
+                self._stopped_somewhere()
             while self.current is not None and not (until is not None and until.zombie):
                 slice_ = self.scheduler.slice()
                 limit = left if slice_ is None else slice_ if left is None else min(slice_, left)

@@ -119,13 +119,17 @@ class Scheduler:
             self._calm = 0
         elif self.counting:
             self._calm += 1
-            if self._calm > _CALM and self.kernel.timers.next is None:
+            if self._calm > _CALM and not self._awaited():
                 self.counting = False
-        elif self.kernel.timers.next is not None:
+        elif self._awaited():
             self.counting = True
         if not self.counting:
             return None
         return self.random.randrange(SHORTEST, LONGEST) if self.ready else LONGEST_WAIT
+
+    def _awaited(self) -> bool:
+        """Whether a deadline or a host descriptor is waited for, which is looked at between two slices."""
+        return self.kernel.timers.next is not None or bool(self.sleepers)
 
     def tick(self) -> None:
         """A slice is over: what is due happens, and somebody else may run."""
