@@ -77,7 +77,7 @@ class Cpu(Registers):
         self._trap_state: bytes | None = None
         self._trap_counter: int | None = None
         self._stop: Stop | None = None
-        self._counting = self._again = False
+        self._counting = self._again = self._repeats = False
         self._interrupted = self._kicked = False
         map_ram(self.uc, ram)
         self.engine: Engine = ENGINES[mmu](self)
@@ -123,7 +123,9 @@ class Cpu(Registers):
             trap = Trap(vector, error_code, rip, address, cpl, software)
             if not resolved:
                 self.raise_trap(trap)
-            elif not trap.is_fetch:
+                return
+            self._repeats = True
+            if not trap.is_fetch:
                 self.internals.uncount()
         except BaseException as error:
             self.fail(error)
@@ -260,6 +262,10 @@ class Cpu(Registers):
             status = library.emu_start(self.handle, rip, 0, 0, remaining or 0)
             self._counting = False
             limit = remaining
+            if self._repeats:
+                # Perhaps the access was not repeated yet, and the translation that it would replace is still cached.
+                self._repeats = False
+                self.engine.flush()
             if self._error is not None:
                 error, self._error = self._error, None
                 self._trap = None

@@ -162,12 +162,14 @@ class _Engine:
     def count(self, counted: bool, rip: int) -> None:
         """Instructions are counted from now on, or not any more.
 
-        At its first start without a limit the engine looks up every page that it counted in, by the tables of
-        today; a look-up that fails would count as a fault of that run. So that start is made here, with an exit at
-        ``rip`` and every look-up answered, and all translated code is forgotten.
+        Code that was translated without the hook that counts would go on uncounted, a loop for ever: all of it is
+        forgotten. At its first start without a limit the engine looks up every page that it counted in, by the
+        tables of today; a look-up that fails would count as a fault of that run. So that start is made here, with
+        an exit at ``rip`` and every look-up answered, and all translated code is forgotten, too.
         """
         self.counted = counted
         if counted:
+            self.cpu.uc.ctl_flush_tb()
             return
         uc, state = self.cpu.uc, self.cpu.window
         exits = uc.ctl_get_exits()

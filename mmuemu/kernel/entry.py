@@ -17,7 +17,7 @@ from mmuemu.kernel.abi.signals import Signal
 from mmuemu.kernel.events import FaultEvent
 from mmuemu.kernel.half import HYPERCALL_PORT
 from mmuemu.kernel.registers import AX, DI, DX, IP, ORIG_AX, R8, R9, R10, SI
-from mmuemu.kernel.signals.deliver import interrupt_call
+from mmuemu.kernel.signals.deliver import die_asleep, interrupt_call
 from mmuemu.kernel.signals.pending import SigInfo
 from mmuemu.kernel.signals.send import force
 from mmuemu.kernel.syscalls.table import TABLE
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from mmuemu.kernel.task import Task
 
 _MASK: Final = (1 << 64) - 1
+MOST_UNKNOWN: Final = 256
+"""How many different numbers of calls that do not exist are counted and told of."""
 
 
 class Entry:
@@ -168,13 +170,17 @@ class Entry:
         """The call cannot go on: the task sleeps, unless a signal is there already."""
         self.kernel.attention = True
         task.in_call = True
-        if self.kernel.signalled(task):
+        if self.kernel.signalled(task) and not blocked.killable:
             interrupt_call(task, blocked)
+        elif blocked.killable and die_asleep(task):
+            return
         else:
             self.kernel.scheduler.sleep(task, blocked)
 
     def _unknown(self, number: int) -> int:
         unknown = self.kernel.statistics.unknown
+        if number not in unknown and len(unknown) >= MOST_UNKNOWN:
+            return -Errno.ENOSYS
         unknown[number] = unknown.get(number, 0) + 1
         if unknown[number] == 1 and self.kernel.on_unknown_syscall is not None:
             self.kernel.on_unknown_syscall(number)

@@ -119,13 +119,17 @@ class Scheduler:
             self._calm = 0
         elif self.counting:
             self._calm += 1
-            if self._calm > _CALM and self.kernel.timers.next is None:
+            if self._calm > _CALM and not self._awaited():
                 self.counting = False
-        elif self.kernel.timers.next is not None:
+        elif self._awaited():
             self.counting = True
         if not self.counting:
             return None
         return self.random.randrange(SHORTEST, LONGEST) if self.ready else LONGEST_WAIT
+
+    def _awaited(self) -> bool:
+        """Whether a deadline or a host descriptor is waited for, which is looked at between two slices."""
+        return self.kernel.timers.next is not None or bool(self.sleepers)
 
     def tick(self) -> None:
         """A slice is over: what is due happens, and somebody else may run."""
@@ -167,6 +171,9 @@ class Scheduler:
     def _idle(self) -> None:
         """Nobody can run: let time pass until a deadline, or until the host has something."""
         kernel = self.kernel
+        if kernel.on_stopped is not None and kernel.main is not None and kernel.main.stop_signal:
+            kernel.on_stopped()
+            return
         deadline = kernel.timers.next
         now = kernel.clock.now()
         left = SLICE_NS if deadline is None else max(deadline - now, 0)

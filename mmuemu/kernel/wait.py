@@ -58,7 +58,8 @@ class Blocked(SyscallError):
     A signal whose handler runs ends the call with EINTR, unless ``restart`` and its SA_RESTART (signal(7) lists
     the calls that are never restarted), or ``restart`` is RESTART_ALWAYS; one without a handler leaves it asleep.
     ``on_interrupt`` is called before such an EINTR. A call that has moved some bytes says so by ``progress``: a
-    signal then ends it with that count. Without a kernel it is EAGAIN.
+    signal then ends it with that count. With ``killable`` only a signal that ends the process ends the sleep, and
+    others wait (TASK_KILLABLE). Without a kernel it is EAGAIN.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Blocked(SyscallError):
         restart: int = True,
         on_interrupt: Callable[[], None] | None = None,
         progress: int | None = None,
+        killable: bool = False,
     ) -> None:
         super().__init__(Errno.EAGAIN)
         self.queues = queues
@@ -77,3 +79,4 @@ class Blocked(SyscallError):
         self.restart = restart
         self.on_interrupt = on_interrupt
         self.progress = progress
+        self.killable = killable

@@ -21,6 +21,11 @@ def test_as_on_the_host(name: str, engine: str, programs: Programs, tmp_path: Pa
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+def test_who_waits_in_vfork(engine: str, programs: Programs, tmp_path: Path) -> None:
+    compare(programs("vforksig"), [], engine, tmp_path)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_poll_and_its_kin_are_interrupted_and_never_made_again(engine: str, programs: Programs, tmp_path: Path) -> None:
     assert compare(programs("sigcalls"), ["poll"], engine, tmp_path).out.count(b"Interrupted") == 6
 

@@ -77,6 +77,11 @@ class OpenFile:
         self.on_close: list[Callable[[OpenFile], None]] | None = None
         """Told when the last descriptor has been closed."""
 
+    @property
+    def positioned(self) -> bool:
+        """Whether it can be read and written at an offset (FMODE_PREAD)."""
+        return self.inode.seekable or self.bulk or self.inode.is_directory
+
     def stat(self) -> Stat:
         """What ``fstat(2)`` says."""
         return self.inode.stat()

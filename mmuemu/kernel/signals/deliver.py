@@ -10,6 +10,7 @@ from mmuemu.kernel import life
 from mmuemu.kernel import registers as pt
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.signals import (
+    DUMPS_CORE,
     SA_NODEFER,
     SA_ONSTACK,
     SA_RESETHAND,
@@ -28,7 +29,7 @@ from mmuemu.kernel.signals.action import Action, is_ignored
 from mmuemu.kernel.signals.frame import FRAME_BYTES, NO_ALTSTACK, build_frame, fp_area, fp_bytes, frame_place
 from mmuemu.kernel.signals.info import SIGINFO_BYTES
 from mmuemu.kernel.signals.pending import SigInfo
-from mmuemu.kernel.signals.send import action_of, force_info
+from mmuemu.kernel.signals.send import action_of, force_info, ignored
 from mmuemu.kernel.traps import Death
 from mmuemu.kernel.wait import RESTART_ALWAYS
 from mmuemu.x86.registers import CR4_PKE, RFLAGS_DF, RFLAGS_RF, RFLAGS_TF
@@ -88,6 +89,32 @@ def deliver(task: Task) -> None:
     task.interrupted = False
     if not task.in_call and task.saved_mask is not None:
         task.signal_mask, task.saved_mask = task.saved_mask, None
+
+
+def die_asleep(task: Task) -> bool:
+    """Whether a signal has come that ends the process even in a sleep that others do not end; it has ended then.
+
+    That is one whose default action is to end it without a core dump (``complete_signal``, kernel/signal.c).
+    """
+    process = task.process
+    bits = task.kernel.signalled(task)
+    while bits:
+        bit = bits & -bits
+        bits ^= bit
+        number = bit.bit_length()
+        kills = number == Signal.SIGKILL or (
+            number not in DUMPS_CORE
+            and number not in STOPS_BY_DEFAULT
+            and action_of(process, number).handler == SIG_DFL
+            and not ignored(process, number)
+        )
+        info = task.signals.take(bit) or process.signals.take(bit) if kills else None
+        if info is not None:
+            if task.kernel.tracer is not None:
+                task.kernel.tracer.signal(task, info)
+            life.exit_group(process, death=_death(info))
+            return True
+    return False
 
 
 def _death(info: SigInfo) -> Death:

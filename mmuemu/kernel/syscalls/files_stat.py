@@ -158,6 +158,8 @@ def sys_fstatfs(task: Task, fd: int, buffer: int) -> int:
 def _getdents(task: Task, fd: int, buffer: int, count: int, old: bool) -> int:
     file = task.files.get_opened(fd)
     before = file.offset
+    if count >> 31:
+        raise SyscallError(Errno.EINVAL if file.inode.is_directory else Errno.ENOTDIR)
     data = file.getdents(task, min(count, 1 << 20), old)
     try:
         task.memory.write(buffer, data)

@@ -39,14 +39,14 @@ _NEVER: Final = WaitQueue()
 def _start(
     task: Task, flags: int, stack: int, parent_tid: int, child_tid: int, tls: int, exit_signal: int, pidfd: int = 0
 ) -> int:
-    """Clone, and for CLONE_VFORK sleep until the child has executed a program or ended.
+    """Clone, and for CLONE_VFORK sleep until the child has executed a program or ended, whatever signals come.
 
     CLONE_PIDFD stores a descriptor for the child at ``pidfd``.
     """
     waiting = task.call_state
     if isinstance(waiting, Process):
         if waiting.vfork_waiter is task:
-            raise Blocked(_NEVER)
+            raise Blocked(_NEVER, killable=True)
         return waiting.pid
     if flags & CLONE_PIDFD:
         if flags & CLONE_THREAD:
@@ -62,7 +62,7 @@ def _start(
     if flags & CLONE_VFORK:
         child.process.vfork_waiter = task
         task.call_state = child.process
-        raise Blocked(_NEVER)
+        raise Blocked(_NEVER, killable=True)
     return child.tid
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.kernel.abi.errno import Errno, SyscallError
@@ -17,6 +18,7 @@ from mmuemu.kernel.wait import Blocked
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from mmuemu.kernel.files.inode import Inode
     from mmuemu.kernel.files.openfile import OpenFile
     from mmuemu.kernel.task import Task
 
@@ -66,8 +68,37 @@ def scatter(task: Task, pairs: Pairs, data: bytes) -> None:
         done += size
 
 
-def gather(task: Task, pairs: Pairs, skip: int = 0) -> bytes:
-    """The bytes of the buffers from ``skip`` on, at most CHUNK of them; EFAULT when not even the first is there."""
+def store_part(task: Task, file: OpenFile, base: int, data: bytes) -> int:
+    """Store what of ``data``, read from ``file``, fits before a bad address; how much, which may be nothing.
+
+    Only what can be read again from its middle is stored in part (a file, mm/filemap.c).
+    """
+    done = 0
+    if file.bulk:
+        with suppress(SyscallError):
+            for piece in task.memory.chunks(base, len(data), True):
+                piece[:] = data[done : done + len(piece)]
+                done += len(piece)
+    return done
+
+
+def _first_part(task: Task, base: int, size: int) -> bytes:
+    """What can be read at ``base``, up to ``size`` bytes; EFAULT when there is nothing."""
+    data = bytearray()
+    try:
+        for piece in task.memory.chunks(base, size, False):
+            data += piece
+    except SyscallError:
+        if not data:
+            raise
+    return bytes(data)
+
+
+def gather(task: Task, pairs: Pairs, skip: int = 0, partly: bool = False) -> bytes:
+    """The bytes of the buffers from ``skip`` on, at most CHUNK of them; EFAULT when not even the first is there.
+
+    ``partly``: the first buffer's readable beginning will do.
+    """
     parts: list[bytes] = []
     left = CHUNK
     for base, size in pieces(pairs, skip):
@@ -76,7 +107,9 @@ def gather(task: Task, pairs: Pairs, skip: int = 0) -> bytes:
         except SyscallError:
             if parts:
                 break
-            raise
+            if not partly:
+                raise
+            return _first_part(task, base, min(size, left))
         left -= len(parts[-1])
         if not left:
             break
@@ -104,8 +137,10 @@ def read_into(task: Task, file: OpenFile, pairs: Pairs, offset: int | None = Non
             if data:
                 task.memory.write(base, data)
         except SyscallError:
+            stored = store_part(task, file, base, data) if data else 0
             if offset is None and data:
-                file.unread(data)
+                file.unread(data[stored:])
+            done += stored
             if done:
                 break
             raise
@@ -129,6 +164,14 @@ def _room(task: Task, file: OpenFile, offset: int | None) -> int:
     return room
 
 
+def may_grow(task: Task, inode: Inode, size: int) -> None:
+    """Whether RLIMIT_FSIZE lets ``inode`` become ``size`` bytes; EFBIG and SIGXFSZ (fs/attr.c: inode_newsize_ok)."""
+    limit = task.process.limits.get(RLIMIT_FSIZE)
+    if limit is not None and size > limit[0] and size > inode.size:
+        task.kernel.send_signal(task, SigInfo(Signal.SIGXFSZ))
+        raise SyscallError(Errno.EFBIG)
+
+
 def write_from(task: Task, file: OpenFile, pairs: Pairs, offset: int | None = None) -> int:
     """Write buffers, at the file's own offset or at ``offset``.
 
@@ -143,7 +186,7 @@ def write_from(task: Task, file: OpenFile, pairs: Pairs, offset: int | None = No
     limited, cut = RLIMIT_FSIZE in task.process.limits and isinstance(file, OpenRegular), False
     while True:
         try:
-            data = gather(task, pairs, done)
+            data = gather(task, pairs, done, file.bulk)
             if limited and data:
                 room = _room(task, file, None if offset is None else offset + done)
                 cut, data = room < len(data), data[:room]

@@ -72,13 +72,15 @@ static void parents(void) {
     int sum = 0;
     while (wait(&status) > 0) sum += WEXITSTATUS(status);
     SAY("parent sums %d", sum);
-    pid = clone(sibling, stack + sizeof stack, SIGUSR1, &self);
     signal(SIGUSR1, SIG_IGN);
+    pid = clone(sibling, stack + sizeof stack, SIGUSR1, &self);
     SAY("plain wait: %d errno %d", waitpid(-1, &status, WNOHANG), errno == ECHILD);
-    SAY("__WCLONE: %d status %#x", waitpid(-1, &status, __WCLONE) == pid, status);
+    pid_t got = waitpid(-1, &status, __WCLONE);
+    SAY("__WCLONE: %d status %#x", got == pid, status);
     signal(SIGUSR1, SIG_DFL);
     pid = clone(sibling, stack + sizeof stack, 0, &self);
-    SAY("__WALL: %d status %#x", waitpid(-1, &status, __WALL) == pid, status);
+    got = waitpid(-1, &status, __WALL);
+    SAY("__WALL: %d status %#x", got == pid, status);
 }
 
 static int tids(void *argument) {
