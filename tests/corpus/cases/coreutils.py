@@ -117,7 +117,7 @@ _LINES = (
 _STDIN = b"The quick brown fox\njumps over the lazy dog\n"
 
 _FOLLOWED = """
-    (sleep 0.2; echo more >>words.txt; sleep 0.2; mv words.txt old; echo fresh >words.txt; sleep 0.2) &
+    (sleep 0.2; echo more >>words.txt; sleep 0.2; mv words.txt old; sleep 0.2; echo fresh >words.txt; sleep 0.2) &
     tail --pid=$! -n 1 -F words.txt 2>&1; echo done
 """
 CASES = (
