@@ -29,6 +29,7 @@ from mmuemu.kernel.abi.fcntl import (
     RESOLVE_CACHED,
     RESOLVE_IN_ROOT,
 )
+from mmuemu.kernel.files.notify import accessed, modified, opened
 from mmuemu.kernel.files.opening import open_file
 from mmuemu.kernel.files.pipe import FifoOpening
 from mmuemu.kernel.syscalls.table import syscall
@@ -58,6 +59,8 @@ def sys_read(task: Task, fd: int, buffer: int, count: int) -> int:
                 if not stored:
                     raise
                 return stored
+            if file.inode.fs.watched:
+                accessed(file.inode)
         return len(data)
     return read_into(task, file, [(buffer, min(count, MAX_RW_COUNT))])
 
@@ -77,7 +80,10 @@ def sys_write(task: Task, fd: int, buffer: int, count: int) -> int:
             if not file.bulk:
                 raise
         else:
-            return file.write(data)
+            done = file.write(data)
+            if done and file.inode.fs.watched:
+                modified(file.inode)
+            return done
     return write_from(task, file, [(buffer, min(count, MAX_RW_COUNT))])
 
 
@@ -87,6 +93,7 @@ def install_opened(task: Task, dirfd: int, path: int, flags: int, mode: int, res
     opening = task.call_state
     if isinstance(opening, FifoOpening):
         file = opening.resume()
+        opened(file)
     else:
         name = task.memory.read_cstring(path, PATH_MAX)
         files.lowest_free()

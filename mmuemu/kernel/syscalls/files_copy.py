@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from mmuemu.kernel.abi import fcntl as c
 from mmuemu.kernel.abi.errno import Errno, SyscallError
+from mmuemu.kernel.files.notify import accessed, modified
 from mmuemu.kernel.files.openfile import OpenFile, OpenRegular
 from mmuemu.kernel.files.pipe import PipeEnd
 from mmuemu.kernel.files.progress import Progress, progress_of
@@ -31,6 +32,9 @@ def _move(source: OpenFile, target: OpenFile, want: int, read_at: int | None, wr
     finally:
         if piece < len(data) and read_at is None:
             source.unread(data[piece:])
+    if piece:
+        accessed(source.inode)
+        modified(target.inode)
     return piece
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from mmuemu.kernel.abi import fcntl as c
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.files.memfs import MemoryFile, RegularInode
+from mmuemu.kernel.files.notify import modified
 from mmuemu.kernel.files.openfile import OpenFile, OpenRegular
 from mmuemu.kernel.files.pipe import PipeEnd, PipeInode
 from mmuemu.kernel.syscalls.files_lock import LOCK_COMMANDS, record_lock
@@ -211,6 +212,7 @@ def sys_ftruncate(task: Task, fd: int, size: int) -> int:
     if file.writable and isinstance(file, OpenRegular):
         may_grow(task, file.inode, size)
     file.truncate(size)
+    modified(file.inode)
     return 0
 
 
@@ -238,6 +240,7 @@ def sys_fallocate(task: Task, fd: int, mode: int, offset: int, count: int) -> in
         inode.punch(offset, min(count, max(inode.size - offset, 0)))
     if end > inode.size and not mode & c.FALLOC_FL_KEEP_SIZE:
         file.truncate(end)
+    modified(inode)
     return 0
 
 

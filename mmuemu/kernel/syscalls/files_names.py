@@ -18,6 +18,7 @@ from mmuemu.kernel.abi.stat import (
     S_ISGID,
     S_ISUID,
 )
+from mmuemu.kernel.files import notify
 from mmuemu.kernel.files.inode import Directory
 from mmuemu.kernel.files.naming import (
     change_directory,
@@ -201,6 +202,7 @@ def _chmod(task: Task, inode: Inode, mode: int) -> int:
     if inode.is_symlink:
         raise SyscallError(Errno.EOPNOTSUPP)
     inode.set_mode(mode & (PERMISSIONS if task.uid == 0 or task.gid == inode.gid else PERMISSIONS & ~S_ISGID))
+    notify.attributes(inode)
     return 0
 
 
@@ -241,6 +243,9 @@ def _chown(task: Task, inode: Inode, uid: int, gid: int) -> int:
     inode.set_owner(user, group)
     if not inode.is_directory and inode.mode & (S_ISUID | S_ISGID):
         inode.set_mode(inode.mode & ~S_ISUID & (~S_ISGID if inode.mode & 0o10 else -1))
+        user = 0
+    if user != -1 or group != -1:
+        notify.attributes(inode)
     return 0
 
 
@@ -280,6 +285,7 @@ def _set_times(task: Task, inode: Inode, times: tuple[int | None, int | None] | 
     else:
         owned(task, inode)
     inode.set_times(*times)
+    notify.times_set(inode, *times)
     return 0
 
 

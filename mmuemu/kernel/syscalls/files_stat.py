@@ -16,6 +16,7 @@ from mmuemu.kernel.abi.fcntl import (
 )
 from mmuemu.kernel.abi.stat import Stat, pack_stat, pack_statfs, pack_statx
 from mmuemu.kernel.files.inode import Symlink
+from mmuemu.kernel.files.notify import accessed
 from mmuemu.kernel.files.opening import check
 from mmuemu.kernel.files.paths import lookup
 from mmuemu.kernel.syscalls.table import syscall
@@ -165,6 +166,7 @@ def _getdents(task: Task, fd: int, buffer: int, count: int, old: bool) -> int:
     except SyscallError:
         file.offset = before
         raise
+    accessed(file.inode)
     return len(data)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.fcntl import IOV_MAX, MAX_RW_COUNT, O_APPEND
 from mmuemu.kernel.abi.signals import Signal
+from mmuemu.kernel.files.notify import accessed, modified
 from mmuemu.kernel.files.openfile import OpenRegular
 from mmuemu.kernel.files.pipe import PipeEnd
 from mmuemu.kernel.files.progress import Progress, progress_of
@@ -125,6 +126,8 @@ def read_into(task: Task, file: OpenFile, pairs: Pairs, offset: int | None = Non
         except SyscallError:
             file.unread(data)
             raise
+        if data and file.inode.fs.watched:
+            accessed(file.inode)
         return len(data)
     done = 0
     for base, size in list(pieces(pairs)) or [(0, 0)]:
@@ -144,6 +147,8 @@ def read_into(task: Task, file: OpenFile, pairs: Pairs, offset: int | None = Non
         done += len(data)
         if len(data) < size:
             break
+    if done and file.inode.fs.watched:
+        accessed(file.inode)
     return done
 
 
@@ -198,5 +203,7 @@ def write_from(task: Task, file: OpenFile, pairs: Pairs, offset: int | None = No
                 task.kernel.send_signal(task, SigInfo(Signal.SIGPIPE))
             return done
         done += piece
+        if piece and file.inode.fs.watched:
+            modified(file.inode)
         if done >= total or cut or (piece < len(data) and not file.whole) or not piece:
             return done
