@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 ISTRIP, INLCR, IGNCR, ICRNL, IXON = 0o40, 0o100, 0o200, 0o400, 0o2000
 OPOST, ONLCR, OCRNL = 0o1, 0o4, 0o10
 ISIG, ICANON, ECHO, ECHOE, ECHOK, ECHONL, NOFLSH = 0o1, 0o2, 0o10, 0o20, 0o40, 0o100, 0o200
-ECHOCTL, ECHOKE, IEXTEN = 0o1000, 0o4000, 0o100000
+TOSTOP, ECHOCTL, ECHOKE, IEXTEN = 0o400, 0o1000, 0o4000, 0o100000
 VINTR, VQUIT, VERASE, VKILL, VEOF, VTIME, VMIN, _VSWTC, VSTART, VSTOP, VSUSP, VEOL = range(12)
 VWERASE, VLNEXT, VEOL2 = 14, 15, 16
 TERMIOS: Final = struct.Struct("<IIIIB19s")
@@ -60,10 +60,25 @@ class LineDiscipline:
         return sum(map(len, self.ready))
 
     def is_readable(self) -> bool:
-        """Whether a read gives something: a line, or VMIN bytes."""
+        """Whether poll(2) says so: there is a line, or VMIN bytes (one with VTIME, input_available_p)."""
         if self.lflag & ICANON or not self.ready:
             return bool(self.ready)
         return self.waiting() >= (1 if self.characters[VTIME] else self.characters[VMIN])
+
+    def patience(self, count: int) -> int | None:
+        """How long a read of ``count`` bytes may still wait for more, in tenths of a second; None for ever.
+
+        0: it takes what there is, which may be nothing (termios(3), canonical and noncanonical mode). With both VMIN
+        and VTIME the time runs anew from each byte.
+        """
+        if self.lflag & ICANON:
+            return 0 if self.ready else None
+        least, tenths, there = self.characters[VMIN], self.characters[VTIME], self.waiting()
+        if not least:
+            return 0 if there else tenths
+        if there >= min(least, count):
+            return 0
+        return tenths if tenths and there else None
 
     def take(self, count: int) -> bytes:
         """What a read of ``count`` bytes gives now: part of one line, or everything without canonical mode."""

@@ -10,7 +10,7 @@ from mmuemu.kernel.abi.fcntl import POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDNOR
 from mmuemu.kernel.abi.signals import Signal
 from mmuemu.kernel.abi.stat import S_IFCHR, makedev
 from mmuemu.kernel.files.inode import Caller, Directory, FileSystem, Inode
-from mmuemu.kernel.files.linediscipline import LineDiscipline
+from mmuemu.kernel.files.linediscipline import TOSTOP, LineDiscipline
 from mmuemu.kernel.files.openfile import Blocked, OpenFile
 from mmuemu.kernel.files.terminal import Terminal
 from mmuemu.kernel.wait import WaitQueue
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mmuemu.kernel.files.openfile import UserMemory
     from mmuemu.kernel.process import Process
 
+_TENTH: Final = 100_000_000
 MOST: Final = 4096
 ROOM: Final = 1 << 16
 """Bytes that may wait for the master to read them."""
@@ -170,6 +171,16 @@ class Master(_Side):
         pty.queue.wake()
 
 
+class _Timed:
+    """A read that waits no longer than VTIME: the bytes that were there when the time began, and when it ends."""
+
+    __slots__ = ("deadline", "there")
+
+    def __init__(self, there: int, deadline: int) -> None:
+        self.there = there
+        self.deadline = deadline
+
+
 class Slave(_Side):
     """The terminal's side."""
 
@@ -189,11 +200,24 @@ class Slave(_Side):
         if not pty.master_open or not count:
             return b""
         pty.terminal.check_foreground(Signal.SIGTTIN)
-        if not pty.discipline.is_readable():
-            if not pty.discipline.lflag & 2 and not pty.discipline.characters[6]:
-                return b""
-            self._block()
+        self._wait_for_input(count)
         return pty.discipline.take(count) if pty.discipline.ready else b""
+
+    def _wait_for_input(self, count: int) -> None:
+        """Sleep until a read of ``count`` bytes has to wait no longer; EAGAIN with O_NONBLOCK and nothing there."""
+        pty = self.pty
+        tenths = pty.discipline.patience(count)
+        if tenths == 0 or (self.nonblocking and pty.discipline.ready):
+            return
+        kernel = pty.terminal.kernel
+        task = kernel.current if kernel is not None else None
+        if tenths is None or self.nonblocking or kernel is None or task is None:
+            self._block()
+        there = pty.discipline.waiting()
+        if not isinstance(task.call_state, _Timed) or task.call_state.there != there:
+            task.call_state = _Timed(there, kernel.clock.now() + tenths * _TENTH)
+        if kernel.clock.now() < task.call_state.deadline:
+            raise Blocked(pty.queue, deadline=task.call_state.deadline)
 
     def unread(self, data: bytes) -> None:
         """Put it back."""
@@ -206,6 +230,8 @@ class Slave(_Side):
         pty = self.pty
         if not pty.master_open:
             raise SyscallError(Errno.EIO)
+        if pty.discipline.lflag & TOSTOP:
+            pty.terminal.check_foreground(Signal.SIGTTOU)
         room = ROOM - len(pty.output)
         if room <= 0 and data:
             self._block()

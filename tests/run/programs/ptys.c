@@ -8,6 +8,7 @@
 #include <sys/ioctl.h>
 #include <sys/wait.h>
 #include <termios.h>
+#include <time.h>
 #include <unistd.h>
 
 static int master, slave;
@@ -37,6 +38,50 @@ static void type(const char *text) {
     usleep(20000);
 }
 
+static long now_ms(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+static void timed(const char *what, int min, int time, const char *before, const char *later, int count) {
+    struct termios t;
+    char buffer[16];
+    tcgetattr(slave, &t);
+    t.c_lflag &= ~(ICANON | ECHO);
+    t.c_cc[VMIN] = min, t.c_cc[VTIME] = time;
+    tcsetattr(slave, TCSANOW, &t);
+    type(before);
+    fflush(stdout);
+    pid_t child = 0;
+    if (*later && !(child = fork())) {
+        usleep(60000);
+        type(later);
+        _exit(0);
+    }
+    long start = now_ms();
+    long n = read(slave, buffer, count);
+    long took = now_ms() - start;
+    printf("%s: %ld %.*s waited %d\n", what, n, n > 0 ? (int)n : 0, buffer, took >= 55);
+    if (child) waitpid(child, NULL, 0);
+    tcflush(slave, TCIFLUSH);
+}
+
+static void times(void) {
+    timed("nothing comes", 0, 2, "", "", 8);
+    timed("something is there", 0, 2, "ab", "", 8);
+    timed("something comes", 0, 50, "", "xy", 8);
+    timed("too few, then silence", 5, 2, "abc", "", 8);
+    timed("enough", 3, 50, "abcd", "", 8);
+    timed("enough in time", 4, 50, "ab", "cd", 8);
+    timed("a small buffer", 5, 50, "abc", "", 2);
+    timed("only a count", 3, 0, "a", "bcd", 8);
+    fcntl(slave, F_SETFL, O_NONBLOCK);
+    timed("not blocking", 5, 1, "ab", "", 8);
+    timed("not blocking, empty", 5, 1, "", "", 8);
+    fcntl(slave, F_SETFL, 0);
+}
+
 static void session(void) {
     int status;
     fflush(stdout);
@@ -64,7 +109,29 @@ static void session(void) {
         write(master, "Q\n", 2);
         waitpid(job, &status, 0);
         printf("job %c\n", WEXITSTATUS(status));
+        struct termios mode;
+        if (!(job = fork())) {
+            setpgid(0, 0);
+            _exit(write(t, "!", 1) == 1 ? 7 : 1);
+        }
         signal(SIGTTOU, SIG_IGN);
+        tcgetattr(t, &mode);
+        tcsetpgrp(t, getpid());
+        setpgid(job, job);
+        waitpid(job, &status, 0);
+        printf("writes from behind %d\n", WEXITSTATUS(status));
+        mode.c_lflag |= TOSTOP;
+        tcsetattr(t, TCSANOW, &mode);
+        fflush(stdout);
+        if (!(job = fork())) {
+            signal(SIGTTOU, SIG_DFL);
+            setpgid(0, 0);
+            _exit(write(t, "!", 1) == 1 ? 8 : 1);
+        }
+        waitpid(job, &status, WUNTRACED);
+        printf("stopped %d by %d\n", WIFSTOPPED(status), WSTOPSIG(status));
+        kill(job, SIGKILL);
+        waitpid(job, &status, 0);
         say("back", tcsetpgrp(t, getpid()));
         fflush(stdout);
         write(master, "\3", 1);
@@ -128,6 +195,7 @@ int main(void) {
     printf("%d x %d\n", w.ws_row, w.ws_col);
     say("not ours", tcgetpgrp(slave));
     say("flush", tcflush(slave, TCIOFLUSH));
+    times();
     cfmakeraw(&t);
     t.c_lflag = ISIG | ICANON, t.c_cc[VMIN] = 1;
     tcsetattr(slave, TCSANOW, &t);
