@@ -85,7 +85,7 @@ def jobs(programs: Programs) -> list[Job]:
 
 
 def settings(generator: random.Random) -> tuple[str, tuple[str, ...]]:
-    """A tick, and options of ``mmuemu run``: an engine, and no seed, a seed, or a schedule alone."""
+    """A tick, and options of ``mmuemu run``: an engine, a seed or a schedule, page-table isolation."""
     options = ["--mmu", generator.choice(ENGINES)]
     kind = generator.randrange(4)
     if kind == 1:
@@ -94,6 +94,8 @@ def settings(generator: random.Random) -> tuple[str, tuple[str, ...]]:
         options += ["--schedule", str(generator.randrange(1 << 31))]
     elif kind == 3:
         options += ["--seed", str(generator.randrange(1 << 31)), "--schedule", str(generator.randrange(1 << 31))]
+    if generator.randrange(8) == 0:
+        options.append("--kpti")
     return str(generator.choice(TICKS)), tuple(options)
 
 
