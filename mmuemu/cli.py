@@ -130,6 +130,13 @@ def _machine_options(run: argparse.ArgumentParser) -> None:
         default=4096,
         help="processes, threads and zombies there may be at once (default: 4096)",
     )
+    group.add_argument(
+        "--max-files",
+        type=_count,
+        metavar="N",
+        default=65536,
+        help="files that may be open at once, of all processes together (default: 65536)",
+    )
     group.add_argument("--seed", type=int, metavar="N", help="repeat a run bit for bit (default: a fresh seed)")
     group.add_argument(
         "--schedule",

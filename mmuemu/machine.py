@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import signal
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 
 from mmuemu.cpu.cpu import Stop
 from mmuemu.cpu.watchdog import Expired, Keyboard, Watchdog
@@ -16,6 +18,7 @@ from mmuemu.guestprocess import GuestProcess
 from mmuemu.kernel.abi.signals import SI_KERNEL, Signal
 from mmuemu.kernel.events import FaultEvent, SyscallEvent, number_of
 from mmuemu.kernel.exec import Loader, NotFound
+from mmuemu.kernel.files.inode import MAX_FILES
 from mmuemu.kernel.files.namespace import ViewOptions, build_namespace
 from mmuemu.kernel.kernel import Kernel
 from mmuemu.kernel.maps import maps_text
@@ -25,11 +28,17 @@ from mmuemu.kernel.signals.send import to_group
 from mmuemu.kernel.syscalls import load_all
 from mmuemu.loader.layout_file import check, find_layout
 from mmuemu.loader.layouts import Layout
+from mmuemu.memory.ram import parse_size
 
 if TYPE_CHECKING:
     from mmuemu.kernel.files.namespace import MountTree
     from mmuemu.kernel.process import Process
     from mmuemu.kernel.task import Task
+
+_GUEST_SIGNALS: Final[dict[int, Signal]] = {
+    int(getattr(signal, name)): Signal[name] for name in Keyboard.SIGNALS if hasattr(signal, name)
+}
+"""The host's number of a terminal's signal -> the guest's."""
 
 Callback = TypeVar("Callback", bound=Callable[..., Any])
 
@@ -54,6 +63,8 @@ class Files:
     programs: Sequence[str] = field(default_factory=tuple)
     """Host files shown at their own absolute path whatever else is shown."""
     cwd: str | None = None
+    max_files: int = MAX_FILES
+    """Open files of all processes together; more is ENFILE."""
 
 
 class Machine:
@@ -67,7 +78,7 @@ class Machine:
     def __init__(
         self,
         *,
-        memory: int = 1 << 30,
+        memory: int | str = 1 << 30,
         mmu: str = "python",
         seed: int | None = None,
         aslr: bool = True,
@@ -78,15 +89,17 @@ class Machine:
         layout: str | Layout = "linux",
         kpti: bool = False,
     ) -> None:
-        """``schedule`` is ``"coop"`` or a seed for the time slices (None: the machine's seed, if it was given).
+        """``memory`` is in bytes, or text like ``"64M"``; ``schedule`` is ``"coop"`` or a seed for the time slices
+        (None: the machine's seed, if it was given).
 
         ``layout`` is a name, a JSON file or a description; ``kpti`` gives ring 3 page tables without the kernel.
         """
         load_all()
+        size = parse_size(memory) if isinstance(memory, str) else memory
         shape = find_layout(layout) if isinstance(layout, str) else check(layout)
         self.kernel = Kernel(
             Options(
-                memory=memory, mmu=mmu, seed=seed, aslr=aslr, virtual_time=virtual_time, schedule=schedule,
+                memory=size, mmu=mmu, seed=seed, aslr=aslr, virtual_time=virtual_time, schedule=schedule,
                 layout=shape, kpti=kpti, max_processes=max_processes,
             )
         )  # fmt: skip
@@ -190,6 +203,7 @@ class Machine:
             isolate=self.files.isolate,
             files=shown,
             cwd=self.files.cwd,
+            max_files=self.files.max_files,
             hostname=self.kernel.hostname,
             clock=self.kernel.clock.realtime,
             random=self.kernel.random.randbytes,
@@ -208,8 +222,8 @@ class Machine:
         """Run until every process has ended, or to a limit (seconds of host time, guest instructions).
 
         The outcome is that of the program that was loaded first. Ctrl-C raises KeyboardInterrupt; with ``keyboard``
-        it is the guest's: SIGINT for the foreground process group, and only a third one within two seconds is
-        KeyboardInterrupt.
+        it is the guest's, as the terminal's other signals are: they go to the foreground process group, and only a
+        third Ctrl-C within two seconds is KeyboardInterrupt. A program that stops then stops this process.
         """
         if self.task is None:
             raise UsageError("no program is loaded: call Machine.load or Machine.spawn first")
@@ -217,22 +231,32 @@ class Machine:
         if not keyboard:
             return self._run(process, None, timeout, max_instructions)
         deadline = None if timeout is None else time.monotonic() + timeout
+        self.kernel.on_stopped = self._stop_too
         with Keyboard() as keys:
             while True:
                 left = None if deadline is None else max(deadline - time.monotonic(), 0.001)
                 try:
                     return self._run(process, None, left, max_instructions)
                 except KeyboardInterrupt:
-                    if not keys.take():
+                    pressed = keys.take()
+                    if not pressed:
                         raise
-                    self._interrupt_foreground(process)
+                    for number in pressed:
+                        self._signal_foreground(process, _GUEST_SIGNALS[number])
 
-    def _interrupt_foreground(self, process: Process) -> None:
-        """SIGINT to whoever a terminal would send it to: its foreground group, else the program's own."""
-        kernel = self.kernel
+    def _signal_foreground(self, process: Process, number: int) -> None:
+        """A terminal's signal for its foreground group, else for the program's own."""
         group = (0 if self._tree is None else self._tree.terminal.foreground) or process.pgid
-        if not to_group(kernel, group, SigInfo(Signal.SIGINT, SI_KERNEL)):
+        if not to_group(self.kernel, group, SigInfo(number, SI_KERNEL)) and number == Signal.SIGINT:
             raise KeyboardInterrupt
+
+    def _stop_too(self) -> None:
+        """The first process has stopped and nobody else runs: stop as it did, and continue it when continued."""
+        kernel = self.kernel
+        sys.stdout.flush()
+        os.kill(os.getpid(), signal.SIGSTOP)
+        if kernel.main is not None:
+            to_group(kernel, kernel.main.pgid, SigInfo(Signal.SIGCONT))
 
     def run_until(
         self, process: Process, *, timeout: float | None = None, max_instructions: int | None = None
@@ -317,7 +341,9 @@ class Machine:
         return "" if self.task is None else maps_text(self.task.mm)
 
     def close(self) -> None:
-        """Free what the machine holds of the host."""
+        """Free what the machine holds of the host, and give a terminal back as it was."""
+        if self._tree is not None:
+            self._tree.close()
         self.kernel.close()
 
     def __enter__(self) -> Machine:

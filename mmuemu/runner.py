@@ -30,7 +30,7 @@ def run(options: Namespace) -> int:
     if not options.program:
         raise UsageError("run: which PROGRAM? (see mmuemu run --help)")
     program, arguments = _program(options.program, options)
-    files = Files(root=options.root, mounts=options.mount, isolate=options.isolate)
+    files = Files(root=options.root, mounts=options.mount, isolate=options.isolate, max_files=options.max_files)
     machine = Machine(
         memory=_memory(options.memory),
         mmu=options.mmu,

@@ -97,33 +97,41 @@ class Watchdog:
 
 
 class Keyboard:
-    """A context in which Ctrl-C does not raise KeyboardInterrupt by itself: whoever runs the machine asks for it.
+    """A context in which a terminal's signals end a run and are kept for the guest (:meth:`take`).
 
-    The third one within two seconds is no longer the guest's.
+    The third Ctrl-C within two seconds is no longer the guest's.
     """
 
+    SIGNALS = ("SIGINT", "SIGQUIT", "SIGTSTP", "SIGWINCH")
     MOST = 2
     SECONDS = 2.0
 
     def __init__(self) -> None:
-        self._times: list[float] = []
-        self._old: Any = None
+        self._pressed: list[int] = []
+        self._interrupts: list[float] = []
+        self._old: dict[int, Any] = {}
 
     def __enter__(self) -> Keyboard:
         if threading.current_thread() is threading.main_thread():
-            self._old = signal.signal(signal.SIGINT, self._on_interrupt)
+            for name in self.SIGNALS:
+                number = getattr(signal, name, None)
+                if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                    self._old[number] = signal.signal(number, self._on_signal)
         return self
 
-    def _on_interrupt(self, _number: int, _frame: FrameType | None) -> None:
-        self._times.append(time.monotonic())
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self._pressed.append(number)
+        if number == signal.SIGINT:
+            self._interrupts.append(time.monotonic())
 
-    def take(self) -> bool:
-        """Whether the guest is to get the Ctrl-C that ended a run."""
-        recent = [at for at in self._times if at > time.monotonic() - self.SECONDS]
-        return bool(self._times) and len(recent) <= self.MOST
+    def take(self) -> list[int]:
+        """The signals of the host that came since; none when the run is to end."""
+        pressed, self._pressed = self._pressed, []
+        recent = [at for at in self._interrupts if at > time.monotonic() - self.SECONDS]
+        return [] if len(recent) > self.MOST else pressed
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._old is not None:
-            signal.signal(signal.SIGINT, self._old)
+        for number, old in self._old.items():
+            signal.signal(number, old)

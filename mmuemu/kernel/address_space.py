@@ -296,7 +296,7 @@ class AddressSpace(AreaSpace):
 
     def set_brk(self, addr: int) -> int:
         """brk(2): move the end of the heap to ``addr`` if that can be; the end of the heap then."""
-        if addr < self.start_brk:
+        if not self.start_brk <= addr <= self.task_size:
             return self.brk
         old, new = page_align(self.brk), page_align(addr)
         if new < old:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from mmuemu.kernel.task import Task
 
 _MASK: Final = (1 << 64) - 1
+MOST_UNKNOWN: Final = 256
+"""How many different numbers of calls that do not exist are counted and told of."""
 
 
 class Entry:
@@ -177,6 +179,8 @@ class Entry:
 
     def _unknown(self, number: int) -> int:
         unknown = self.kernel.statistics.unknown
+        if number not in unknown and len(unknown) >= MOST_UNKNOWN:
+            return -Errno.ENOSYS
         unknown[number] = unknown.get(number, 0) + 1
         if unknown[number] == 1 and self.kernel.on_unknown_syscall is not None:
             self.kernel.on_unknown_syscall(number)

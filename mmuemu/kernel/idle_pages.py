@@ -29,6 +29,10 @@ class IdlePages:
     def __len__(self) -> int:
         return self._frames
 
+    def mappings(self) -> list[FileMapping]:
+        """What is kept."""
+        return [mapping for mapping, _ in self._kept.values()]
+
     def keep(self, mapping: FileMapping) -> bool:
         """Take over a mapping without users whose pages are clean; False when it is not worth it."""
         version = _version(mapping.inode)

@@ -99,6 +99,8 @@ class Kernel:
         """Processes that have ended and wait to be waited for."""
         self.on_oom_kill: Callable[[Process, int], None] | None = None
         """Called with a process that is killed for lack of memory, and its resident pages."""
+        self.on_stopped: Callable[[], None] | None = None
+        """Called when the first process has stopped and nobody can run."""
         self._making_room = False
         self.frames.on_exhausted = self._make_room
         self.idle_pages = IdlePages(self.frames.limit // 8)

@@ -170,7 +170,7 @@ def _new_process(parent: Task, pid: int, flags: int, exit_signal: int) -> Proces
         parent.kernel, pid, above, old.pgid, old.sid, old.exe, None, old.arguments, old.environment,
         old.auxv, old.entry, old.stack_arguments, dict(old.limits),
         actions=old.actions if flags & CLONE_SIGHAND else dict(old.actions), exit_signal=exit_signal,
-        dumpable=old.dumpable, oom_score_adj=old.oom_score_adj, nice=old.nice,
+        dumpable=old.dumpable, personality=old.personality, oom_score_adj=old.oom_score_adj, nice=old.nice,
     )  # fmt: skip
     if flags & CLONE_CLEAR_SIGHAND:
         process.actions = ignored_only(old.actions)

@@ -78,6 +78,8 @@ class Process:
     executed: bool = False
     """Whether execve has run since fork: setpgid(2) refuses then."""
     dumpable: int = 1
+    personality: int = 0
+    """PER_LINUX, and flags that change nothing."""
     start_time: int = 0
     """When it began, in nanoseconds of the monotonic clock."""
     vfork_waiter: Task | None = None

@@ -171,6 +171,9 @@ class Scheduler:
     def _idle(self) -> None:
         """Nobody can run: let time pass until a deadline, or until the host has something."""
         kernel = self.kernel
+        if kernel.on_stopped is not None and kernel.main is not None and kernel.main.stop_signal:
+            kernel.on_stopped()
+            return
         deadline = kernel.timers.next
         now = kernel.clock.now()
         left = SLICE_NS if deadline is None else max(deadline - now, 0)

@@ -85,11 +85,16 @@ def take_off(kernel: Kernel) -> None:
 
 
 def park(kernel: Kernel) -> None:
-    """Nobody is on the CPU: the engine stops only at the end of its block, which reads a stack on the way."""
+    """Nobody is on the CPU: the engine stops only at the end of its block, which reads a stack on the way.
+
+    It translates by the kernel's own tables: those of who ran last may be gone.
+    """
     state = kernel.cpu.window
     state.save()
-    state.q[Q_RSP] = kernel.memory.per_cpu
+    kernel.loaded_root = kernel.memory.half.table.root
+    state.q[window.Q_CR3], state.q[Q_RSP] = kernel.loaded_root, kernel.memory.per_cpu
     state.restore()
+    kernel.cpu.flush_tlb()
 
 
 def put_on(kernel: Kernel, task: Task) -> None:

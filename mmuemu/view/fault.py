@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from mmuemu.cpu.decode import disassemble
+from mmuemu.kernel.abi.errno import SyscallError
 from mmuemu.kernel.abi.signals import CODE_NAMES, Signal, signal_name
 from mmuemu.kernel.maps import area_name
 from mmuemu.kernel.vma import VM_GROWSDOWN
 from mmuemu.mmu.state import Access, PageFault
 from mmuemu.mmu.walk import walk
 from mmuemu.x86.exceptions import TITLES, Vector, vector_name
-from mmuemu.x86.paging import FaultBits, is_canonical
+from mmuemu.x86.paging import PAGE_SIZE, FaultBits, is_canonical
 
 if TYPE_CHECKING:
     from mmuemu.kernel.kernel import Kernel
     from mmuemu.kernel.task import Task
     from mmuemu.kernel.vma import Vma
 
+LONGEST_INSTRUCTION: Final = 15
 _DOING = {Access.READ: "read", Access.WRITE: "write", Access.FETCH: "execute"}
 
 
@@ -87,6 +89,19 @@ def _rule(kernel: Kernel, task: Task, address: int, access: Access) -> str:
     return found.reason
 
 
+def _code(task: Task, address: int) -> bytes:
+    """The bytes of an instruction, fewer where the page behind it is not there."""
+    size = min(LONGEST_INSTRUCTION, PAGE_SIZE - (address & PAGE_SIZE - 1))
+    code = b""
+    try:
+        code = task.memory.peek(address, size)
+        if size < LONGEST_INSTRUCTION:
+            code += task.memory.peek(address + size, LONGEST_INSTRUCTION - size)
+    except SyscallError:
+        pass
+    return code
+
+
 def describe(kernel: Kernel, task: Task) -> dict[str, Any]:
     """The facts of a death, for people and for scripts (JSON)."""
     death = task.death
@@ -97,7 +112,7 @@ def describe(kernel: Kernel, task: Task) -> dict[str, Any]:
     trap = death.trap
     if trap is None:
         return facts
-    code = kernel.cpu.read_linear(trap.rip, 15)
+    code = _code(task, trap.rip)
     facts |= {
         "code": CODE_NAMES.get((death.signal, death.code), "SI_KERNEL" if death.code == 0x80 else str(death.code)),
         "exception": vector_name(trap.vector),

@@ -114,13 +114,20 @@ class Strace:
     """A tracer that writes one line a call, once it has returned, through ``write``."""
 
     def __init__(self, write: Callable[[str], object]) -> None:
-        self.write = write
-        self._line = ""
+        self._write = write
+        self._lines: dict[int, str] = {}
+        """What each thread has called, until it returns."""
+        self._several = False
+
+    def write(self, task: Task, text: str) -> None:
+        """One line; it begins with the thread's number once there have been several, as ``strace -f`` has it."""
+        self._several = self._several or len(task.kernel.tasks) > 1
+        self._write(f"[pid {task.tid:5}] {text}\n" if self._several else f"{text}\n")
 
     def enter(self, task: Task, call: Syscall | None, number: int, arguments: tuple[int, ...]) -> None:
         """Format what the call was given, before it changes anything."""
         if call is None:
-            self._line = f"syscall_{number:#x}({', '.join(f'{value:#x}' for value in arguments)})"
+            self._lines[task.tid] = f"syscall_{number:#x}({', '.join(f'{value:#x}' for value in arguments)})"
             return
         shown = []
         for index, kind in enumerate(call.kinds):
@@ -128,16 +135,17 @@ class Strace:
             converter = call.converters[index]
             following = arguments[index + 1] if index + 1 < len(arguments) else 0
             shown.append(self._show(task, kind, converter(value) if converter else value, following))
-        self._line = f"{call.name}({', '.join(shown)})"
+        line = f"{call.name}({', '.join(shown)})"
         if call.name in ("exit", "exit_group"):
-            self.write(f"{self._line} = ?\n")
-            self._line = ""
+            self.write(task, f"{line} = ?")
+            return
+        self._lines[task.tid] = line
 
     def leave(self, task: Task, call: Syscall | None, number: int, arguments: tuple[int, ...], result: int) -> None:
         """Write the line with its result."""
-        if not self._line:
+        line = self._lines.pop(task.tid, "")
+        if not line:
             return
-        line = self._line
         if call is not None and "out_buffer" in call.kinds:
             line = self._filled(task, call, arguments, result)
         if result == RESTARTED:
@@ -149,7 +157,7 @@ class Strace:
             shown = f"{result & (1 << 64) - 1:#x}"
         else:
             shown = str(result)
-        self.write(f"{line} = {shown}\n")
+        self.write(task, f"{line} = {shown}")
 
     def signal(self, task: Task, info: SigInfo) -> None:
         """Write a line for a signal that is delivered."""
@@ -159,7 +167,7 @@ class Strace:
             parts.append(f"si_addr={int.from_bytes(info.payload[:8], 'little'):#x}")
         elif info.code <= 0 and info.code != -2:
             parts.append(f"si_pid={int.from_bytes(info.payload[:4], 'little')}")
-        self.write(f"--- {signal_name(info.signal)} {{{', '.join(parts)}}} ---\n")
+        self.write(task, f"--- {signal_name(info.signal)} {{{', '.join(parts)}}} ---")
 
     def _filled(self, task: Task, call: Syscall, arguments: tuple[int, ...], result: int) -> str:
         """The line with what the call put into its buffer."""

@@ -287,3 +287,10 @@ def test_two_machines_share_nothing():
         assert two.kernel.events.syscall == {}
         assert one.kernel.ram is not two.kernel.ram
         assert first.wait(60).exit_code == 7
+
+
+def test_memory_may_be_text():
+    with Machine(seed=1, memory="48M") as machine:
+        assert machine.kernel.ram.size == 48 << 20
+    with pytest.raises(UsageError, match="not a size"):
+        Machine(memory="much")

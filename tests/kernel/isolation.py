@@ -56,9 +56,10 @@ def spaces(kernel: Kernel) -> list[AddressSpace]:
 
 
 def mappings(kernel: Kernel) -> list[FileMapping]:
-    """Every file that is mapped somewhere, and every System V segment."""
+    """Every file that is mapped somewhere or whose pages are kept, and every System V segment."""
     found = {vma.mapping: None for space in spaces(kernel) for vma in space.vmas if vma.mapping is not None}
-    return list(found | {segment.pages: None for segment in kernel.ipc.shm.ids})
+    kept = dict.fromkeys(kernel.idle_pages.mappings())
+    return list(found | kept | {segment.pages: None for segment in kernel.ipc.shm.ids})
 
 
 def user_half(kernel: Kernel, space: AddressSpace, tables: Counter[int]) -> Iterator[Leaf]:

@@ -130,7 +130,7 @@ def test_ring_3_runs_on_its_own_root_and_the_kernel_on_the_other(asm_program, mo
     machine, outcome = asm_program(SPIN, kpti=True)
     assert outcome.exit_code == 128 + 4
     assert set(roots) == {(3, 4096)}
-    assert machine.kernel.cpu.paging.cr3 == machine.task.mm.page_table.root, "a trap has entered the kernel"
+    assert machine.kernel.cpu.paging.cr3 == machine.kernel.memory.half.table.root, "nobody is on the CPU"
     machine.close()
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import unified_diff
 from pathlib import Path
 
 import pytest
@@ -156,8 +157,11 @@ def compare(
     here, there = workplaces(top)
     expected = host([program, *arguments], cwd=here, stdin=stdin)
     found = mmuemu("--mmu", engine, *options, program, *arguments, cwd=there, stdin=stdin)
-    assert found.out.decode(errors="replace").splitlines() == expected.out.decode(errors="replace").splitlines()
-    assert found.out == expected.out
+    if found.out != expected.out:
+        theirs, ours = (text.decode(errors="replace").splitlines() for text in (expected.out, found.out))
+        pytest.fail(
+            "\n".join([*unified_diff(theirs, ours, "host", "mmuemu", lineterm="", n=2), repr(found.err[-500:])])
+        )
     assert found.guest_err == expected.err
     assert found.code == expected.code, found.err
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -278,6 +279,25 @@ def test_interrupt_is_the_guests(script: str, presses: int, code: int, words: by
         process.send_signal(signal.SIGINT)
     assert process.wait(20) == code
     assert process.stdout.read() == words
+
+
+def test_a_program_that_stops_stops_its_emulator(tmp_path: Path) -> None:
+    process = start(
+        "/bin/dash", "-c", "echo ready; kill -STOP $$; echo back; read x", cwd=tmp_path, stdin=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout.readline() == b"ready\n"
+    assert os.WIFSTOPPED(os.waitpid(process.pid, os.WUNTRACED)[1])
+    process.send_signal(signal.SIGCONT)
+    assert process.stdout.readline() == b"back\n"
+    time.sleep(0.2)
+    process.send_signal(signal.SIGTSTP)
+    assert os.WIFSTOPPED(os.waitpid(process.pid, os.WUNTRACED)[1])
+    process.send_signal(signal.SIGCONT)
+    process.stdin.write(b"\n")
+    process.stdin.close()
+    assert process.wait(10) == 0
 
 
 # Reports

@@ -105,6 +105,8 @@ LOCK_SH: Final = 1
 LOCK_EX: Final = 2
 LOCK_NB: Final = 4
 LOCK_UN: Final = 8
+LOCK_MAND: Final = 32
+"""A lock that Linux 5.15 and later takes no notice of."""
 
 MFD_CLOEXEC: Final = 1
 MFD_ALLOW_SEALING: Final = 2

@@ -26,6 +26,8 @@ SHUT_RDWR: Final = 2
 SOMAXCONN: Final = 4096
 
 MSG_OOB: Final = 1
+MSG_CMSG_COMPAT: Final = 1 << 31
+"""The kernel's own mark for 32-bit callers."""
 MSG_PEEK: Final = 2
 MSG_CTRUNC: Final = 8
 MSG_TRUNC: Final = 0x20

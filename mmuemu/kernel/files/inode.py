@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from mmuemu.kernel.files.context import FsContext
     from mmuemu.kernel.files.fdtable import FdTable
+    from mmuemu.kernel.files.inotify import Watch
     from mmuemu.kernel.files.locks import FileLocks
     from mmuemu.kernel.files.openfile import OpenFile
     from mmuemu.kernel.files.sockets.unix import UnixSocket
@@ -80,6 +81,8 @@ class FileSystem:
         self.covers: Inode | None = None
         """The inode this file system is mounted over; None at the top of the tree."""
         self._next_ino = 1
+        self.watched = 0
+        """How many watches inotify has on inodes of it."""
         self.sockets: dict[bytes, UnixSocket] = {}
         """The abstract names of sockets (on pipefs, where all sockets live)."""
 
@@ -144,8 +147,10 @@ class Inode:
         "mounted",
         "mtime_ns",
         "nlink",
+        "opens",
         "place",
         "uid",
+        "watches",
         "write_count",
     )
 
@@ -170,6 +175,10 @@ class Inode:
         """Who has locked what of it; None while nobody ever has."""
         self.linkable = False
         """Whether it may be given a name though it has none (O_TMPFILE without O_EXCL)."""
+        self.opens = 0
+        """Open file descriptions of it."""
+        self.watches: list[Watch] | None = None
+        """Who watches it (inotify(7)); None while nobody ever has."""
         self.write_count = 0
         """Descriptions open for writing or, negative, programs that run from it (Linux's ``i_writecount``)."""
 

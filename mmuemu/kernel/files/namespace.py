@@ -11,11 +11,13 @@ from mmuemu.errors import UsageError
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.stat import TMPFS_MAGIC, makedev
 from mmuemu.kernel.files.context import FsContext
+from mmuemu.kernel.files.etc import HOST_NAMES, EtcFs, ShownDirectory, fill
 from mmuemu.kernel.files.fdtable import FdTable
 from mmuemu.kernel.files.hostfd import NO_FOLLOW, SEARCH, HostDescriptors
 from mmuemu.kernel.files.hostfs import HostDirectory, HostFs
 from mmuemu.kernel.files.inode import MAX_FILES, Directory, FileSystem, Inode, Quota
-from mmuemu.kernel.files.memfs import MemoryDirectory, MemoryFile
+from mmuemu.kernel.files.inotify import Notifications
+from mmuemu.kernel.files.memfs import MemoryDirectory
 from mmuemu.kernel.files.paths import resolve
 from mmuemu.kernel.files.pty import PtmxInode, PtsDirectory
 from mmuemu.kernel.files.terminal import HostTerminal, Terminal
@@ -88,6 +90,8 @@ class MountTree:
         """What /proc shows; set by the kernel before the guest starts."""
         self.pipes = FileSystem("pipefs", 0x50495045, makedev(0, 14), clock, quota)
         """Pipes and standard streams live here."""
+        self.notifications = Notifications()
+        """What inotify counts."""
         self._next_minor = 40
         self.terminal = HostTerminal()
         self.terminal_stream: StreamInode | None = None
@@ -202,7 +206,7 @@ class _Composer:
         self.quota = Quota(options.limit, options.max_files)
         self.descriptors = HostDescriptors()
 
-    def host_root(self, source: str | bytes, option: str, writable: bool = False) -> Inode:
+    def host_root(self, source: str | bytes, option: str, kind: type[HostFs] = HostFs) -> Inode:
         """The top inode of a new view of the host's ``source`` (links in it are followed, once, now)."""
         options = self.options
         path = os.path.realpath(os.fsencode(source))
@@ -210,11 +214,6 @@ class _Composer:
             raise UsageError(f"{option}: host directories cannot be shown here")
         try:
             st = os.stat(path)
-            kind = HostFs
-            if writable:
-                from mmuemu.kernel.files.hostrw import WritableFs
-
-                kind = WritableFs
             name = os.fsdecode(path)
             fs = kind(name, options.clock, self.quota, self.descriptors, options.uid, options.gid, st.st_dev)
             if os.path.isdir(path):
@@ -283,29 +282,17 @@ class _Composer:
         tree.mount(path, self.host_root(path, "working directory"), "rw,overlay")
 
     def etc(self, tree: MountTree) -> None:
-        """A minimal /etc: one ordinary user, root, and no network."""
+        """The host's /etc in part, or an empty one, with the guest's accounts."""
         options = self.options
-        uid, gid = options.uid, options.gid
-        name = options.hostname
-        etc = tree.root.mkdir(b"etc", 0o755, 0, 0)
-        texts = {
-            "passwd": f"root:x:0:0:root:/root:/bin/sh\nuser:x:{uid}:{gid}:user:/tmp:/bin/sh\n"
-            "nobody:x:65534:65534:nobody:/nonexistent:/bin/false\n",
-            "group": f"root:x:0:\nuser:x:{gid}:\nnogroup:x:65534:\n",
-            "hosts": f"127.0.0.1 localhost {name}\n::1 localhost\n",
-            "hostname": f"{name}\n",
-            "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
-            "resolv.conf": "",
-        }
-        for file, text in texts.items():
-            inode = etc.create(file.encode(), 0o644, 0, 0)
-            assert isinstance(inode, MemoryFile)
-            if text:
-                inode.write_at(0, text.encode())
-        alternatives = "/etc/alternatives"
-        if not options.isolate and options.root is None and os.path.isdir(alternatives):
-            # Debian's /usr/bin/awk, vi and hundreds more are links through this directory.
-            tree.mount(os.fsencode(alternatives), self.host_root(alternatives, alternatives), "rw,overlay")
+        of_host = not options.isolate and os.open in os.supports_dir_fd and os.path.isdir("/etc")
+        if of_host:
+            root = self.host_root("/etc", "/etc", EtcFs)
+            assert isinstance(root, ShownDirectory)
+            root.only = HOST_NAMES
+            tree.mount(b"/etc", root, "rw,overlay")
+        etc = tree.lookup(b"/etc") if of_host else tree.root.mkdir(b"etc", 0o755, 0, 0)
+        assert isinstance(etc, Directory)
+        fill(etc, options.uid, options.gid, options.hostname, of_host)
 
     def kernel_trees(self, tree: MountTree) -> None:
         """/dev and /proc."""
@@ -359,7 +346,12 @@ class _Composer:
             raise UsageError(f"--mount {spec}: not of the form SRC:DST[:ro|rw]")
         if not target.startswith("/") or "\0" in spec or os.path.normpath(target) == "/":
             raise UsageError(f"--mount {spec}: the guest path must be absolute and below /")
-        root = self.host_root(source, f"--mount {spec}", mode == "rw")
+        kind = HostFs
+        if mode == "rw":
+            from mmuemu.kernel.files.hostrw import WritableFs
+
+            kind = WritableFs
+        root = self.host_root(source, f"--mount {spec}", kind)
         try:
             tree.mount(os.fsencode(target), root, "rw" if mode == "rw" else "rw,overlay")
         except SyscallError as error:

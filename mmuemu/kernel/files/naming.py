@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.fcntl import AT_FDCWD, RENAME_EXCHANGE, RENAME_NOREPLACE, W_OK, X_OK
 from mmuemu.kernel.abi.stat import PERMISSIONS, S_ISVTX
+from mmuemu.kernel.files import notify
 from mmuemu.kernel.files.inode import Directory
 from mmuemu.kernel.files.opening import check
 from mmuemu.kernel.files.paths import Resolved, is_beneath, resolve
@@ -45,14 +46,16 @@ def make_directory(caller: Caller, path: bytes, mode: int, dirfd: int = AT_FDCWD
     """``mkdirat(2)``."""
     where = _new_name(caller, path, dirfd, directory=True)
     mode = mode & 0o1777 & ~caller.fs.umask
-    where.parent.mkdir(where.name, mode, caller.uid, caller.gid)
+    made = where.parent.mkdir(where.name, mode, caller.uid, caller.gid)
+    notify.created(where.parent, where.name, made)
 
 
 def make_node(caller: Caller, path: bytes, mode: int, dirfd: int = AT_FDCWD) -> None:
     """``mknodat(2)`` of a regular file or named pipe."""
     where = _new_name(caller, path, dirfd)
     mode = mode & ~PERMISSIONS | mode & PERMISSIONS & ~caller.fs.umask
-    where.parent.create(where.name, mode, caller.uid, caller.gid)
+    made = where.parent.create(where.name, mode, caller.uid, caller.gid)
+    notify.created(where.parent, where.name, made)
 
 
 def make_symlink(caller: Caller, target: bytes, path: bytes, dirfd: int = AT_FDCWD) -> None:
@@ -60,7 +63,8 @@ def make_symlink(caller: Caller, target: bytes, path: bytes, dirfd: int = AT_FDC
     if not target:
         raise SyscallError(Errno.ENOENT)
     where = _new_name(caller, path, dirfd)
-    where.parent.symlink(where.name, target, caller.uid, caller.gid)
+    made = where.parent.symlink(where.name, target, caller.uid, caller.gid)
+    notify.created(where.parent, where.name, made)
 
 
 def link(caller: Caller, inode: Inode, path: bytes, dirfd: int = AT_FDCWD) -> None:
@@ -73,6 +77,7 @@ def link(caller: Caller, inode: Inode, path: bytes, dirfd: int = AT_FDCWD) -> No
     if inode.nlink == 0 and not inode.linkable:
         raise SyscallError(Errno.ENOENT)
     where.parent.link(where.name, inode)
+    notify.linked(where.parent, where.name, inode)
 
 
 def _may_delete(caller: Caller, parent: Directory, inode: Inode) -> None:
@@ -106,6 +111,7 @@ def remove_file(caller: Caller, path: bytes, dirfd: int = AT_FDCWD) -> None:
     if _busy(inode):
         raise SyscallError(Errno.EBUSY)
     where.parent.unlink(where.name, inode)
+    notify.removed(where.parent, where.name, inode)
 
 
 def remove_directory(caller: Caller, path: bytes, dirfd: int = AT_FDCWD) -> None:
@@ -124,6 +130,7 @@ def remove_directory(caller: Caller, path: bytes, dirfd: int = AT_FDCWD) -> None
     if not inode.is_empty():
         raise SyscallError(Errno.ENOTEMPTY)
     where.parent.rmdir(where.name, inode)
+    notify.removed(where.parent, where.name, inode)
 
 
 def rename(
@@ -154,6 +161,7 @@ def rename(
     if _busy(inode) or (replaced is not None and _busy(replaced)):
         raise SyscallError(Errno.EBUSY)
     source.parent.rename(source.name, inode, target.parent, target.name, replaced, exchange)
+    notify.renamed(source.parent, source.name, inode, target.parent, target.name, replaced, exchange)
 
 
 def _check_target(source: Resolved, inode: Inode, target: Resolved, flags: int) -> None:

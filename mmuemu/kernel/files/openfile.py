@@ -29,6 +29,7 @@ from mmuemu.kernel.abi.fcntl import (
     SEEK_SET,
 )
 from mmuemu.kernel.abi.stat import Stat, pack_dirent, pack_dirent64
+from mmuemu.kernel.files import notify
 from mmuemu.kernel.wait import Blocked as Blocked
 from mmuemu.kernel.wait import WaitQueue
 
@@ -75,6 +76,11 @@ class OpenFile:
         self.refs = 0
         self.on_close: list[Callable[[OpenFile], None]] | None = None
         """Told when the last descriptor has been closed."""
+
+    @property
+    def positioned(self) -> bool:
+        """Whether it can be read and written at an offset (FMODE_PREAD)."""
+        return self.inode.seekable or self.bulk or self.inode.is_directory
 
     def stat(self) -> Stat:
         """What ``fstat(2)`` says."""
@@ -154,6 +160,7 @@ class OpenFile:
         """One more descriptor refers to this; ENFILE when the machine has as many open files as it may."""
         if self.refs == 0:
             self.inode.fs.quota.open_file()
+            self.inode.opens += 1
         self.refs += 1
         return self
 
@@ -161,8 +168,14 @@ class OpenFile:
         """One descriptor fewer."""
         self.refs -= 1
         if self.refs == 0:
-            self.inode.fs.quota.files -= 1
+            inode = self.inode
+            inode.fs.quota.files -= 1
+            if inode.fs.watched:
+                notify.closed(self)
             self.closed()
+            inode.opens -= 1
+            if inode.fs.watched:
+                notify.ended_if_unused(inode)
             if self.on_close is not None:
                 for tell in self.on_close[:]:
                     tell(self)

@@ -24,6 +24,7 @@ from mmuemu.kernel.abi.fcntl import (
     X_OK,
 )
 from mmuemu.kernel.abi.stat import PERMISSIONS, S_IFREG
+from mmuemu.kernel.files import notify
 from mmuemu.kernel.files.inode import Directory, Symlink
 from mmuemu.kernel.files.openfile import OpenPath
 from mmuemu.kernel.files.paths import resolve
@@ -92,6 +93,7 @@ def _open_existing(caller: Caller, inode: Inode, flags: int) -> OpenFile:
     if flags & O_NOATIME and caller.uid not in (0, inode.uid):
         raise SyscallError(Errno.EPERM)
     file = inode.open(caller, flags)
+    notify.opened(file)
     if flags & O_TRUNC and inode.is_regular:
         try:
             truncate(inode, 0)
@@ -106,6 +108,7 @@ def truncate(inode: Inode, size: int) -> None:
     inode.get_write_access()
     try:
         inode.truncate(size)
+        notify.modified(inode)
     finally:
         inode.write_count -= 1
 
@@ -114,7 +117,10 @@ def _create(caller: Caller, where: Resolved, flags: int, mode: int) -> OpenFile:
     check(caller, where.parent, W_OK | X_OK)
     mode = mode & PERMISSIONS & ~caller.fs.umask
     inode = where.parent.create(where.name, S_IFREG | mode, caller.uid, caller.gid)
-    return inode.open(caller, flags)
+    notify.created(where.parent, where.name, inode)
+    file = inode.open(caller, flags)
+    notify.opened(file)
+    return file
 
 
 def _open_unnamed(caller: Caller, path: bytes, flags: int, mode: int, dirfd: int, scope: int) -> OpenFile:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from mmuemu.kernel.abi.inotify import MAX_QUEUED_EVENTS, MAX_USER_INSTANCES, MAX_USER_WATCHES
 from mmuemu.kernel.files import proctext
 from mmuemu.kernel.files.procnodes import ProcDirectory, ProcFile
 
@@ -55,6 +56,9 @@ CONSTANTS: Final[dict[str, str]] = {
     "fs/protected_symlinks": "1",
     "fs/protected_hardlinks": "1",
     "fs/suid_dumpable": "0",
+    "fs/inotify/max_queued_events": str(MAX_QUEUED_EVENTS),
+    "fs/inotify/max_user_instances": str(MAX_USER_INSTANCES),
+    "fs/inotify/max_user_watches": str(MAX_USER_WATCHES),
     "fs/mqueue/msg_max": "10",
     "fs/mqueue/msgsize_max": "8192",
     "fs/mqueue/msg_default": "10",

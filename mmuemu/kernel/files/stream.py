@@ -150,6 +150,11 @@ class HostStream(OpenFile):
         self._seekable = host_stat.S_ISREG(inode.mode) and inode.fd >= 0
         self.pollable = inode.waiter is not None or inode.fd < 0
 
+    @property
+    def positioned(self) -> bool:
+        """Only a regular file of the host."""
+        return self._seekable
+
     @classmethod
     def of(cls, fs: FileSystem, stream: int | IO[bytes], flags: int = O_RDWR, label: bytes = b"") -> HostStream:
         """An open file over a host descriptor or a binary file object (flushed after every write).

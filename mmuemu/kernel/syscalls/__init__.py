@@ -19,6 +19,7 @@ _MODULES: Final = (
     "fork",
     "futex",
     "groups",
+    "inotify",
     "ipc",
     "itimers",
     "memory",

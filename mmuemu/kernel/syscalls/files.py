@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.fcntl import (
     AT_FDCWD,
+    MAX_FILE_SIZE,
     MAX_RW_COUNT,
     O_APPEND,
     O_CLOEXEC,
@@ -28,10 +29,11 @@ from mmuemu.kernel.abi.fcntl import (
     RESOLVE_CACHED,
     RESOLVE_IN_ROOT,
 )
+from mmuemu.kernel.files.notify import accessed, modified, opened
 from mmuemu.kernel.files.opening import open_file
 from mmuemu.kernel.files.pipe import FifoOpening
 from mmuemu.kernel.syscalls.table import syscall
-from mmuemu.kernel.syscalls.transfer import CHUNK, RLIMIT_FSIZE, read_into, read_iovec, write_from
+from mmuemu.kernel.syscalls.transfer import CHUNK, RLIMIT_FSIZE, read_into, read_iovec, store_part, write_from
 
 if TYPE_CHECKING:
     from mmuemu.kernel.task import Task
@@ -44,14 +46,21 @@ RWF_APPEND: Final = 16
 def sys_read(task: Task, fd: int, buffer: int, count: int) -> int:
     """Read from a descriptor."""
     file = task.files.get_opened(fd)
+    if buffer + count > task.mm.task_size:
+        raise SyscallError(Errno.EFAULT if file.readable else Errno.EBADF)
     if count <= CHUNK:
         data = file.read(count)
         if data:
             try:
                 task.memory.write(buffer, data)
             except SyscallError:
-                file.unread(data)
-                raise
+                stored = store_part(task, file, buffer, data)
+                file.unread(data[stored:])
+                if not stored:
+                    raise
+                return stored
+            if file.inode.fs.watched:
+                accessed(file.inode)
         return len(data)
     return read_into(task, file, [(buffer, min(count, MAX_RW_COUNT))])
 
@@ -60,10 +69,21 @@ def sys_read(task: Task, fd: int, buffer: int, count: int) -> int:
 def sys_write(task: Task, fd: int, buffer: int, count: int) -> int:
     """Write to a descriptor."""
     file = task.files.get_opened(fd)
+    if not file.writable:
+        raise SyscallError(Errno.EBADF)
+    if buffer + count > task.mm.task_size:
+        raise SyscallError(Errno.EFAULT)
     if count <= CHUNK and not file.whole and RLIMIT_FSIZE not in task.process.limits:
-        if not file.writable:
-            raise SyscallError(Errno.EBADF)
-        return file.write(task.memory.read(buffer, count) if count else b"")
+        try:
+            data = task.memory.read(buffer, count) if count else b""
+        except SyscallError:
+            if not file.bulk:
+                raise
+        else:
+            done = file.write(data)
+            if done and file.inode.fs.watched:
+                modified(file.inode)
+            return done
     return write_from(task, file, [(buffer, min(count, MAX_RW_COUNT))])
 
 
@@ -73,6 +93,7 @@ def install_opened(task: Task, dirfd: int, path: int, flags: int, mode: int, res
     opening = task.call_state
     if isinstance(opening, FifoOpening):
         file = opening.resume()
+        opened(file)
     else:
         name = task.memory.read_cstring(path, PATH_MAX)
         files.lowest_free()
@@ -91,6 +112,8 @@ def sys_open(task: Task, path: int, flags: int, mode: int) -> int:
 @syscall(257, "openat", "dirfd", "path", "open_flags", "octal")
 def sys_openat(task: Task, dirfd: int, path: int, flags: int, mode: int) -> int:
     """Open a file relative to a directory."""
+    if flags & O_PATH:
+        flags &= O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
     if not flags & (O_CREAT | O_TMPFILE & ~O_DIRECTORY):
         mode = 0
     return install_opened(task, dirfd, path, flags & OPEN_FLAGS, mode)
@@ -155,19 +178,28 @@ def _at(task: Task, fd: int, pairs: list[tuple[int, int]], offset: int, write: b
     if offset < 0:
         raise SyscallError(Errno.EINVAL)
     file = task.files.get_opened(fd)
+    if file.positioned and (file.writable if write else file.readable):
+        total = 0
+        for base, length in pairs:
+            if base + length > task.mm.task_size:
+                raise SyscallError(Errno.EFAULT)
+            total += length
+        if offset + total > MAX_FILE_SIZE:
+            raise SyscallError(Errno.EINVAL)
+    pairs = [(base, min(length, MAX_RW_COUNT)) for base, length in pairs]
     return (write_from if write else read_into)(task, file, pairs, offset)
 
 
 @syscall(17, "pread64", "fd", "out_buffer", "size", "off")
 def sys_pread64(task: Task, fd: int, buffer: int, count: int, offset: int) -> int:
     """Read at an offset."""
-    return _at(task, fd, [(buffer, min(count, MAX_RW_COUNT))], offset, False)
+    return _at(task, fd, [(buffer, count)], offset, False)
 
 
 @syscall(18, "pwrite64", "fd", "in_buffer", "size", "off")
 def sys_pwrite64(task: Task, fd: int, buffer: int, count: int, offset: int) -> int:
     """Write at an offset."""
-    return _at(task, fd, [(buffer, min(count, MAX_RW_COUNT))], offset, True)
+    return _at(task, fd, [(buffer, count)], offset, True)
 
 
 @syscall(19, "readv", "fd", "iovec", "int")
@@ -194,6 +226,8 @@ def _vector_at(task: Task, fd: int, vector: int, count: int, offset: int, write:
     if offset < 0:
         raise SyscallError(Errno.EINVAL)
     file = task.files.get_opened(fd)
+    if not file.positioned:
+        raise SyscallError(Errno.ESPIPE)
     if not (file.writable if write else file.readable):
         raise SyscallError(Errno.EBADF)
     return _at(task, fd, read_iovec(task, vector, count), offset, write)

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Final
 
 from mmuemu.kernel.abi import fcntl as c
 from mmuemu.kernel.abi.errno import Errno, SyscallError
+from mmuemu.kernel.files.notify import accessed, modified
 from mmuemu.kernel.files.openfile import OpenFile, OpenRegular
 from mmuemu.kernel.files.pipe import PipeEnd
 from mmuemu.kernel.files.progress import Progress, progress_of
-from mmuemu.kernel.syscalls.table import signed64, syscall
+from mmuemu.kernel.syscalls.table import signed32, signed64, syscall
 from mmuemu.kernel.syscalls.transfer import CHUNK, gather, read_iovec, scatter, write_from
 from mmuemu.kernel.wait import Blocked
 
@@ -31,6 +32,9 @@ def _move(source: OpenFile, target: OpenFile, want: int, read_at: int | None, wr
     finally:
         if piece < len(data) and read_at is None:
             source.unread(data[piece:])
+    if piece:
+        accessed(source.inode)
+        modified(target.inode)
     return piece
 
 
@@ -62,7 +66,9 @@ def sys_sendfile(task: Task, out_fd: int, in_fd: int, offset: int, count: int) -
     target = task.files.get_opened(out_fd)
     if not source.readable or not target.writable:
         raise SyscallError(Errno.EBADF)
-    if not source.bulk or target.flags & c.O_APPEND:
+    if offset and not source.positioned:
+        raise SyscallError(Errno.ESPIPE)
+    if not source.bulk or target.flags & c.O_APPEND or count >> 63:
         raise SyscallError(Errno.EINVAL)
     start = signed64(task.memory.read_u64(offset)) if offset else None
     if start is not None and start < 0:
@@ -149,8 +155,12 @@ def sys_splice(task: Task, in_fd: int, in_at: int, out_fd: int, out_at: int, cou
         raise SyscallError(Errno.EINVAL)
     source = task.files.get_opened(in_fd)
     target = task.files.get_opened(out_fd)
+    if (in_at and isinstance(source, PipeEnd)) or (out_at and isinstance(target, PipeEnd)):
+        raise SyscallError(Errno.ESPIPE)
     if not source.readable or not target.writable:
         raise SyscallError(Errno.EBADF)
+    if count >> 63:
+        raise SyscallError(Errno.EINVAL)
     read_at = _offset(task, source, in_at)
     write_at = _offset(task, target, out_at)
     pipes = [file for file in (source, target) if isinstance(file, PipeEnd)]
@@ -218,7 +228,7 @@ def sys_vmsplice(task: Task, fd: int, vector: int, count: int, flags: int) -> in
     file = task.files.get_opened(fd)
     if not isinstance(file, PipeEnd):
         raise SyscallError(Errno.EBADF)
-    pairs = read_iovec(task, vector, count if count < 1 << 31 else -1)
+    pairs = read_iovec(task, vector, signed32(count))
     total = sum(length for _, length in pairs)
     if not total:
         return 0

@@ -163,6 +163,8 @@ def sys_epoll_ctl(task: Task, epfd: int, operation: int, fd: int, event: int) ->
 def _epoll_wait(task: Task, epfd: int, address: int, limit: int, timeout_ns: int | None, masked: bool = False) -> int:
     if not 0 < limit <= _MAX_EVENTS:
         raise SyscallError(Errno.EINVAL)
+    if address + limit * _EPOLL_EVENT.size > task.mm.task_size:
+        raise SyscallError(Errno.EFAULT)
     epoll = task.files.get_opened(epfd)
     if not isinstance(epoll, EpollFile):
         raise SyscallError(Errno.EINVAL)

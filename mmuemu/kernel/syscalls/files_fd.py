@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Final
 from mmuemu.kernel.abi import fcntl as c
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.files.memfs import MemoryFile, RegularInode
+from mmuemu.kernel.files.notify import modified
 from mmuemu.kernel.files.openfile import OpenFile, OpenRegular
 from mmuemu.kernel.files.pipe import PipeEnd, PipeInode
 from mmuemu.kernel.syscalls.files_lock import LOCK_COMMANDS, record_lock
 from mmuemu.kernel.syscalls.files_tty import JOB_REQUESTS, job_control
 from mmuemu.kernel.syscalls.table import signed32, syscall
+from mmuemu.kernel.syscalls.transfer import may_grow
 
 if TYPE_CHECKING:
     from mmuemu.kernel.task import Task
@@ -195,7 +197,8 @@ def sys_sync_file_range(task: Task, fd: int, offset: int, count: int, flags: int
     """Write part of a file back."""
     if offset < 0 or count < 0 or flags & ~7:
         raise SyscallError(Errno.EINVAL)
-    if not task.files.get_opened(fd).inode.seekable:
+    inode = task.files.get_opened(fd).inode
+    if not inode.seekable and not inode.is_directory:
         raise SyscallError(Errno.ESPIPE)
     return 0
 
@@ -205,7 +208,11 @@ def sys_ftruncate(task: Task, fd: int, size: int) -> int:
     """Set an open file's length."""
     if size < 0:
         raise SyscallError(Errno.EINVAL)
-    task.files.get_opened(fd).truncate(size)
+    file = task.files.get_opened(fd)
+    if file.writable and isinstance(file, OpenRegular):
+        may_grow(task, file.inode, size)
+    file.truncate(size)
+    modified(file.inode)
     return 0
 
 
@@ -227,10 +234,13 @@ def sys_fallocate(task: Task, fd: int, mode: int, offset: int, count: int) -> in
     end = offset + count
     if end > c.MAX_FILE_SIZE:
         raise SyscallError(Errno.EFBIG)
+    if not mode & c.FALLOC_FL_KEEP_SIZE:
+        may_grow(task, inode, end)
     if punch or mode & c.FALLOC_FL_ZERO_RANGE:
         inode.punch(offset, min(count, max(inode.size - offset, 0)))
     if end > inode.size and not mode & c.FALLOC_FL_KEEP_SIZE:
         file.truncate(end)
+    modified(inode)
     return 0
 
 
@@ -250,6 +260,6 @@ def sys_readahead(task: Task, fd: int, offset: int, count: int) -> int:
     file = task.files.get_opened(fd)
     if not file.readable:
         raise SyscallError(Errno.EBADF)
-    if not isinstance(file, OpenRegular):
+    if not isinstance(file, OpenRegular) or count >> 63:
         raise SyscallError(Errno.EINVAL)
     return 0

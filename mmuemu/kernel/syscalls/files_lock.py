@@ -89,6 +89,8 @@ def record_lock(task: Task, file: OpenFile, command: int, argument: int) -> int:
 def sys_flock(task: Task, fd: int, operation: int) -> int:
     """Lock a whole file for the open file description."""
     file = task.files.get_opened(fd)
+    if operation & c.LOCK_MAND:
+        return 0
     kind = operation & ~c.LOCK_NB
     if kind not in (c.LOCK_SH, c.LOCK_EX, c.LOCK_UN):
         raise SyscallError(Errno.EINVAL)

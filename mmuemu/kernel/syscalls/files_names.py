@@ -8,6 +8,8 @@ from mmuemu.kernel.abi import fcntl as c
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.stat import (
     PERMISSIONS,
+    S_IFBLK,
+    S_IFCHR,
     S_IFDIR,
     S_IFIFO,
     S_IFMT,
@@ -16,6 +18,7 @@ from mmuemu.kernel.abi.stat import (
     S_ISGID,
     S_ISUID,
 )
+from mmuemu.kernel.files import notify
 from mmuemu.kernel.files.inode import Directory
 from mmuemu.kernel.files.naming import (
     change_directory,
@@ -32,12 +35,16 @@ from mmuemu.kernel.files.opening import check, truncate
 from mmuemu.kernel.files.paths import lookup, path_of
 from mmuemu.kernel.syscalls.files_stat import inode_at
 from mmuemu.kernel.syscalls.table import signed32, signed64, syscall
+from mmuemu.kernel.syscalls.transfer import may_grow
 
 if TYPE_CHECKING:
     from mmuemu.kernel.files.inode import Inode
     from mmuemu.kernel.task import Task
 
 _NS: Final = 1_000_000_000
+MS_NOUSER: Final = 1 << 31
+UMOUNT_NOFOLLOW: Final = 8
+UMOUNT_FLAGS: Final = 15
 
 
 def _path(task: Task, address: int) -> bytes:
@@ -184,10 +191,8 @@ def sys_mknod(task: Task, path: int, mode: int, device: int) -> int:
 def sys_mknodat(task: Task, dirfd: int, path: int, mode: int, device: int) -> int:
     """Make a file, named pipe or socket; devices need a privilege nobody has here."""
     kind = mode & S_IFMT or S_IFREG
-    if kind == S_IFDIR:
-        raise SyscallError(Errno.EPERM)
     if kind not in (S_IFREG, S_IFIFO, S_IFSOCK):
-        raise SyscallError(Errno.EPERM)
+        raise SyscallError(Errno.EPERM if kind in (S_IFDIR, S_IFCHR, S_IFBLK) else Errno.EINVAL)
     make_node(task, _path(task, path), kind | mode & PERMISSIONS, dirfd)
     return 0
 
@@ -197,6 +202,7 @@ def _chmod(task: Task, inode: Inode, mode: int) -> int:
     if inode.is_symlink:
         raise SyscallError(Errno.EOPNOTSUPP)
     inode.set_mode(mode & (PERMISSIONS if task.uid == 0 or task.gid == inode.gid else PERMISSIONS & ~S_ISGID))
+    notify.attributes(inode)
     return 0
 
 
@@ -237,6 +243,9 @@ def _chown(task: Task, inode: Inode, uid: int, gid: int) -> int:
     inode.set_owner(user, group)
     if not inode.is_directory and inode.mode & (S_ISUID | S_ISGID):
         inode.set_mode(inode.mode & ~S_ISUID & (~S_ISGID if inode.mode & 0o10 else -1))
+        user = 0
+    if user != -1 or group != -1:
+        notify.attributes(inode)
     return 0
 
 
@@ -276,6 +285,7 @@ def _set_times(task: Task, inode: Inode, times: tuple[int | None, int | None] | 
     else:
         owned(task, inode)
     inode.set_times(*times)
+    notify.times_set(inode, *times)
     return 0
 
 
@@ -334,7 +344,8 @@ def sys_utimes(task: Task, path: int, times: int) -> int:
 @syscall(261, "futimesat", "dirfd", "path", "struct")
 def sys_futimesat(task: Task, dirfd: int, path: int, times: int) -> int:
     """utimes relative to a directory."""
-    inode = inode_at(task, dirfd, path, 0) if path else task.files.get_opened(dirfd).inode
+    descriptor = not path and dirfd != c.AT_FDCWD
+    inode = task.files.get_opened(dirfd).inode if descriptor else inode_at(task, dirfd, path, 0)
     return _set_times(task, inode, _timevals(task, times))
 
 
@@ -359,6 +370,7 @@ def sys_truncate(task: Task, path: int, size: int) -> int:
     if not inode.is_regular:
         raise SyscallError(Errno.EINVAL)
     check(task, inode, c.W_OK)
+    may_grow(task, inode, size)
     truncate(inode, size)
     return 0
 
@@ -372,11 +384,20 @@ def sys_chroot(task: Task, path: int) -> int:
 
 @syscall(165, "mount", "string", "path", "string", "flags", "ptr")
 def sys_mount(task: Task, source: int, target: int, kind: int, flags: int, data: int) -> int:
-    """A privilege nobody has here."""
-    raise SyscallError(Errno.EPERM)
+    """A privilege nobody has here; what names the mount is looked at first (fs/namespace.c: do_mount)."""
+    for text in (kind, source):
+        if text:
+            _path(task, text)
+    if data:
+        task.memory.read(data, 1)
+    lookup(task, _path(task, target))
+    raise SyscallError(Errno.EINVAL if flags & MS_NOUSER else Errno.EPERM)
 
 
 @syscall(166, "umount2", "path", "flags")
 def sys_umount2(task: Task, target: int, flags: int) -> int:
     """A privilege nobody has here."""
+    if flags & ~UMOUNT_FLAGS:
+        raise SyscallError(Errno.EINVAL)
+    lookup(task, _path(task, target), follow=not flags & UMOUNT_NOFOLLOW)
     raise SyscallError(Errno.EPERM)

@@ -16,6 +16,7 @@ from mmuemu.kernel.abi.fcntl import (
 )
 from mmuemu.kernel.abi.stat import Stat, pack_stat, pack_statfs, pack_statx
 from mmuemu.kernel.files.inode import Symlink
+from mmuemu.kernel.files.notify import accessed
 from mmuemu.kernel.files.opening import check
 from mmuemu.kernel.files.paths import lookup
 from mmuemu.kernel.syscalls.table import syscall
@@ -157,12 +158,15 @@ def sys_fstatfs(task: Task, fd: int, buffer: int) -> int:
 def _getdents(task: Task, fd: int, buffer: int, count: int, old: bool) -> int:
     file = task.files.get_opened(fd)
     before = file.offset
+    if count >> 31:
+        raise SyscallError(Errno.EINVAL if file.inode.is_directory else Errno.ENOTDIR)
     data = file.getdents(task, min(count, 1 << 20), old)
     try:
         task.memory.write(buffer, data)
     except SyscallError:
         file.offset = before
         raise
+    accessed(file.inode)
     return len(data)
 
 

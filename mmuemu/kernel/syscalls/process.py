@@ -79,6 +79,8 @@ def _become(current: int, *wanted: int) -> int:
 @syscall(105, "setuid", "uid")
 def sys_setuid(task: Task, uid: int) -> int:
     """setuid(2)."""
+    if uid == 0xFFFF_FFFF:
+        raise SyscallError(Errno.EINVAL)
     task.uid = _become(task.uid, uid)
     return 0
 
@@ -86,6 +88,8 @@ def sys_setuid(task: Task, uid: int) -> int:
 @syscall(106, "setgid", "uid")
 def sys_setgid(task: Task, gid: int) -> int:
     """setgid(2)."""
+    if gid == 0xFFFF_FFFF:
+        raise SyscallError(Errno.EINVAL)
     task.gid = _become(task.gid, gid)
     return 0
 
@@ -216,23 +220,23 @@ def sys_sched_yield(task: Task) -> int:
     return 0
 
 
-@syscall(204, "sched_getaffinity", "pid", "size", "ptr")
+@syscall(204, "sched_getaffinity", "pid", "uint", "ptr")
 def sys_sched_getaffinity(task: Task, pid: int, size: int, mask: int) -> int:
     """sched_getaffinity(2): one CPU."""
     if pid not in (0, task.tid):
         raise SyscallError(Errno.ESRCH)
-    if size < 8 or size & 7:
+    if size & 7 or not size * 8 & 0xFFFF_FFFF:
         raise SyscallError(Errno.EINVAL)
     task.memory.write_u64(mask, 1)
     return 8
 
 
-@syscall(203, "sched_setaffinity", "pid", "size", "ptr")
+@syscall(203, "sched_setaffinity", "pid", "uint", "ptr")
 def sys_sched_setaffinity(task: Task, pid: int, size: int, mask: int) -> int:
     """sched_setaffinity(2): the mask must contain the one CPU."""
     if pid not in (0, task.tid):
         raise SyscallError(Errno.ESRCH)
-    if not size or not task.memory.read(mask, 1)[0] & 1:
+    if not size or not task.memory.read(mask, min(size, 8))[0] & 1:
         raise SyscallError(Errno.EINVAL)
     return 0
 
@@ -283,7 +287,9 @@ def _meant(task: Task, which: int, who: int) -> list[Process]:
 
 @syscall(135, "personality", "ulong")
 def sys_personality(task: Task, persona: int) -> int:
-    """personality(2): PER_LINUX is all there is."""
-    if persona not in (0, 0xFFFF_FFFF):
-        raise SyscallError(Errno.EINVAL)
-    return 0
+    """personality(2): remembered; it changes nothing."""
+    process = task.process
+    before = process.personality
+    if persona & 0xFFFF_FFFF != 0xFFFF_FFFF:
+        process.personality = persona & 0xFFFF_FFFF
+    return before

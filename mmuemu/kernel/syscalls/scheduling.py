@@ -165,7 +165,7 @@ def sys_ioprio_get(task: Task, which: int, who: int) -> int:
 @syscall(251, "ioprio_set", "int", "int", "int")
 def sys_ioprio_set(task: Task, which: int, who: int, priority: int) -> int:
     """ioprio_set(2): checked and accepted; I/O has no order here."""
-    level, level_class = priority & 0x1FFF, priority >> 13
+    level, level_class = priority & 0x1FFF, priority >> 13 & 7
     if not IOPRIO_WHO_PROCESS <= which <= IOPRIO_WHO_USER or not 0 <= level_class < _IOPRIO_CLASSES:
         raise SyscallError(Errno.EINVAL)
     if (level_class == 0 and level) or (level_class in (1, 2) and level & 0x7 != level):
@@ -236,8 +236,18 @@ def sys_get_mempolicy(task: Task, mode: int, mask: int, maximum: int, address: i
     return 0
 
 
+_MODE_FLAGS: Final = 0xE000
+_MOST_NODES: Final = 4096 * 8
+
+
+def _nodes(mask: int, maximum: int) -> None:
+    """EINVAL for a mask of nodes longer than a page (mm/mempolicy.c: get_nodes)."""
+    if mask and (maximum - 1) & ((1 << 64) - 1) > _MOST_NODES:
+        raise SyscallError(Errno.EINVAL)
+
+
 def _mode(mode: int) -> None:
-    if not 0 <= mode & 0x1FFF <= 6:
+    if not 0 <= mode & ~_MODE_FLAGS <= 6:
         raise SyscallError(Errno.EINVAL)
 
 
@@ -245,15 +255,25 @@ def _mode(mode: int) -> None:
 def sys_set_mempolicy(task: Task, mode: int, mask: int, maximum: int) -> int:
     """set_mempolicy(2): every policy means the one node."""
     _mode(mode)
+    _nodes(mask, maximum)
     return 0
 
 
-@syscall(237, "mbind", "addr", "size", "ulong", "ptr", "ulong", "uint")
-def sys_mbind(task: Task, address: int, length: int, mode: int, _mask: int, _maximum: int, _flags: int) -> int:
+@syscall(237, "mbind", "addr", "size", "uint", "ptr", "ulong", "uint")
+def sys_mbind(task: Task, address: int, length: int, mode: int, mask: int, maximum: int, flags: int) -> int:
     """mbind(2): every policy means the one node."""
     _mode(mode)
-    if address & 0xFFF:
+    _nodes(mask, maximum)
+    end = (address + ((length + 0xFFF) & ~0xFFF)) & ((1 << 64) - 1)
+    if address & 0xFFF or flags & ~7 or end < address:
         raise SyscallError(Errno.EINVAL)
-    if length:
-        task.mm.covered(address, address + ((length + 0xFFF) & ~0xFFF))
+    if end > address:
+        areas = task.mm.vmas.overlapping(address, end)
+        if not areas or areas[0].start >= end:
+            raise SyscallError(Errno.EFAULT)
+        if mode & ~_MODE_FLAGS:
+            try:
+                task.mm.covered(address, end)
+            except SyscallError:
+                raise SyscallError(Errno.EFAULT) from None
     return 0

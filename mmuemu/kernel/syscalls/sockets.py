@@ -249,6 +249,8 @@ def _header(task: Task, address: int) -> tuple[int, int, Pairs, int, int]:
 
 
 def _sendmsg(task: Task, socket: UnixSocket, message: int, flags: int) -> int:
+    if flags & s.MSG_CMSG_COMPAT:
+        raise SyscallError(Errno.EINVAL)
     name, length, pairs, control, control_length = _header(task, message)
     to = _read_address(task, name, length) if name else b""
     extra = ControlData()
@@ -316,9 +318,9 @@ def _store(task: Task, pairs: Pairs, skip: int, data: bytes) -> None:
 
 def _receive(task: Task, socket: UnixSocket, pairs: Pairs, flags: int) -> tuple[int, Received]:
     """Receive into buffers: the count stored, and what came along. MSG_WAITALL fills them, whatever it takes."""
-    if flags & s.MSG_OOB:
-        raise SyscallError(Errno.EOPNOTSUPP)
     stream = socket.kind == s.SOCK_STREAM
+    if flags & s.MSG_OOB:
+        raise SyscallError(Errno.EINVAL if stream else Errno.EOPNOTSUPP)
     total = sum([length for _, length in pairs])
     everything = stream and flags & s.MSG_WAITALL and not flags & s.MSG_PEEK
     state = task.call_state
@@ -357,6 +359,8 @@ def sys_recvfrom(task: Task, fd: int, buffer: int, size: int, flags: int, addres
 
 
 def _recvmsg(task: Task, socket: UnixSocket, message: int, flags: int) -> int:
+    if flags & s.MSG_CMSG_COMPAT:
+        raise SyscallError(Errno.EINVAL)
     name, length, pairs, control, control_length = _header(task, message)
     done, got = _receive(task, socket, pairs, flags)
     told = flags & s.MSG_CMSG_CLOEXEC

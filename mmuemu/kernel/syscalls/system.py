@@ -57,8 +57,14 @@ def sys_getrandom(task: Task, address: int, count: int, flags: int) -> int:
     done = 0
     while done < count:
         part = min(count - done, 1 << 16)
-        task.memory.write(address + done, task.kernel.random.randbytes(part))
-        done += part
+        try:
+            for piece in task.memory.chunks(address + done, part, True):
+                piece[:] = task.kernel.random.randbytes(len(piece))
+                done += len(piece)
+        except SyscallError:
+            if not done:
+                raise
+            return done
     return count
 
 

@@ -67,8 +67,11 @@ def sys_clock_getres(task: Task, clock: int, address: int) -> int:
 
 
 @syscall(227, "clock_settime", "clockid", "ptr")
-def sys_clock_settime(task: Task, _clock: int, _address: int) -> int:
+def sys_clock_settime(task: Task, clock: int, address: int) -> int:
     """clock_settime(2): needs CAP_SYS_TIME."""
+    if clock != CLOCK_REALTIME:
+        raise SyscallError(Errno.EINVAL)
+    task.memory.read(address, 16)
     raise SyscallError(Errno.EPERM)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.fcntl import IOV_MAX, MAX_RW_COUNT, O_APPEND
 from mmuemu.kernel.abi.signals import Signal
+from mmuemu.kernel.files.notify import accessed, modified
 from mmuemu.kernel.files.openfile import OpenRegular
 from mmuemu.kernel.files.pipe import PipeEnd
 from mmuemu.kernel.files.progress import Progress, progress_of
@@ -16,6 +18,7 @@ from mmuemu.kernel.wait import Blocked
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from mmuemu.kernel.files.inode import Inode
     from mmuemu.kernel.files.openfile import OpenFile
     from mmuemu.kernel.task import Task
 
@@ -65,8 +68,37 @@ def scatter(task: Task, pairs: Pairs, data: bytes) -> None:
         done += size
 
 
-def gather(task: Task, pairs: Pairs, skip: int = 0) -> bytes:
-    """The bytes of the buffers from ``skip`` on, at most CHUNK of them; EFAULT when not even the first is there."""
+def store_part(task: Task, file: OpenFile, base: int, data: bytes) -> int:
+    """Store what of ``data``, read from ``file``, fits before a bad address; how much, which may be nothing.
+
+    Only what can be read again from its middle is stored in part (a file, mm/filemap.c).
+    """
+    done = 0
+    if file.bulk:
+        with suppress(SyscallError):
+            for piece in task.memory.chunks(base, len(data), True):
+                piece[:] = data[done : done + len(piece)]
+                done += len(piece)
+    return done
+
+
+def _first_part(task: Task, base: int, size: int) -> bytes:
+    """What can be read at ``base``, up to ``size`` bytes; EFAULT when there is nothing."""
+    data = bytearray()
+    try:
+        for piece in task.memory.chunks(base, size, False):
+            data += piece
+    except SyscallError:
+        if not data:
+            raise
+    return bytes(data)
+
+
+def gather(task: Task, pairs: Pairs, skip: int = 0, partly: bool = False) -> bytes:
+    """The bytes of the buffers from ``skip`` on, at most CHUNK of them; EFAULT when not even the first is there.
+
+    ``partly``: the first buffer's readable beginning will do.
+    """
     parts: list[bytes] = []
     left = CHUNK
     for base, size in pieces(pairs, skip):
@@ -75,7 +107,9 @@ def gather(task: Task, pairs: Pairs, skip: int = 0) -> bytes:
         except SyscallError:
             if parts:
                 break
-            raise
+            if not partly:
+                raise
+            return _first_part(task, base, min(size, left))
         left -= len(parts[-1])
         if not left:
             break
@@ -92,6 +126,8 @@ def read_into(task: Task, file: OpenFile, pairs: Pairs, offset: int | None = Non
         except SyscallError:
             file.unread(data)
             raise
+        if data and file.inode.fs.watched:
+            accessed(file.inode)
         return len(data)
     done = 0
     for base, size in list(pieces(pairs)) or [(0, 0)]:
@@ -101,14 +137,18 @@ def read_into(task: Task, file: OpenFile, pairs: Pairs, offset: int | None = Non
             if data:
                 task.memory.write(base, data)
         except SyscallError:
+            stored = store_part(task, file, base, data) if data else 0
             if offset is None and data:
-                file.unread(data)
+                file.unread(data[stored:])
+            done += stored
             if done:
                 break
             raise
         done += len(data)
         if len(data) < size:
             break
+    if done and file.inode.fs.watched:
+        accessed(file.inode)
     return done
 
 
@@ -122,6 +162,14 @@ def _room(task: Task, file: OpenFile, offset: int | None) -> int:
         task.kernel.send_signal(task, SigInfo(Signal.SIGXFSZ))
         raise SyscallError(Errno.EFBIG)
     return room
+
+
+def may_grow(task: Task, inode: Inode, size: int) -> None:
+    """Whether RLIMIT_FSIZE lets ``inode`` become ``size`` bytes; EFBIG and SIGXFSZ (fs/attr.c: inode_newsize_ok)."""
+    limit = task.process.limits.get(RLIMIT_FSIZE)
+    if limit is not None and size > limit[0] and size > inode.size:
+        task.kernel.send_signal(task, SigInfo(Signal.SIGXFSZ))
+        raise SyscallError(Errno.EFBIG)
 
 
 def write_from(task: Task, file: OpenFile, pairs: Pairs, offset: int | None = None) -> int:
@@ -138,7 +186,7 @@ def write_from(task: Task, file: OpenFile, pairs: Pairs, offset: int | None = No
     limited, cut = RLIMIT_FSIZE in task.process.limits and isinstance(file, OpenRegular), False
     while True:
         try:
-            data = gather(task, pairs, done)
+            data = gather(task, pairs, done, file.bulk)
             if limited and data:
                 room = _room(task, file, None if offset is None else offset + done)
                 cut, data = room < len(data), data[:room]
@@ -155,5 +203,7 @@ def write_from(task: Task, file: OpenFile, pairs: Pairs, offset: int | None = No
                 task.kernel.send_signal(task, SigInfo(Signal.SIGPIPE))
             return done
         done += piece
+        if piece and file.inode.fs.watched:
+            modified(file.inode)
         if done >= total or cut or (piece < len(data) and not file.whole) or not piece:
             return done

@@ -120,7 +120,12 @@ def sys_waitid(task: Task, kind: int, number: int, info: int, options: int, rusa
         P_PID: lambda child: child.pid == number,
         P_PGID: lambda child: child.pgid == group,
     }
-    found = _wait(task, wanted[kind], options)
+    try:
+        found = _wait(task, wanted[kind], options)
+    except SyscallError:
+        if info:
+            task.memory.write(info, bytes(28))
+        raise
     if info:
         task.memory.write(
             info, bytes(32) if found is None else SigInfo(Signal.SIGCHLD, found[1].code, found[1].payload).pack()[:48]

@@ -22,6 +22,8 @@ NUMBERS = {call.name: call for call in TABLE.values()}
 class FlatMemory:
     """Guest memory from BASE on; everything else is EFAULT."""
 
+    task_size = 1 << 47
+
     def __init__(self, size: int = 1 << 16) -> None:
         self.data = bytearray(size)
 
@@ -38,6 +40,11 @@ class FlatMemory:
     def write(self, address: int, data: bytes) -> None:
         at = self._at(address, len(data))
         self.data[at : at + len(data)] = data
+
+    def chunks(self, address: int, count: int, write: bool):
+        at = self._at(address, 0)
+        yield memoryview(self.data)[at : at + count]
+        self._at(address, count)
 
     def read_cstring(self, address: int, limit: int) -> bytes:
         at = self._at(address, 1)
@@ -148,7 +155,7 @@ class Guest:
         devnull = os.open(os.devnull, os.O_RDWR)
         self._devnull = devnull
         self.task = SimpleNamespace(
-            pid=pid, tid=pid, ppid=1, uid=uid, gid=uid, memory=self.memory, fs=tree.context(cwd),
+            pid=pid, tid=pid, ppid=1, uid=uid, gid=uid, memory=self.memory, mm=self.memory, fs=tree.context(cwd),
             files=tree.standard_streams(devnull, devnull, devnull), name="guest", kernel=kernel or FakeKernel(),
             call_state=None, saved_mask=None, signal_mask=0, signals=Pending(),
             process=SimpleNamespace(signals=Pending(), pid=pid, sid=pid, pgid=pid, actions={}, zombie=False, limits={}),

@@ -32,8 +32,11 @@ int main(void) {
     printf("cloexec %d\n", fcntl(fd, F_GETFD));
     struct pollfd p = {fd, POLLIN, 0};
     say("alive", poll(&p, 1, 0));
-    usleep(20000);
-    int theirs = syscall(438, fd, 20, 0);
+    int theirs = -1;
+    for (int tries = 0; theirs < 0 && tries < 5000; tries++) {
+        usleep(1000);
+        theirs = syscall(438, fd, 20, 0);
+    }
     printf("their descriptor %d\n", theirs >= 0);
     say("not theirs", syscall(438, fd, 99, 0));
     say("check", pidfd_signal(fd, 0));
@@ -92,10 +95,11 @@ int main(void) {
         sigqueue(getppid(), SIGRTMIN, value);
         _exit(0);
     }
-    long read_bytes;
-    do read_bytes = read(sfd, got, sizeof *got);
+    long count;
+    do
+        count = read(sfd, got, sizeof *got);
     while (got[0].ssi_signo == SIGCHLD);
-    say("sleeps", read_bytes);
+    say("sleeps", count);
     printf("%d\n", got[0].ssi_int);
     return 0;
 }

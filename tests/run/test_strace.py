@@ -1,0 +1,26 @@
+"""``--strace`` with several threads and processes: every line whole, and whose it is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tests.run.harness import mmuemu
+
+
+def test_calls_of_several_processes_do_not_mix(tmp_path: Path) -> None:
+    found = mmuemu("--seed", "1", "--strace", "/bin/dash", "-c", "/bin/echo one | /bin/cat; exit 3", cwd=tmp_path)
+    assert found.code == 3
+    lines = found.err.decode().splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("[pid"))
+    assert all(not line.startswith("[pid") for line in lines[:first])
+    after = [line for line in lines[first:] if not line.startswith("mmuemu: ")]
+    assert all(re.match(r"\[pid +\d+\] (\w+\(.*\) = .*|--- SIG\w+ \{.*\} ---)$", line) for line in after)
+    owners = {int(line[4:10]) for line in after}
+    assert len(owners) == 3
+    shell = min(owners)
+    (reader, *_) = (line for line in after if 'read(0, "one\\n"' in line)
+    assert int(reader[4:10]) != shell
+    waits = [line for line in after if re.search(r"\] wait4\(-1, .*\) = \d+$", line)]
+    assert waits
+    assert all(int(line[4:10]) == shell for line in waits)
