@@ -16,6 +16,7 @@ from mmuemu.kernel.registers import UserRegisters
 from mmuemu.kernel.signals import jobs
 from mmuemu.kernel.signals.info import by_process
 from mmuemu.kernel.signals.pending import SigInfo
+from mmuemu.kernel.signals.send import retarget
 from mmuemu.kernel.task import State, Task
 from mmuemu.kernel.user_memory import UserMemory
 
@@ -211,6 +212,8 @@ def exit_task(task: Task) -> None:
     last = not process.threads
     if last:
         kernel.process_ending(process, task)
+    elif process.signals.bits and not process.group_exit:
+        retarget(process, process.signals.bits & ~task.signal_mask)
     task.files.release()
     release_memory(task)
     kernel.memory.free_stack(task.stack)
