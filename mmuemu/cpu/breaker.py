@@ -62,3 +62,8 @@ class Breaker:
     def disarm(self) -> None:
         """Let runs go on."""
         self._begin.value = NOWHERE
+
+    @property
+    def armed(self) -> bool:
+        """Whether runs end at once."""
+        return self._begin.value == EVERYWHERE

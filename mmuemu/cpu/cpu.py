@@ -308,6 +308,8 @@ class Cpu(Registers):
                 and not self._kicked
                 and (remaining is None or remaining > 0)
             ):
+                if self._broken(limit):
+                    return Stop.KICKED
                 return Stop.UNTIL if until is not None and self.rip == until else Stop.HALTED
             if self._stop is not None:
                 return self._stop
@@ -316,6 +318,15 @@ class Cpu(Registers):
             if self._kicked:
                 self._kicked = False
                 return Stop.KICKED
+
+    def _broken(self, limit: int | None) -> bool:
+        """Whether the last stretch was ended by :meth:`_break` alone.
+
+        Another thread sets its flag, then breaks; in between this one may have come by, heard the flag and gone on.
+        """
+        if self.breaker is None:
+            return False
+        return self.breaker.armed if limit is None else self.internals.is_cut(limit)
 
     @property
     def retired(self) -> int:

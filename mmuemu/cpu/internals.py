@@ -49,6 +49,10 @@ class Internals:
         """Let the counted run that is on end after the instruction it is executing."""
         self._count.value = self._counter.value
 
+    def is_cut(self, count: int) -> bool:
+        """Whether the last run, which was started with a limit of ``count``, was :meth:`cut_short`."""
+        return self._count.value != count
+
     def executed(self, count: int) -> int | None:
         """Instructions begun by the last run, which was started with a limit of ``count``."""
         limit = self._count.value

@@ -10,12 +10,13 @@ from mmuemu.errors import OutOfFrames
 from mmuemu.kernel import accounting
 from mmuemu.kernel import registers as regs
 from mmuemu.kernel.abi.errno import Errno, SyscallError
-from mmuemu.kernel.abi.signals import SIG_IGN, Signal
+from mmuemu.kernel.abi.signals import LAST_SIGNAL, SIG_IGN, Signal
 from mmuemu.kernel.process import Process
 from mmuemu.kernel.registers import UserRegisters
 from mmuemu.kernel.signals import jobs
 from mmuemu.kernel.signals.info import by_process
 from mmuemu.kernel.signals.pending import SigInfo
+from mmuemu.kernel.signals.send import retarget
 from mmuemu.kernel.task import State, Task
 from mmuemu.kernel.user_memory import UserMemory
 
@@ -211,6 +212,8 @@ def exit_task(task: Task) -> None:
     last = not process.threads
     if last:
         kernel.process_ending(process, task)
+    elif process.signals.bits and not process.group_exit:
+        retarget(process, process.signals.bits & ~task.signal_mask)
     task.files.release()
     release_memory(task)
     kernel.memory.free_stack(task.stack)
@@ -278,7 +281,7 @@ def _end_process(process: Process) -> None:
     action = parent.actions.get(process.exit_signal, bytes(32))
     handler, flags = int.from_bytes(action[:8], "little"), int.from_bytes(action[8:16], "little")
     unwanted = process.exit_signal == Signal.SIGCHLD and (handler == SIG_IGN or flags & SA_NOCLDWAIT)
-    if process.exit_signal and not (unwanted and handler == SIG_IGN):
+    if 0 < process.exit_signal <= LAST_SIGNAL and not (unwanted and handler == SIG_IGN):
         kernel.send_signal(parent, child_info(process))
     if unwanted:
         reap(process)

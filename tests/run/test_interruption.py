@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from mmuemu import Machine
 from mmuemu.kernel.abi.signals import Signal
-from mmuemu.kernel.events import FaultEvent
+from mmuemu.kernel.events import FaultEvent, SyscallEvent
 from mmuemu.kernel.signals.pending import SigInfo
 from tests.run.harness import ENGINES, Programs, command_line, compare, emulator_environment, mmuemu
 
@@ -70,3 +71,41 @@ def test_a_run_that_ends_between_a_fault_and_its_repetition(engine: str, program
         machine.load(str(programs("altpage")))
         assert machine.run().exit_code == 0
     assert capfd.readouterr().out == "handled 1 sum 0\n"
+
+
+def test_a_signal_whose_taker_ends(programs: Programs, capfd) -> None:
+    """It comes while a thread is on its way into exit(2), so that this one would be the next to take it."""
+    with Machine(seed=1) as machine:
+
+        @machine.on_syscall("exit")
+        def send(event: SyscallEvent) -> None:
+            if not sent:
+                sent.append(event.task.tid)
+                machine.kernel.send_signal(event.task.process, SigInfo(Signal.SIGUSR1))
+
+        sent: list[int] = []
+        machine.load(str(programs("retarget")))
+        assert machine.run(timeout=20).exit_code == 0
+    assert capfd.readouterr().out == "handled 1\n"
+
+
+@pytest.mark.parametrize("most", [None, 1 << 40])
+def test_a_break_whose_reason_was_heard_before(most: int | None, programs: Programs, capfd) -> None:
+    """A thread that kicks may lose the CPU between saying so and ending the run."""
+    with Machine(seed=1) as machine:
+        machine.load(str(programs("spins")), ["spins", "none"])
+        ended = threading.Event()
+
+        def break_alone() -> None:
+            while not ended.wait(0.001):
+                machine.kernel.cpu._break()
+
+        thread = threading.Thread(target=break_alone)
+        thread.start()
+        try:
+            outcome = machine.run(max_instructions=most, timeout=50)
+        finally:
+            ended.set()
+            thread.join()
+    assert outcome.exit_code == 0
+    assert capfd.readouterr().out == "spins\nlost 0 begun 1 ended by 0\n"

@@ -157,6 +157,11 @@ def set_mask(task: Task, mask: int) -> None:
     if (task.signals.bits | process.signals.bits) & ~task.signal_mask:
         task.kernel.attention = True
     if newly:
-        for thread in process.threads.values():
-            if newly & ~thread.signal_mask:
-                notify(thread)
+        retarget(process, newly)
+
+
+def retarget(process: Process, bits: int) -> None:
+    """Somebody who might have taken the pending signals ``bits`` will not: others do (``retarget_shared_pending``)."""
+    for thread in process.threads.values():
+        if bits & ~thread.signal_mask:
+            notify(thread)

@@ -1,4 +1,4 @@
-/* A loop that runs alone at first, then until a timer (`timer`), SIGINT (`signal`) or the terminal ends it. */
+/* A loop that runs alone at first, then until a timer (`timer`), SIGINT (`signal`), a byte or (`none`) its end. */
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -34,6 +34,7 @@ static void *reads(void *unused)
 int main(int argc, char **argv)
 {
     pthread_t thread;
+    long most = -1;
     static volatile int begun;
     const char *what = argv[1];
     spin(3000000);
@@ -43,12 +44,14 @@ int main(int argc, char **argv)
         setitimer(ITIMER_REAL, &soon, NULL);
     } else if (!strcmp(what, "signal"))
         signal(SIGINT, handler);
+    else if (!strcmp(what, "none"))
+        most = 20000000;
     else
         pthread_create(&thread, NULL, reads, NULL);
     write(1, "spins\n", 6);
     begun++;
     turns = 0;
-    long lost = spin(-1);
+    long lost = spin(most);
     printf("lost %ld begun %d ended by %d\n", lost, begun, flag);
     return 0;
 }
