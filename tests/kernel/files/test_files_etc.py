@@ -45,17 +45,20 @@ def test_only_the_listed_names_exist(etc: ShownDirectory) -> None:
 
 def test_a_directory_shown_in_part_stays_so_under_another_name(etc: ShownDirectory) -> None:
     ssl = etc.lookup(b"ssl")
-    assert names(ssl) == [b"certs", b"openssl.cnf"] and ssl.lookup(b"private") is None
+    assert names(ssl) == [b"certs", b"openssl.cnf"]
+    assert ssl.lookup(b"private") is None
     etc.rename(b"ssl", ssl, etc, b"moved", None, False)
     moved = etc.lookup(b"moved")
-    assert names(moved) == [b"certs", b"openssl.cnf"] and moved.lookup(b"private") is None
+    assert names(moved) == [b"certs", b"openssl.cnf"]
+    assert moved.lookup(b"private") is None
     assert names(moved.lookup(b"certs")) == [b"a.pem", b"trap"]
 
 
 def test_a_guest_may_make_a_hidden_name_and_removes_only_its_own(etc: ShownDirectory, tmp_path: Path) -> None:
     made = etc.create(b"shadow", 0o100600, 0, 0)
     made.write_at(0, b"the guest's")
-    assert etc.lookup(b"shadow") is made and b"shadow" in names(etc)
+    assert etc.lookup(b"shadow") is made
+    assert b"shadow" in names(etc)
     etc.unlink(b"shadow", made)
     assert etc.lookup(b"shadow") is None
     assert (tmp_path / "shadow").read_text() == "shadow"
