@@ -85,7 +85,7 @@ _BASH = (
      """),
     ("traps, jobs, wait -n", """
         trap 'echo ERR $?' ERR; false; trap 'echo debug >/dev/null' DEBUG; trap - DEBUG ERR
-        sleep 0.2 & (exit 6) & wait -n; echo $?; wait; echo $?
+        sleep 0.4 & (sleep 0.1; exit 6) & wait -n; echo $?; wait; echo $?
         f() { trap 'echo return' RETURN; echo in $FUNCNAME; }; f
         (trap 'echo int; exit 1' INT; kill -INT $BASHPID; echo no); echo $?
         jobs; sleep 5 & jobs; kill %1; wait %1 2>/dev/null; echo $?; disown -a
