@@ -183,6 +183,8 @@ def statistics(kernel: Kernel) -> dict[str, int]:
     return {
         "system calls": counts.syscalls,
         "unknown system calls": sum(counts.unknown.values()),
+        "processes and threads": kernel.started,
+        "context switches": kernel.scheduler.switches,
         "page faults": kernel.page_faults,
         "TLB fills" if engine.name == "python" else "TLB fills by fault": engine.fills,
         "TLB flushes": engine.flushes,
