@@ -95,6 +95,8 @@ class Kernel:
         """Processes by number, zombies included."""
         self.main: Process | None = None
         """The first process: its end is the program's."""
+        self.started = 0
+        """Tasks there have been."""
         self.zombies = 0
         """Processes that have ended and wait to be waited for."""
         self.on_oom_kill: Callable[[Process, int], None] | None = None

@@ -185,6 +185,7 @@ def ignored_only(actions: dict[int, bytes]) -> dict[int, bytes]:
 def enrol(task: Task) -> None:
     """Make a new task known to its process and kernel."""
     process, kernel = task.process, task.kernel
+    kernel.started += 1
     kernel.tasks[task.tid] = task
     process.threads[task.tid] = task
     if process.leader is None:
