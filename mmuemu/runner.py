@@ -10,12 +10,15 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from mmuemu.errors import BadImage, Exit, MmuemuError, UsageError
+from mmuemu.kernel.registers import IP, ORIG_AX
+from mmuemu.kernel.task import State
 from mmuemu.machine import Files, Machine, NotFound, Outcome
 from mmuemu.memory.ram import parse_size
 from mmuemu.sources import build, is_source
 
 if TYPE_CHECKING:
     from mmuemu.kernel.kernel import Kernel
+    from mmuemu.kernel.task import Task
 
 JSON_VERSION = 1
 LEAST_MEMORY = 1 << 20
@@ -165,16 +168,26 @@ def _after(machine: Machine, outcome: Outcome, options: Namespace) -> None:
 
         _say(f"mmuemu: {task.exe}: {explain(kernel, task)}\n")
     elif outcome.limit == "timeout":
-        _say(f"mmuemu: {task.exe}: stopped after {options.timeout:g} s (--timeout) at {kernel.cpu.rip:#x}\n")
+        _say(f"mmuemu: {task.exe}: stopped after {options.timeout:g} s (--timeout) {_where(kernel, task)}\n")
     elif outcome.limit == "instructions":
         _say(
             f"mmuemu: {task.exe}: stopped after {options.max_instructions} instructions (--max-instructions) "
-            f"at {kernel.cpu.rip:#x}\n"
+            f"{_where(kernel, task)}\n"
         )
     if options.maps:
         _say(machine.maps())
     if options.stats:
         _say("".join(f"{name:<28}{value:>16}\n" for name, value in statistics(kernel).items()))
+
+
+def _where(kernel: Kernel, task: Task) -> str:
+    """What the first process was doing."""
+    if task.state is State.SLEEPING or task.in_call:
+        call = kernel.table.get(task.registers[ORIG_AX])
+        return f"while asleep in {'a system call' if call is None else call.name}"
+    if task.state is State.STOPPED:
+        return "while it was stopped by a signal"
+    return f"at {kernel.cpu.rip if task is kernel.current and kernel.cpu.cpl == 3 else task.registers[IP]:#x}"
 
 
 def statistics(kernel: Kernel) -> dict[str, int]:
@@ -183,6 +196,8 @@ def statistics(kernel: Kernel) -> dict[str, int]:
     return {
         "system calls": counts.syscalls,
         "unknown system calls": sum(counts.unknown.values()),
+        "processes and threads": kernel.started,
+        "context switches": kernel.scheduler.switches,
         "page faults": kernel.page_faults,
         "TLB fills" if engine.name == "python" else "TLB fills by fault": engine.fills,
         "TLB flushes": engine.flushes,

@@ -6,6 +6,8 @@ import time
 from typing import Protocol
 
 NANOSECONDS = 1_000_000_000
+INSTRUCTION_NS = 20
+"""How much virtual time a counted instruction takes: about what it takes in truth, so that waits last as long."""
 
 
 class Clock(Protocol):

@@ -11,7 +11,7 @@ from mmuemu.cpu.cpu import DEFAULT_CONTROLS, Cpu, Stop
 from mmuemu.kernel import life, oom, switching
 from mmuemu.kernel.abi.signals import Signal
 from mmuemu.kernel.accounting import charge
-from mmuemu.kernel.clock import Clock, HostClock, VirtualClock
+from mmuemu.kernel.clock import INSTRUCTION_NS, Clock, HostClock, VirtualClock
 from mmuemu.kernel.entry import Entry
 from mmuemu.kernel.events import Events, SyscallEvent, watched
 from mmuemu.kernel.futex import FutexTable, mm_release
@@ -95,6 +95,8 @@ class Kernel:
         """Processes by number, zombies included."""
         self.main: Process | None = None
         """The first process: its end is the program's."""
+        self.started = 0
+        """Tasks there have been."""
         self.zombies = 0
         """Processes that have ended and wait to be waited for."""
         self.on_oom_kill: Callable[[Process, int], None] | None = None
@@ -201,7 +203,7 @@ class Kernel:
                     done = cpu.instructions - before
                     left = None if left is None else left - done
                     if self.clock.virtual:
-                        self.clock.passed(done)
+                        self.clock.passed(done * INSTRUCTION_NS)
                 if stop not in (Stop.LIMIT, Stop.KICKED) or (left is not None and left <= 0):
                     return Stop.INTERRUPTED if cpu.interrupted else stop
                 self.scheduler.tick()

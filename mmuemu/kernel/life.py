@@ -10,7 +10,7 @@ from mmuemu.errors import OutOfFrames
 from mmuemu.kernel import accounting
 from mmuemu.kernel import registers as regs
 from mmuemu.kernel.abi.errno import Errno, SyscallError
-from mmuemu.kernel.abi.signals import SIG_IGN, Signal
+from mmuemu.kernel.abi.signals import LAST_SIGNAL, SIG_IGN, Signal
 from mmuemu.kernel.process import Process
 from mmuemu.kernel.registers import UserRegisters
 from mmuemu.kernel.signals import jobs
@@ -185,6 +185,7 @@ def ignored_only(actions: dict[int, bytes]) -> dict[int, bytes]:
 def enrol(task: Task) -> None:
     """Make a new task known to its process and kernel."""
     process, kernel = task.process, task.kernel
+    kernel.started += 1
     kernel.tasks[task.tid] = task
     process.threads[task.tid] = task
     if process.leader is None:
@@ -281,7 +282,7 @@ def _end_process(process: Process) -> None:
     action = parent.actions.get(process.exit_signal, bytes(32))
     handler, flags = int.from_bytes(action[:8], "little"), int.from_bytes(action[8:16], "little")
     unwanted = process.exit_signal == Signal.SIGCHLD and (handler == SIG_IGN or flags & SA_NOCLDWAIT)
-    if process.exit_signal and not (unwanted and handler == SIG_IGN):
+    if 0 < process.exit_signal <= LAST_SIGNAL and not (unwanted and handler == SIG_IGN):
         kernel.send_signal(parent, child_info(process))
     if unwanted:
         reap(process)

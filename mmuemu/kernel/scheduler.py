@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from random import Random
 from typing import TYPE_CHECKING, Final
 
+from mmuemu.kernel.clock import INSTRUCTION_NS
 from mmuemu.kernel.files.stream import host_poll
 from mmuemu.kernel.task import State
 
@@ -125,7 +126,12 @@ class Scheduler:
             self.counting = True
         if not self.counting:
             return None
-        return self.random.randrange(SHORTEST, LONGEST) if self.ready else LONGEST_WAIT
+        if self.ready:
+            return self.random.randrange(SHORTEST, LONGEST)
+        deadline = self.kernel.timers.next
+        if deadline is None or not self.kernel.clock.virtual:
+            return LONGEST_WAIT
+        return min(max((deadline - self.kernel.clock.now()) // INSTRUCTION_NS, SHORTEST), LONGEST_WAIT)
 
     def _awaited(self) -> bool:
         """Whether a deadline or a host descriptor is waited for, which is looked at between two slices."""

@@ -25,6 +25,8 @@ class Case:
     """Further programs that the host must have."""
     modules: Sequence[str] = ()
     """Files the host must have, by absolute path."""
+    packages: Mapping[str, str] = field(default_factory=dict)
+    """Debian packages to fetch and, of each, the file that is put into the working directory under its own name."""
     stdin: bytes = b""
     errors: bool = True
     """Whether standard error must be equal too."""

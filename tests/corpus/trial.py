@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tests.corpus.case import Case
 from tests.corpus.inputs import place
+from tests.corpus.packages import unpacked
 
 PACKAGE = Path(__file__).resolve().parents[2]
 ENGINES = ("python", "native")
@@ -63,6 +64,9 @@ def missing(case: Case) -> str:
     for program in (case.program, *case.needs):
         if shutil.which(program, path=ENVIRONMENT["PATH"]) is None:
             return f"{program} is not here"
+    for package, member in case.packages.items():
+        if unpacked(package, member) is None:
+            return f"the package {package} cannot be fetched"
     for path in case.modules:
         if not os.path.exists(path):
             return f"{path} is not here"
@@ -107,6 +111,10 @@ def _limits() -> None:
 def _run(case: Case, directory: Path, work: Path, line: Sequence[str], environment: dict[str, str]) -> Run:
     directory.mkdir(parents=True)
     place(directory, dict(case.files))
+    for package, member in case.packages.items():
+        source = unpacked(package, member)
+        assert source is not None
+        shutil.copy(source, directory / source.name)
     before = _used()
     with subprocess.Popen(
         line,

@@ -221,7 +221,7 @@ def test_timeout_while_blocked_in_read(tmp_path: Path) -> None:
     assert process.stderr is not None
     errors = process.stderr.read()
     assert errors.count(b"\n") == 1
-    assert b"(--timeout)" in errors
+    assert b"(--timeout) while asleep in read" in errors
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -13,7 +13,7 @@ from tests.run.harness import ENGINES, Programs, compare, mmuemu
 MODES = {
     "processes": ("forks", "many", "statuses", "waits", "zombies", "orphans", "groups", "numbers", "usage"),
     "executes": ("scripts", "errors", "kept", "relative", "thread", "vforks", "repeat"),
-    "clones": ("sharing", "parents", "settings", "threads", "errors", "clearing"),
+    "clones": ("sharing", "parents", "settings", "threads", "errors", "clearing", "oddsignals"),
 }
 CASES = [(name, mode) for name, modes in MODES.items() for mode in modes]
 

@@ -117,6 +117,13 @@ END
     busybox cp -r tree wood; busybox rm -r tree; busybox ls -R wood; busybox printf '%s-' a b c; busybox vi -H 2>/dev/null | busybox head -n 1
 """
 
+_PACKAGE = {"busybox": "bin/busybox"}
+_DYNAMIC = f"""cat >script <<'SCRIPT'
+{_BUSYBOX.strip().replace("busybox ", "./busybox ")}
+SCRIPT
+exec ./busybox sh script
+"""
+
 
 def _for(program: str, options: tuple[str, ...] = ()) -> tuple[Case, ...]:
     # What a shell says of jobs that die depends on who is faster.
@@ -129,6 +136,8 @@ CASES = (
     *_for("busybox", ("sh",)),
     *(script("bash", tried, text) for tried, text in _BASH),
     script("busybox", "its own tools from its own shell", _BUSYBOX, ("sh",), errors=False),
+    shell("busybox", "linked dynamically, its own tools", _DYNAMIC, packages=_PACKAGE, errors=False, slow=True),
+    *(shell("busybox", f"linked dynamically, {tried}", f"cat >script <<'SCRIPT'\n{text.strip()}\nSCRIPT\nexec ./busybox sh script", packages=_PACKAGE, errors="jobs" not in tried, slow=True) for tried, text in _COMMON),
     one("busybox sha256sum words.txt text.txt", "one tool"),
     shell("dash", "a script run by its first line", "printf '#!/bin/sh\\necho $0 $1; exit 3\\n' >s; chmod +x s; ./s arg || echo $?"),
     shell("bash", "login shell with a profile", "HOME=. bash --login -c 'echo $greeting' 2>/dev/null", files={".bash_profile": "greeting=hello\n"}),

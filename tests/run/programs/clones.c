@@ -220,10 +220,22 @@ static void clearing(void) {
     SAY("handlers cleared, ignored kept: %#x", status);
 }
 
+static void oddsignals(void) {
+    int signals[] = {0, 34, 64, 65, 171, 255}, status;
+    signal(34, SIG_IGN), signal(64, SIG_IGN);
+    for (int i = 0; i < 6; i++) {
+        long pid = syscall(SYS_clone, (long)signals[i], 0, 0, 0, 0);
+        if (!pid) _exit(i);
+        long found = waitpid(pid, &status, __WALL);
+        SAY("exit signal %d: %d, status %#x", signals[i], found == pid, status);
+        sched_yield();
+    }
+}
+
 int main(int argc, char **argv) {
     struct { const char *name; void (*run)(void); } all[] = {
         {"sharing", sharing}, {"parents", parents}, {"settings", settings}, {"threads", threads}, {"errors", errors},
-        {"clearing", clearing},
+        {"clearing", clearing}, {"oddsignals", oddsignals},
     };
     for (int i = 0; i < sizeof all / sizeof *all; i++)
         if (!strcmp(argv[1], all[i].name)) all[i].run();
