@@ -240,15 +240,17 @@ static void zombies(void) {
 }
 
 static void orphans(void) {
-    int tell[2], gate[2], status;
+    int tell[2], gate[2], ready[2], status;
     pipe(tell);
     pipe(gate);
+    pipe(ready);
     pid_t self = getpid(), pid = fork();
     if (!pid) {
         pid_t middle = getpid();
         if (!fork()) {
             char c;
             OK(getppid() == middle);
+            write(ready[1], "r", 1);
             close(gate[1]);
             read(gate[0], &c, 1);
             int now = getppid();
@@ -256,8 +258,12 @@ static void orphans(void) {
             write(tell[1], answer, 2);
             _exit(0);
         }
-        if (!fork()) _exit(0); /* becomes a zombie, then an orphan */
-        usleep(1000);
+        pid_t zombie = fork(); /* becomes a zombie, then an orphan */
+        if (!zombie) _exit(0);
+        char c;
+        siginfo_t info;
+        read(ready[0], &c, 1);
+        waitid(P_PID, zombie, &info, WEXITED | WNOWAIT);
         _exit(4);
     }
     waitpid(pid, &status, 0);
