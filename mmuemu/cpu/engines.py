@@ -97,8 +97,8 @@ class _Engine:
         self._grow_at = _FIRST_TLB_SIZE
         state = cpu.window
         self._q, self._d = state.q, state.d
-        self._save = library.context_save
-        self._handle, self._context = cpu.handle, state.context
+        self._live_q, self._live_d = state.live_q, state.live_d
+        self._handle = cpu.handle
         self._results: dict[int, ctypes.Array[ctypes.c_uint64]] = {}
         self.walkers: dict[tuple[int, ...], PageWalker] = {}
         self.probing = False
@@ -247,8 +247,7 @@ class PythonEngine(_Engine):
                 return True
             cpu = self.cpu
             access = kind - MEM_READ
-            self._save(self._handle, self._context)
-            q, d = self._q, self._d
+            q, d = self._live_q, self._live_d
             user = d[D_HFLAGS] & 3 == 3
             ac = not user and q[Q_RFLAGS] & RFLAGS_AC != 0
             key = (q[Q_CR0], q[Q_CR4], q[Q_EFER], q[Q_PKRU] & 0xFFFF_FFFF, cpu.pkrs)

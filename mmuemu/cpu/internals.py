@@ -15,6 +15,16 @@ from mmuemu.x86.paging import PAGE_MASK
 _EMU_COUNTER: Final = 1368
 _EMU_COUNT: Final = 1376
 _INVALID_ADDRESS: Final = 1416
+_CPU: Final = 440
+"""Where ``struct uc_struct`` points to the ``CPUState``."""
+_STATE: Final = 35408
+"""Where in that the registers begin, RAX first: what ``uc_context_save`` copies."""
+
+
+def state_address(handle: ctypes.c_void_p) -> int:
+    """Host address of the engine's registers; 0 while it has none."""
+    cpu: int = ctypes.c_uint64.from_address((handle.value or 0) + _CPU).value
+    return cpu + _STATE if cpu else 0
 
 
 class Internals:
@@ -46,8 +56,11 @@ class Internals:
         self._counter.value = value
 
     def cut_short(self) -> None:
-        """Let the counted run that is on end after the instruction it is executing."""
-        self._count.value = self._counter.value
+        """Let the counted run that is on end after the instruction it is executing.
+
+        One that has just reached its limit has counted an instruction more, and stays as it is.
+        """
+        self._count.value = min(self._counter.value, self._count.value)
 
     def is_cut(self, count: int) -> bool:
         """Whether the last run, which was started with a limit of ``count``, was :meth:`cut_short`."""

@@ -22,10 +22,10 @@ def install_ports(cpu: Cpu) -> None:
 
     def refused() -> bool:
         """Whether CPL > IOPL; the engine checks neither that nor the TSS's permission bitmap (there is none)."""
-        state.save()
-        cpl = state.d[window.D_HFLAGS] & 3
-        if cpl <= state.q[window.Q_RFLAGS] >> 12 & 3:
+        cpl = state.live_d[window.D_HFLAGS] & 3
+        if cpl <= state.live_q[window.Q_RFLAGS] >> 12 & 3:
             return False
+        state.save()
         cpu.raise_trap(Trap(Vector.GP, 0, state.q[window.Q_RIP], 0, cpl), state.snapshot())
         return True
 

@@ -61,15 +61,19 @@ def enter_kernel(cpu: Cpu) -> None:
     """What ``syscall`` does (SDM volume 2, SYSCALL), from the syscall hook: RCX, R11, RFLAGS, CS, SS, RIP."""
     flags = cpu.rflags
     state = cpu.window
-    state.save()
-    q, d = state.q, state.d
+    q, d = state.live_q, state.live_d
     rip = q[window.Q_RIP]
     if not d[window.D_HFLAGS] & window.HFLAG_CS64:
         # Compatibility mode: Intel processors have SYSCALL in 64-bit code only.
+        state.save()
         cpu.raise_trap(Trap(Vector.UD, 0, rip, 0, d[window.D_HFLAGS] & 3), state.snapshot())
         return
     place = cpu.syscall_places.get(rip)
-    length = 2 if place is not None and cpu.ram_bytes[place] == 0x0F else cpu.fast_calls.length(rip)
+    if place is not None and cpu.ram_bytes[place] == 0x0F:
+        length = 2
+    else:
+        state.save()
+        length = cpu.fast_calls.length(rip)
     q[window.Q_RCX] = rip + length
     q[window.Q_R11] = flags
     q[window.Q_RIP] = q[window.Q_LSTAR] - length
@@ -84,7 +88,6 @@ def enter_kernel(cpu: Cpu) -> None:
     d[window.SS.selector] = code + 8
     d[window.SS.flags] = 0x00CF_9300
     d[window.D_HFLAGS] &= ~window.HFLAG_CPL
-    state.restore()
 
 
 def put_flat_protected(state: StateWindow, cr0: int) -> None:

@@ -17,6 +17,7 @@ from unicorn import x86_const as x86
 from unicorn.unicorn_py3.unicorn import uclib
 
 from mmuemu.cpu import library
+from mmuemu.cpu.internals import state_address
 from mmuemu.errors import MmuemuError
 from mmuemu.x86.registers import RFLAGS_ARITHMETIC, RFLAGS_DF
 
@@ -140,6 +141,11 @@ class StateWindow:
         state = self.raw[STATE_OFFSET : STATE_OFFSET + _STATE_BYTES]
         self.q = state.cast("Q")
         self.d = state.cast("I")
+        live = (ctypes.c_char * _STATE_BYTES).from_address(state_address(self._uc))
+        self.live_q = memoryview(live).cast("B").cast("Q")
+        """The engine's own state, by the same indices, for hooks: there what is read is true and what is written
+        counts at once, as with :meth:`save` and :meth:`restore`, which copy all of it."""
+        self.live_d = memoryview(live).cast("B").cast("I")
 
     def save(self) -> None:
         """Copy the engine's state into the window."""
@@ -169,6 +175,8 @@ class StateWindow:
         if self.context.value:
             self.q.release()
             self.d.release()
+            self.live_q.release()
+            self.live_d.release()
             uclib.uc_context_free(self.context)
             self.context = ctypes.c_void_p()
 
@@ -233,6 +241,8 @@ def _misplaced(uc: Uc) -> list[str]:
         window.d[D_HFLAGS] & HFLAG_CS64
     ):
         wrong.append("hflags")
+    if window.live_q[:Q_RIP].tolist() != window.q[:Q_RIP].tolist() or window.live_q[Q_STAR] != window.q[Q_STAR]:
+        wrong.append("the state itself")
     if not window.q[Q_XCR0] & 1 or window.q[Q_XCR0] >> 10:
         wrong.append("XCR0")
     if window.d[D_OLD_EXCEPTION] != NO_EXCEPTION:
