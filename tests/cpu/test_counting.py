@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-PAGES = 8
-
+import pytest
 from unicorn import UC_ARCH_X86, UC_MODE_64, Uc
 
 from mmuemu.cpu.attach import attach
 from mmuemu.cpu.stop import Stop
+
+PAGES = 8
 
 
 def test_faults_arrive_after_counting_in_pages_that_are_gone(mmu, asm):
@@ -29,9 +30,10 @@ def test_faults_arrive_after_counting_in_pages_that_are_gone(mmu, asm):
     assert mmu.cpu.registers()["rip"] == 0x80_0000
 
 
-def test_a_stop_that_comes_as_the_limit_is_reached_changes_no_count(mmu):
+@pytest.mark.parametrize("engine", ["python", "native"])
+def test_a_stop_that_comes_as_the_limit_is_reached_changes_no_count(engine):
     """The engine has begun one instruction more by then, and the other thread may come before this one looks."""
-    machine = attach(Uc(UC_ARCH_X86, UC_MODE_64), memory="4M", mmu=mmu)
+    machine = attach(Uc(UC_ARCH_X86, UC_MODE_64), memory="4M", mmu=engine)
     machine.map(0x400000, b"\x90" * 16 + b"\xeb\xee", "r-x")
     machine.set_ring(3)
     machine.cpu.set_registers(rip=0x400000)
