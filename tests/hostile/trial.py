@@ -6,13 +6,14 @@ import errno
 import os
 import signal
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.hostile.cases import IMAGE, HostileCall
-from tests.run.harness import ENVIRONMENT, command_line, emulator_environment
+from tests.run.harness import ENVIRONMENT, command_line, emulator_environment, measured, peak_and_cpu
 
 GUESTS = Path(__file__).parent / "guest"
 
@@ -47,9 +48,11 @@ def emulate(*arguments: str | Path, cwd: Path, timeout: float = 120, descriptors
     command = command_line("--clear-env", "--env", "PATH=/usr/bin:/bin", "--timeout", str(timeout), *arguments)
     if descriptors:
         command = ["prlimit", f"--nofile={descriptors}:{descriptors}", *command]
+    descriptor, cost = tempfile.mkstemp(prefix="mmuemu-cost-")
+    os.close(descriptor)
     process = subprocess.Popen(
-        command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env=emulator_environment(),
+        measured(command, Path(cost)), cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, env=emulator_environment(),
     )  # fmt: skip
     assert process.stdout is not None
     assert process.stderr is not None
@@ -57,9 +60,10 @@ def emulate(*arguments: str | Path, cwd: Path, timeout: float = 120, descriptors
     with ThreadPoolExecutor(2) as pool:
         texts = [pool.submit(stream.read) for stream in (process.stdout, process.stderr)]
         out, err = (text.result().decode(errors="replace") for text in texts)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return Ending(process.returncode, out, err, usage.ru_maxrss >> 10)
+    process.wait()
+    peak, _ = peak_and_cpu(Path(cost))
+    os.unlink(cost)
+    return Ending(process.returncode, out, err, peak >> 10)
 
 
 def on_host(*command: str | Path, cwd: Path, timeout: float = 300) -> str:

@@ -144,6 +144,17 @@ def workplaces(top: Path) -> tuple[Path, Path]:
     return places
 
 
+def measured(command: Sequence[str], file: Path) -> list[str]:
+    """``command`` with its peak resident KiB and CPU seconds written to ``file`` (read it by :func:`peak_and_cpu`)."""
+    return [sys.executable, "-S", "-E", str(Path(__file__).with_name("small.py")), str(file), *command]
+
+
+def peak_and_cpu(file: Path) -> tuple[int, float]:
+    """What a :func:`measured` command left."""
+    peak, cpu = file.read_text().split()
+    return int(peak), float(cpu)
+
+
 def compare(
     program: Path,
     arguments: Sequence[str],

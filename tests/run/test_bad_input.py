@@ -14,7 +14,16 @@ from threading import Timer
 
 import pytest
 
-from tests.run.harness import ENGINES, ENVIRONMENT, Result, command_line, emulator_environment, mmuemu
+from tests.run.harness import (
+    ENGINES,
+    ENVIRONMENT,
+    Result,
+    command_line,
+    emulator_environment,
+    measured,
+    mmuemu,
+    peak_and_cpu,
+)
 
 CODE = bytes.fromhex("bf07000000b83c0000000f05")
 """exit(7)"""
@@ -123,20 +132,20 @@ def _limited() -> None:
 
 def run(name: str | Path, cwd: Path, *options: str) -> tuple[Result, float, int]:
     """Result, CPU seconds and peak resident KiB of one run."""
-    out, err = cwd / ".out", cwd / ".err"
+    out, err, cost = cwd / ".out", cwd / ".err", cwd / ".cost"
     with out.open("wb") as stdout, err.open("wb") as stderr:
         process = subprocess.Popen(
-            command_line(*options, "--timeout", "20", name),
+            measured(command_line(*options, "--timeout", "20", name), cost),
             stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr,
             cwd=cwd, env=emulator_environment(), preexec_fn=_limited,
         )  # fmt: skip
         alarm = Timer(60, process.kill)
         alarm.start()
-        _, status, usage = os.wait4(process.pid, 0)
+        process.wait()
         alarm.cancel()
-    process.returncode = os.waitstatus_to_exitcode(status)
     result = Result(process.returncode, out.read_bytes(), err.read_bytes())
-    return result, usage.ru_utime + usage.ru_stime, usage.ru_maxrss
+    peak, spent = peak_and_cpu(cost)
+    return result, spent, peak
 
 
 def manners(found: Result, name: str) -> None:
