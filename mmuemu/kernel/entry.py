@@ -97,14 +97,14 @@ class Entry:
         switching.enter_from_user(kernel, task)
         task.registers[IP] = trap.rip
         force(task, death)
-        kernel.work(inside=False)
+        kernel.work()
 
     def _trap_in_kernel(self, task: Task, trap: Trap) -> None:
         """The way back to ring 3 faults when the place is not canonical: the task's own fault."""
         if not switching.stopped_in_kernel(self.kernel, task):
             raise MmuemuError(f"kernel panic: {trap}")
         force(task, Death(Signal.SIGSEGV, 0x80, 0, trap))
-        self.kernel.work(inside=False)
+        self.kernel.work()
 
     def syscall(self) -> None:
         """The ``syscall`` instruction: into ring 0 at LSTAR."""
@@ -124,7 +124,7 @@ class Entry:
         kernel.statistics.syscalls += 1
         self.call(task)
         if kernel.attention:
-            kernel.work(inside=True)
+            kernel.work()
 
     def call(self, task: Task) -> None:
         """Make the system call in ``task``'s registers, for the first time or again after it has slept."""

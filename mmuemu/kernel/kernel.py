@@ -191,7 +191,7 @@ class Kernel:
         self.running = True
         try:
             if self.current is None:
-                self.work(inside=False)
+                self.work()
             elif self.attention:
                 self._stopped_somewhere()
             while self.current is not None and not (until is not None and until.zombie):
@@ -222,12 +222,12 @@ class Kernel:
         elif not switching.stopped_in_kernel(self, task):
             self.attention = True
             return
-        self.work(inside=False)
+        self.work()
 
-    def work(self, inside: bool) -> None:
+    def work(self) -> None:
         """What is due before a task returns to ring 3: another task's turn, its call again, its signals.
 
-        ``inside``: a hook of the engine is on, in the entry code. Without anybody to run, the machine stops.
+        It may be called inside a hook of the engine, in the entry code. Without anybody to run, the machine stops.
         """
         while True:
             task = self.current
@@ -235,7 +235,7 @@ class Kernel:
                 if task is not None and task.state is State.RUNNABLE and task not in self.scheduler.ready:
                     self.scheduler.ready.append(task)
                 self.reschedule = False
-                task = self._next(inside)
+                task = self._next()
                 if task is None:
                     return
             if task.in_call and not task.interrupted:
@@ -246,7 +246,7 @@ class Kernel:
                 self.attention = False
                 return
 
-    def _next(self, inside: bool) -> Task | None:
+    def _next(self) -> Task | None:
         """Put the next task on the CPU; None when the machine stops."""
         charge(self)
         following = self.scheduler.pick()

@@ -165,11 +165,6 @@ class Task:
         """Why a signal killed the process."""
         return self.process.death
 
-    @property
-    def pending_signals(self) -> int:
-        """Bits of the signals that wait for this thread."""
-        return self.signals.bits | self.process.signals.bits
-
     def wake(self) -> None:
         """Something it waits for may be ready."""
         self.kernel.scheduler.wake(self)

@@ -179,13 +179,6 @@ def _interrupted(task: Task) -> int:
     return Errno.EINTR
 
 
-def leave_call(task: Task) -> None:
-    """The call that was slept in is over."""
-    task.in_call = task.interrupted = False
-    task.call_state = task.on_interrupt = None
-    task.signal_wait = 0
-
-
 def set_pkru(cpu: Cpu, value: int) -> None:
     """Load PKRU into the saved window, where protection keys are in use, and forget what it made of translations."""
     if cpu.window.q[Q_CR4] & CR4_PKE and cpu.fp.pkru != value:

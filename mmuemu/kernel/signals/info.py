@@ -44,11 +44,6 @@ def by_fault(signal: int, code: int, address: int, extra: bytes = b"") -> SigInf
     return SigInfo(signal, code, struct.pack("<Q", address) + extra)
 
 
-def by_protection_key(address: int, key: int) -> SigInfo:
-    """An access that PKRU forbids."""
-    return by_fault(Signal.SIGSEGV, 4, address, struct.pack("<8xI", key))
-
-
 def by_timer(signal: int, timer: int, overrun: int, value: bytes) -> SigInfo:
     """A timer of timer_create(2); ``value`` is its 8-byte ``sigval``."""
     return SigInfo(signal, SI_TIMER, struct.pack("<ii", timer, overrun) + value)

@@ -10,11 +10,9 @@ from mmuemu.kernel.abi.signals import LAST_SIGNAL, Signal
 from mmuemu.kernel.files.pidfd import PidFd
 from mmuemu.kernel.life import (
     CLONE_CHILD_SETTID,
-    CLONE_CLEAR_SIGHAND,
     CLONE_PARENT,
     CLONE_PARENT_SETTID,
     CLONE_PIDFD,
-    CLONE_SETTLS,
     CLONE_THREAD,
     CLONE_VFORK,
     CLONE_VM,
@@ -121,6 +119,3 @@ def sys_exit_group(task: Task, status: int) -> int:
     """exit_group(2)."""
     life.exit_group(task.process, status & 0xFF)
     return 0
-
-
-__all__ = ["CLONE_CLEAR_SIGHAND", "CLONE_SETTLS"]
