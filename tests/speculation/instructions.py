@@ -355,10 +355,11 @@ def back(out: Emitter, gene: Gene) -> None:
 def retpoline(out: Emitter, gene: Gene) -> None:
     register = free(gene)
     out.absolute((b"\x41" if register & 8 else b"") + bytes((0xB8 | register & 7,)), out.counted(gene))
-    out.put(b"\xe8\x07\x00\x00\x00")
+    out.put(b"\xe8\x10\x00\x00\x00")
     out.put(b"\xf3\x90")
     out.put(b"\x0f\xae\xe8")
-    out.put(b"\xeb\xf9")
+    out.burn()  # when the call has faulted, the trap is not only a transient one
+    out.put(b"\xeb\xf0")
     out.put(sized(0x88, register, Mem(RSP), 8))
     out.put(b"\xc3")
 

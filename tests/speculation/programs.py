@@ -180,7 +180,8 @@ def _state(seed: int, counted: list[int]) -> bytes:
     registers[RSP] = places.STACK + 2 * places.PAGE + draw.choice((0, 0, 0, 4, 1))
     registers[FUEL] = draw.randrange(8, 70)
     struct.pack_into("<16Q", image, places.S_REGISTERS, *registers)
-    struct.pack_into("<QI", image, places.S_FLAGS, 0x202 | draw.getrandbits(12) & 0x8D5, 0x5555_5550 | draw.getrandbits(2))
+    flags, rights = 0x202 | draw.getrandbits(12) & 0x8D5, 0x5555_5550 | draw.choice((0, 0, 4, 8))
+    struct.pack_into("<QI", image, places.S_FLAGS, flags, rights)
     struct.pack_into("<16Q", image, places.S_RECOVERY, *(draw.choice(counted) for _ in range(16)))
     return bytes(image)
 
@@ -191,7 +192,7 @@ def _data(seed: int, counted: list[int]) -> tuple[tuple[int, bytes], ...]:
     found = []
     for at, size, codes in (
         (places.DATA, 2 * places.PAGE, 16), (places.READ_ONLY, 256, 4), (places.DATA + 5 * places.PAGE, 2048, 4),
-        (places.NO_ACCESS, 64, 0), (places.KEYED, 256, 0), (places.ALIAS_A, places.PAGE, 4),
+        (places.NO_ACCESS, 64, 0), (places.KEYED, 256, 0), (places.ALIAS_A, 2 * places.PAGE, 8),
         (places.STACK + 2 * places.PAGE - 64, places.PAGE, 200),
     ):  # fmt: skip
         content = bytearray(draw.randbytes(size))
