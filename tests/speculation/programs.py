@@ -10,6 +10,7 @@ import random
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 from tests.speculation import places
@@ -21,6 +22,8 @@ BASES: Final = (12, 13, 5)
 FREE: Final = (0, 1, 2, 3, 6, 7, 8, 9, 10, 11, 14)
 """Registers that instructions are to change."""
 FUEL: Final = 15
+NOISES: Final = 64
+"""How many different first memories there are."""
 
 
 class Gene:
@@ -188,7 +191,19 @@ def _state(seed: int, counted: list[int]) -> bytes:
 
 def _data(seed: int, counted: list[int]) -> tuple[tuple[int, bytes], ...]:
     """The first memory: noise, small numbers, and pointers to data and to code."""
-    draw = random.Random(f"{seed} data")
+    found = []
+    for at, noise, slots in _noise(seed % NOISES):
+        content = bytearray(noise)
+        for number, slot in enumerate(slots):
+            struct.pack_into("<Q", content, slot, counted[(seed + 7 * number) % len(counted)])
+        found.append((at, bytes(content)))
+    return tuple(found)
+
+
+@cache
+def _noise(number: int) -> tuple[tuple[int, bytes, tuple[int, ...]], ...]:
+    """One of the first memories without the addresses of blocks, and where these go."""
+    draw = random.Random(f"{number} data")
     found = []
     for at, size, codes in (
         (places.DATA, 2 * places.PAGE, 16), (places.READ_ONLY, 256, 4), (places.DATA + 5 * places.PAGE, 2048, 4),
@@ -198,9 +213,7 @@ def _data(seed: int, counted: list[int]) -> tuple[tuple[int, bytes], ...]:
         content = bytearray(draw.randbytes(size))
         for _ in range(size // 64):
             struct.pack_into("<Q", content, draw.randrange(0, size, 8), _pointer(draw))
-        for _ in range(codes):
-            struct.pack_into("<Q", content, draw.randrange(0, size, 8), draw.choice(counted))
-        found.append((at, bytes(content)))
+        found.append((at, bytes(content), tuple(draw.randrange(0, size, 8) for _ in range(codes))))
     return tuple(found)
 
 
