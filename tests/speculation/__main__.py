@@ -22,6 +22,7 @@ from tests.speculation.search import keep, work
 from tests.speculation.settings import BATCH
 from tests.speculation.squash import compare
 
+
 def replay(path: Path) -> int:
     """Run what :func:`keep` wrote; 1 when it still differs."""
     programs, left, right = shrink.read(path)
@@ -37,8 +38,11 @@ def search(options: argparse.Namespace) -> int:
     tasks = [(first + n, options.cpu) for n in range(-(-options.count // BATCH))]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     different = 0
-    context = multiprocessing.get_context("spawn")
-    with Progress(*columns, console=Console(stderr=True)) as progress, concurrent.futures.ProcessPoolExecutor(options.jobs, context) as pool:
+    pool = concurrent.futures.ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn"))
+    with (
+        Progress(*columns, console=Console(stderr=True)) as progress,
+        pool,
+    ):
         bar = progress.add_task("programs", total=len(tasks) * BATCH)
         for found in pool.map(work, tasks):
             progress.update(bar, advance=BATCH)
@@ -56,9 +60,11 @@ def search(options: argparse.Namespace) -> int:
 def main() -> int:
     """Do what the command line asks."""
     parser = argparse.ArgumentParser(prog="python -m tests.speculation", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("count", type=int, nargs="?", default=2000, metavar="N", help="how many programs (default: 2000)")
+    parser.add_argument(
+        "count", type=int, nargs="?", default=2000, metavar="N", help="how many programs (default: 2000)"
+    )
     parser.add_argument("seed", type=int, nargs="?", default=0, metavar="SEED", help="the first (default: 0)")
-    parser.add_argument("--cpu", default="", help="this CPU and all flaws (default: all sorts; off, native: no speculation)")
+    parser.add_argument("--cpu", default="", help="this CPU, all flaws (default: all sorts; off, native: none)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="machines at once (default: one a core)")
     parser.add_argument("--keep", type=Path, help="where differences are written (default: a new directory)")
     parser.add_argument("--most", type=int, default=5, help="differences that are made small (default: 5)")

@@ -9,6 +9,8 @@ from tests.speculation.encode import RAX, RCX, RDI, RDX, RSI, RSP, Mem, encode, 
 from tests.speculation.programs import BASES, FREE, Emitter, Gene, Maker
 
 SIZES: Final = (8, 4, 1, 2)
+ANYWHERE: Final = (1 << 64) - 1
+"""No file descriptor."""
 _HOSTILE: Final = (places.NO_ACCESS, places.HOLE, places.READ_ONLY, *places.KERNEL, *places.STRANGE)
 _EDGES: Final = (-1, -2, -3, -4, -7, -8, -15, 0)
 _CONSTANTS: Final = (0, 1, 2, 0xFF, 0x7F, 64, 0x8000_0000, 0x7FFF_FFFF, 0xFFFF_FFFF, 1 << 63, (1 << 64) - 1)
@@ -164,7 +166,9 @@ def bits(out: Emitter, gene: Gene) -> None:
         opcode = gene.of((b"\x0f\xa3", b"\x0f\xab", b"\x0f\xb3", b"\x0f\xbb"))
         out.put(encode(opcode, free(gene), free(gene), wide=bool(gene.below(2))))
     else:
-        opcode, prefix = gene.of(((b"\x0f\xbc", b""), (b"\x0f\xbd", b""), (b"\x0f\xb8", b"\xf3"), (b"\x0f\xbc", b"\xf3")))
+        opcode, prefix = gene.of(
+            ((b"\x0f\xbc", b""), (b"\x0f\xbd", b""), (b"\x0f\xb8", b"\xf3"), (b"\x0f\xbc", b"\xf3"))
+        )
         out.put(encode(opcode, free(gene), operand(out, gene), prefix=prefix))
 
 
@@ -249,7 +253,7 @@ def string(out: Emitter, gene: Gene) -> None:
     out.put(width + bytes((opcode | (size > 1),)))
 
 
-# -- control -----------------------------------------------------------------------------------------------------------
+# -- control ---------------------------------------------------------------------------------------------------------
 
 
 def branch(out: Emitter, gene: Gene) -> None:
@@ -380,7 +384,7 @@ def bypass(out: Emitter, gene: Gene) -> None:
     out.put(sized(0x8A, free(gene), Mem(12, 0, target), gene.of(SIZES)))
 
 
-# -- the rest -----------------------------------------------------------------------------------------------------------
+# -- the rest ----------------------------------------------------------------------------------------------------------
 
 
 def x87(out: Emitter, gene: Gene) -> None:
@@ -391,8 +395,10 @@ def x87(out: Emitter, gene: Gene) -> None:
     elif kind == 2:
         out.put(bytes((0xD9, 0xC0 | gene.below(2) << 3 | register)))
     else:
-        out.put(gene.of((b"\xd9\xe8", b"\xd9\xeb", b"\xd9\xee", b"\xd9\xe0", b"\xd9\xe1", b"\xd9\xfa", b"\xd9\xfc",
-                         b"\xdf\xe0", b"\xd9\xf7", b"\xd9\xf6", b"\xdb\xe3", b"\xdb\xe2", b"\xdd\xc0", b"\xd9\xe4")))  # fmt: skip
+        out.put(gene.of((
+            b"\xd9\xe8", b"\xd9\xeb", b"\xd9\xee", b"\xd9\xe0", b"\xd9\xe1", b"\xd9\xfa", b"\xd9\xfc", b"\xdf\xe0",
+            b"\xd9\xf7", b"\xd9\xf6", b"\xdb\xe3", b"\xdb\xe2", b"\xdd\xc0", b"\xd9\xe4",
+        )))  # fmt: skip
 
 
 def x87_memory(out: Emitter, gene: Gene) -> None:
@@ -425,7 +431,10 @@ def sse_memory(out: Emitter, gene: Gene) -> None:
 _SSE: Final = tuple(
     (prefix, bytes((0x0F, opcode)))
     for prefix, opcodes in (
-        (b"\x66", (0xEF, 0xFE, 0xD4, 0x74, 0x76, 0xDB, 0xEB, 0xF4, 0x61, 0x62, 0x6C, 0x14, 0x58, 0x59, 0x5E, 0x51, 0x2E)),
+        (
+            b"\x66",
+            (0xEF, 0xFE, 0xD4, 0x74, 0x76, 0xDB, 0xEB, 0xF4, 0x61, 0x6C, 0x14, 0x58, 0x59, 0x5E, 0x51, 0x2E),
+        ),
         (b"", (0x58, 0x59, 0x5C, 0x5E, 0x51, 0x54, 0x57, 0x14, 0x2F, 0x5B, 0x28)),
         (b"\xf3", (0x58, 0x59, 0x5E, 0x51, 0x5A, 0x5B, 0x10, 0xE6)),
         (b"\xf2", (0x58, 0x59, 0x5E, 0x51, 0x5A, 0x10, 0x7C)),
@@ -448,7 +457,8 @@ def sse(out: Emitter, gene: Gene) -> None:
         out.put(encode(opcode, target, other, prefix=prefix, tail=imm(gene.below(8), 1)))
     elif kind == 4:
         prefix, opcode = gene.of((
-            (b"\x66", b"\x0f\x38\x00"), (b"\x66", b"\x0f\x38\x17"), (b"\x66", b"\x0f\x38\x40"), (b"\x66", b"\x0f\x38\x37"),
+            (b"\x66", b"\x0f\x38\x00"), (b"\x66", b"\x0f\x38\x17"), (b"\x66", b"\x0f\x38\x40"),
+            (b"\x66", b"\x0f\x38\x37"),
             (b"\x66", b"\x0f\x38\xdc"), (b"\x66", b"\x0f\x38\xdb"), (b"\x66", b"\x0f\x38\x30"),
         ))  # fmt: skip
         out.put(encode(opcode, target, other, prefix=prefix))
@@ -460,7 +470,8 @@ def between(out: Emitter, gene: Gene, vector: int) -> None:
     """From vector to general registers and back."""
     prefix, opcode = gene.of((
         (b"\x66", b"\x0f\x6e"), (b"\x66", b"\x0f\x7e"), (b"\xf2", b"\x0f\x2a"), (b"\xf3", b"\x0f\x2a"),
-        (b"\xf2", b"\x0f\x2d"), (b"\xf3", b"\x0f\x2c"), (b"\x66", b"\x0f\xd7"), (b"", b"\x0f\x50"), (b"\xf2", b"\x0f\x38\xf1"),
+        (b"\xf2", b"\x0f\x2d"), (b"\xf3", b"\x0f\x2c"), (b"\x66", b"\x0f\xd7"), (b"", b"\x0f\x50"),
+        (b"\xf2", b"\x0f\x38\xf1"),
     ))  # fmt: skip
     general = free(gene)
     to_general = opcode in (b"\x0f\x2d", b"\x0f\x2c", b"\x0f\xd7", b"\x0f\x50", b"\x0f\x38\xf1")
@@ -488,8 +499,8 @@ def control_words(out: Emitter, gene: Gene) -> None:
 
 def cache_control(out: Emitter, gene: Gene) -> None:
     prefix, opcode, field = gene.of((
-        (b"", b"\x0f\xae", 7), (b"\x66", b"\x0f\xae", 7), (b"", b"\x0f\x18", 1), (b"", b"\x0f\x18", 0), (b"", b"\x0f\x0d", 1),
-        (b"\x66", b"\x0f\xae", 6),
+        (b"", b"\x0f\xae", 7), (b"\x66", b"\x0f\xae", 7), (b"", b"\x0f\x18", 1), (b"", b"\x0f\x18", 0),
+        (b"", b"\x0f\x18", 2), (b"", b"\x0f\x0d", 1), (b"\x66", b"\x0f\xae", 6),
     ))  # fmt: skip
     out.put(encode(opcode, field, memory(out, gene), prefix=prefix))
 
@@ -510,8 +521,10 @@ def protection_keys(out: Emitter, gene: Gene) -> None:
 
 def trap(out: Emitter, gene: Gene) -> None:
     """What ring 3 may not do, or nobody: each a fault."""
-    out.put(gene.of((b"\x0f\x0b", b"\xf4", b"\xcc", b"\x0f\x20\xc0", b"\xe4\x60", b"\x0f\x01\xf8", b"\xfa", b"\x0f\x30",
-                     b"\x06", b"\xc5\xf8\x77", b"\xcd\x03", b"\xcd\x20", b"\xf1", b"\x0f\xb9\xc0", b"\xf0\x90")))  # fmt: skip
+    out.put(gene.of((
+        b"\x0f\x0b", b"\xf4", b"\xcc", b"\x0f\x20\xc0", b"\xe4\x60", b"\x0f\x01\xf8", b"\xfa", b"\x0f\x30", b"\x06",
+        b"\xc5\xf8\x77", b"\xcd\x03", b"\xcd\x20", b"\xf1", b"\xf0\x90",
+    )))  # fmt: skip
 
 
 def get_xcr(out: Emitter, gene: Gene) -> None:
@@ -523,12 +536,27 @@ def system_call(out: Emitter, gene: Gene) -> None:
     page = places.DATA + places.PAGE * gene.below(places.DATA_PAGES)
     rights = gene.of((3, 1, 0, 7, 3))
     address = gene.of((places.DATA, page, page + 4090, places.NO_ACCESS, places.KERNEL[0], places.STRANGE[3]))
-    number, *arguments = gene.of((
-        (39,), (1, 1, address, gene.of((8, 100, 5000))), (10, page, places.PAGE * (1 + gene.below(2)), rights),
-        (9, page, places.PAGE, rights, 0x32, (1 << 64) - 1, 0), (11, page, places.PAGE), (12, 0), (28, page, places.PAGE, 4),
-        (102,), (10, places.CODE, places.CODE_BYTES, gene.of((7, 5, 1))), (9, 0, places.PAGE, 3, 0x22, (1 << 64) - 1, 0),
-        (158, 0x1002, page), (999,), (28, page, places.PAGE, 3), (14, 0, address, 0, 8),
-    ))  # fmt: skip
+    number, *arguments = gene.of(
+        (
+            (39,),
+            (1, 1, address, gene.of((8, 100, 3000))),
+            (1, 1, places.DATA + gene.below(512), 64),
+            (1, 1, places.ALIAS_B + gene.below(512), 64),
+            (1, 1, places.STACK + 2 * places.PAGE - gene.below(64), 64),
+            (10, page, places.PAGE * (1 + gene.below(2)), rights),
+            (9, page, places.PAGE, rights, 0x32, ANYWHERE, 0),
+            (11, page, places.PAGE),
+            (12, 0),
+            (28, page, places.PAGE, 4),
+            (102,),
+            (10, places.CODE, places.CODE_BYTES, gene.of((7, 5, 1))),
+            (9, 0, places.PAGE, 3, 0x22, ANYWHERE, 0),
+            (158, 0x1002, page),
+            (999,),
+            (28, page, places.PAGE, 3),
+            (14, 0, address, 0, 8),
+        )
+    )
     for register, value in zip((RDI, RSI, RDX, 10, 8, 9), arguments, strict=False):
         out.put(load_immediate(register, value))
     out.put(load_immediate(RAX, number))
@@ -559,7 +587,7 @@ KINDS: Final[tuple[Maker, ...]] = tuple(
         (stack, 7), (string, 5), (branch, 12), (slow_branch, 10), (skip, 8), (loop, 5), (jump, 5), (call, 7), (back, 7),
         (retpoline, 2), (bypass, 5), (x87, 4), (x87_memory, 4), (mmx, 3), (sse_memory, 8), (sse, 7),
         (control_words, 2), (cache_control, 5), (fence, 2), (protection_keys, 2), (trap, 2), (get_xcr, 1),
-        (system_call, 5), (patch, 2),
+        (system_call, 8), (patch, 2),
     )
     for _ in range(weight)
 )  # fmt: skip

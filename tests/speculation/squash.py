@@ -55,10 +55,22 @@ def _areas() -> str:
     lines += [f"mov edi, {places.KEYED}", "mov esi, 4096", "mov edx, 3", "mov r10, r8", "mov eax, 329", "syscall"]
     lines.append("nokeys:")
     for number in (4, 5, 7, 8, 11):
-        lines += [f"mov edi, {number}", "lea rsi, [rip + action]", "xor edx, edx", "mov r10d, 8", "mov eax, 13", "syscall"]
+        lines += [
+            f"mov edi, {number}",
+            "lea rsi, [rip + action]",
+            "xor edx, edx",
+            "mov r10d, 8",
+            "mov eax, 13",
+            "syscall",
+        ]
     lines += ["lea rdi, [rip + altstack]", "xor esi, esi", "mov eax, 131", "syscall"]
     # The handler's address and the restorer's, which Keystone cannot put into data.
-    start = ["lea rax, [rip + handler]", "mov [rip + action], rax", "lea rax, [rip + restorer]", "mov [rip + action + 16], rax"]
+    start = [
+        "lea rax, [rip + handler]",
+        "mov [rip + action], rax",
+        "lea rax, [rip + restorer]",
+        "mov [rip + action + 16], rax",
+    ]
     return "\n".join([*start, *lines])
 
 
@@ -370,7 +382,9 @@ def differences(one: Outcome, other: Outcome) -> list[str]:
     if len(one.faults) != len(other.faults):
         found.append(f"faults: {len(one.faults)}, {len(other.faults)}")
     left, right = one.registers, other.registers
-    found += [f"{name}: {left[name]:#x}, {right[name]:#x}" for name in left.keys() & right.keys() if left[name] != right[name]]
+    found += [
+        f"{name}: {left[name]:#x}, {right[name]:#x}" for name in left.keys() & right.keys() if left[name] != right[name]
+    ]
     for what in ("pages", "absent", "kernel"):
         mine, yours = getattr(one, what), getattr(other, what)
         for key in sorted(mine.keys() | yours.keys()):
@@ -414,4 +428,3 @@ def compare(programs: Sequence[Program], left: dict[str, Any], right: dict[str, 
     finally:
         for bench in benches:
             bench.close()
-
