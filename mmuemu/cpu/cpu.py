@@ -486,6 +486,8 @@ class Cpu(Registers):
 
     def close(self) -> None:
         """Remove the hooks and free the state window; the CPU cannot run afterwards."""
+        # Removing a hook has the engine look up the pages of code that has it, by the tables of today.
+        self.engine.probing = True
         self.hooks.close()
         self.window.close()
         self.ram_bytes.release()

@@ -23,13 +23,6 @@ def sides(number: int, kind: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
     if kind == "native":
         return {}, {"mmu": "native"}
     draw = random.Random(f"{number} sides")
-    if kind or number % 2 == 0:
-        return {}, {"cpu": kind or "skylake", "mitigations": "off", "vulnerable": "all"}
-    flaws = draw.sample(sorted(FLAWS), draw.randrange(1, len(FLAWS)))
-    others = [name for name in FLAWS if name not in flaws]
-    return {}, {
-        "cpu": draw.choice(CPUS),
-        "mitigations": draw.choice(("off", "auto")),
-        "vulnerable": ",".join(flaws),
-        "not_vulnerable": ",".join(others),
-    }
+    if kind == "all" or number % 2 == 0:
+        return {}, {"flaws": sorted(FLAWS)}
+    return {}, {"flaws": draw.sample(sorted(FLAWS), draw.randrange(1, len(FLAWS)))}

@@ -18,6 +18,8 @@ from mmuemu.kernel.process import Process
 from mmuemu.kernel.task import Task
 from mmuemu.machine import Machine
 from mmuemu.sources import assemble
+from mmuemu.speculation.core import Speculation
+from mmuemu.speculation.models import CpuSpec
 from mmuemu.x86.paging import ADDRESS_MASK, PAGE_SIZE, PS, P
 from tests.speculation import places
 from tests.speculation.encode import NAMES
@@ -304,7 +306,11 @@ class Bench:
     """One machine that runs programs one after the other, each in a process of its own."""
 
     def __init__(self, **options: Any) -> None:
+        flaws, spec = options.pop("flaws", None), options.pop("spec", {})
         self.machine = Machine(seed=1, memory=MEMORY, aslr=False, schedule="coop", **options)
+        self.core: Speculation | None = None
+        if flaws is not None:
+            self.core = Speculation(self.machine.kernel.cpu, CpuSpec(name="test", title="test", **spec), frozenset(flaws))
         runner, self.end = image()
         self._programs: Iterator[Compiled] = iter(())
         self._outcomes: list[Outcome] = []
