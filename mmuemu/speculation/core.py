@@ -21,14 +21,14 @@ from mmuemu.speculation.bypass import Disambiguator
 from mmuemu.speculation.caches import LINE_SHIFT, Hierarchy
 from mmuemu.speculation.forwarding import Forwarded
 from mmuemu.speculation.models import CpuSpec
-from mmuemu.speculation.ops import Kind, Memory, Op
+from mmuemu.speculation.ops import WATCHED, Kind, Memory, Op
 from mmuemu.speculation.predictors import STRONGEST, TAKEN, BranchTargets, PatternHistory, ReturnStack
 from mmuemu.speculation.scoreboard import Scoreboard
 from mmuemu.speculation.trace import Window
 from mmuemu.speculation.transient import Transient
 from mmuemu.speculation.translations import READ, Translations, TranslationTimes
 from mmuemu.x86.exceptions import Vector
-from mmuemu.x86.paging import PAGE_MASK
+from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
 
 if TYPE_CHECKING:
     from mmuemu.cpu.cpu import Cpu
@@ -40,7 +40,6 @@ _SHORT_CYCLES: Final = 24
 _HFLAG_TS: Final = 1 << 11
 _CR0_TS: Final = 8
 _CR4_LA57: Final = 1 << 12
-_MANY_ARRIVALS: Final = 256
 _STRING_LEAST: Final = 8
 
 
@@ -93,8 +92,10 @@ class Speculation:
         self._previous: Block | None = None
         self.detailed = False
         """Whether the block that runs is followed instruction by instruction."""
-        self._ops: dict[int, Op] = {}
-        self._op: Op | None = None
+        self._points: list[Op] = []
+        """Instructions of it that are looked at before they run, the next one last."""
+        self._done = 0
+        """How many of its instructions have their times."""
         self._extra = 0
         self._tsc = 0
         self._engine = engine
@@ -143,10 +144,11 @@ class Speculation:
     def _on_write(self, _uc: int, _kind: int, physical: int, size: int) -> None:
         try:
             if self.transient.active:
-                self.transient.undo.append((physical, bytes(self.cpu.ram_bytes[physical : physical + size])))
+                self.transient.stored(physical, size)
                 return
             self._writes.append(physical)
             if self.detailed:
+                size = min(size, PAGE_SIZE - (physical & PAGE_MASK))
                 self._old.append(bytes(self.cpu.ram_bytes[physical : physical + size]))
             if physical >> 12 in self.code.frames:
                 self.code.written(physical >> 12)
@@ -158,7 +160,7 @@ class Speculation:
             if self.transient.active:
                 self.transient.step(address)
             else:
-                self._detail(address)
+                self._look(address)
         except BaseException as error:
             self.cpu.fail(error)
 
@@ -182,10 +184,7 @@ class Speculation:
                 return
             self._previous = block
             if block.watched or (self._bypass and (block.bypasses or (block.stores and block.loads and self.board.busy))):
-                self.detailed = True
-                self._op = None
-                self._ops = {op.address: op for op in block.described}
-                self.observer.watch(address, block.end - 1)
+                self._follow(block)
             elif self.detailed:
                 self.detailed = False
                 self.observer.watch_nothing()
@@ -232,9 +231,7 @@ class Speculation:
         block.count += 1
         self.instructions += block.length
         accounted = True
-        if self.detailed:
-            self._finish()
-        elif block.slow or board.retired > board.now + board.pending:
+        if self.detailed or block.slow or board.retired > board.now + board.pending:
             self._account(block, block.end)
         else:
             accounted = self._skim(block)
@@ -305,33 +302,24 @@ class Speculation:
         return False
 
     def _account(self, block: Block, end: int) -> None:
-        """Give every instruction of ``block`` below ``end`` its times, now that its accesses are known."""
+        """Give the instructions of ``block`` that have no times yet, below ``end``, theirs: their accesses are known."""
         reads, writes = self._reads, self._writes
         if self._leaky:
             self.buffers.stores.extend(writes)
             self.buffers.loads.extend(reads[-2:])
-        board = self.board
-        none: list[int] = []
-        old: list[bytes] = []
-        first = second = 0
-        ops = [op for op in block.described if op.address < end]
-        exact = sum(op.read_events for op in ops) == len(reads) and sum(op.write_events for op in ops) == len(writes)
-        for op in ops:
-            mine = theirs = none
-            if op.loads and first < len(reads):
-                last = first + op.read_events if exact else len(reads)
-                mine = reads[first:last]
-                first = last
-            if op.stores and second < len(writes):
-                last = second + op.write_events if exact else len(writes)
-                theirs = writes[second:last]
-                second = last
-            board.execute(op, mine, theirs, old)
+        steps = block.times(self.width)
+        done, self._done = self._done, 0
+        if done:
+            steps = steps[done:]
+        if end < block.end:
+            steps = [step for step in steps if step[-1] < end]
+            self._done = done + len(steps)
+        extra, self._extra = self._extra, 0
+        self.board.run(steps, reads, writes, self._old, extra)
         reads.clear()
         writes.clear()
-        if len(self.caches.arrivals) > _MANY_ARRIVALS:
-            now = board.now
-            self.caches.arrivals = {line: time for line, time in self.caches.arrivals.items() if time > now}
+        if self._old:
+            self._old = []
 
     def _return_target(self, address: int) -> tuple[int | None, str]:
         target = self.rsb.pop()
@@ -367,65 +355,65 @@ class Speculation:
 
     def clear_log(self) -> None:
         """Forget accesses that belong to nothing."""
+        self._done = self._extra = 0
         self._reads.clear()
         self._writes.clear()
         self._old.clear()
 
-    # -- instruction by instruction ------------------------------------------------------------------------------
+    # -- blocks that are followed --------------------------------------------------------------------------------
 
-    def _detail(self, address: int) -> None:
-        """The instruction at ``address`` of a followed block is about to run."""
-        self._finish()
-        op = self._ops.get(address)
-        self._op = op
-        if op is None:
+    def _follow(self, block: Block) -> None:
+        """Stop at those instructions of ``block`` that must be looked at before they run."""
+        points = []
+        bypass = self._bypass and block.stores
+        for op in block.described:
+            if op.kind in WATCHED or (bypass and op.loads):
+                points.append(op)
+        points.reverse()
+        self._points = points
+        self.detailed = True
+        self._done = 0
+        self._next_point()
+
+    def _next_point(self) -> None:
+        if self._points:
+            address = self._points[-1].address
+            self.observer.watch(address, address)
+        else:
+            self.observer.watch_nothing()
+
+    def _look(self, address: int) -> None:
+        """A point of the block that is followed has been reached."""
+        block = self._previous
+        if block is None or not self._points or self._points[-1].address != address:
             return
-        kind = op.kind
+        op = self._points.pop()
+        self._next_point()
         board = self.board
-        memory = op.memory
-        if memory is not None:
-            linear = self.linear(memory)
-            if kind == Kind.FLUSH:
-                physical = self.translations.physical(linear, READ)
-                if physical >= 0 and self.caches.flush(physical >> LINE_SHIFT):
-                    self._extra = self.caches.l1.latency
-            elif kind == Kind.PREFETCH:
-                self._prefetch(linear)
-            elif op.loads:
-                page = linear >> 12
-                self._extra = max(self.times.hit(page), 0)
-                if self._bypass and board.unknown_until > board.now and self._previous is not None:
-                    wait = self.disambiguator.load(self._previous, op, linear)
-                    if wait < 0:
-                        return
+        kind = op.kind
+        if kind == Kind.PLAIN:
+            if self._done or board.busy or self._reads:
+                self._account(block, address)
+            if board.unknown_until > board.now:
+                wait = self.disambiguator.load(block, op, self.linear(op.memory)) if op.memory is not None else 0
+                if wait > 0:
                     self._extra += wait
+            return
+        self._account(block, address)
         if kind == Kind.RDTSC:
             self._tsc = board.now
         elif kind == Kind.RDTSCP:
             self._tsc = max(board.now, board.retired)
-        elif kind == Kind.VERW and "md_clear" in self.spec.microcode:
-            self.buffers.clear()
-
-    def _finish(self) -> None:
-        """The followed instruction has run."""
-        op = self._op
-        if op is None:
-            return
-        self._op = None
-        reads, writes = self._reads, self._writes
-        if self._leaky:
-            self.buffers.stores.extend(writes)
-            self.buffers.loads.extend(reads[-2:])
-        board = self.board
-        extra, self._extra = self._extra, 0
-        board.execute(op, reads, writes, self._old, extra)
-        if op.kind in (Kind.FLUSH, Kind.PREFETCH):
-            board.retired += extra
-        if reads:
-            reads.clear()
-        if writes:
-            writes.clear()
-            self._old = []
+        elif kind == Kind.VERW:
+            self.verw()
+        elif op.memory is not None:
+            linear = self.linear(op.memory)
+            if kind == Kind.PREFETCH:
+                self._prefetch(linear)
+            elif kind == Kind.FLUSH:
+                physical = self.translations.physical(linear, READ)
+                if physical >= 0 and self.caches.flush(physical >> LINE_SHIFT):
+                    board.retired = max(board.retired, board.now) + self.caches.l1.latency
 
     def _prefetch(self, linear: int) -> None:
         """PREFETCHh: no fault, but a walk, whose time shows; it fetches what may be read."""
@@ -438,7 +426,7 @@ class Speculation:
                 self.times.insert(page)
         if found >= 0:
             self.caches.access((found & ~PAGE_MASK | linear & PAGE_MASK) >> LINE_SHIFT, self.board.now + delay)
-        self._extra = delay
+        self.board.retired = max(self.board.retired, self.board.now) + delay
 
     def linear(self, memory: Memory) -> int:
         """The linear address of a memory operand, by the registers as they are."""
@@ -464,7 +452,6 @@ class Speculation:
             ram[address : address + len(data)] = data
         self.transient.undo.extend(new)
         self.detailed = False
-        self._op = None
         self._previous = None
         self.board.wait(closes + self._penalty)
         self.transient.step(op.address)
@@ -502,6 +489,7 @@ class Speculation:
         self.limited = False
         self.limit = NO_LIMIT if limit is None else self.instructions + limit
         self._previous = None
+        self._done = self._extra = 0
         self.detailed = False
         self.observer.watch_nothing()
         self.clear_log()
@@ -518,16 +506,11 @@ class Speculation:
             self.clear_log()
             return False
         if block.address < rip < block.end:
-            op = self._op
-            if self.detailed:
-                if op is not None and op.address != rip:
-                    self._finish()
-            else:
-                self._account(block, rip)
+            self._account(block, rip)
+            self._done = 0
             self.instructions += sum(op.address < rip for op in block.described)
         else:
             self._retire(block, rip, False)
-        self._op = None
         self.clear_log()
         return False
 

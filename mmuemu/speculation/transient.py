@@ -9,14 +9,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Final
 
-from mmuemu.cpu.observe import SCRATCH
-from mmuemu.cpu.window import FS, GS, Q_RSP
+from mmuemu.cpu.window import Q_RDI, Q_RSP
 from mmuemu.speculation.caches import LINE, LINE_SHIFT
 from mmuemu.speculation.forwarding import Forwarded, Forwarding
-from mmuemu.speculation.ops import ENDS_WINDOW, RSP, Kind, Memory, Op
+from mmuemu.speculation.ops import ENDS_WINDOW, Kind, Memory, Op
 from mmuemu.speculation.trace import NEVER, Fill, Step, Window
 from mmuemu.speculation.translations import READ, WRITE
-from mmuemu.x86.paging import PAGE_MASK
+from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
 
 if TYPE_CHECKING:
     from mmuemu.speculation.core import Speculation
@@ -55,6 +54,7 @@ class Transient:
         self._ready: list[int] = []
         self._written: dict[int, int] = {}
         self._previous: Op | None = None
+        self._current: Op | None = None
         self._previous_done = 0
         self._skipping = 0
         self._filled = 0
@@ -103,7 +103,8 @@ class Transient:
         core.windows += 1
         self._record = None
         if core.trace is not None or core.on_window is not None:
-            waits = {self.board.writer[register] for register in core.opener_sources}
+            writer = self.board.writer
+            waits = {writer[register] for register in core.opener_sources} if writer is not None else set()
             self._record = Window(
                 core.windows, flaw, opener, start, resume, core.context, core.ring, opened // self.board.width,
                 closes // self.board.width, waited_for=tuple(sorted(waits)),
@@ -174,6 +175,7 @@ class Transient:
             self.squash("reorder buffer full")
             return
         self._time = time + 1
+        self._current = op
         self._execute(op, time)
 
     def _execute(self, op: Op, time: int) -> None:
@@ -326,6 +328,30 @@ class Transient:
             return time, True, f"forwarded {forwarded.flaw}"
         return time + forwarded.latency, True, f"forwarded {forwarded.flaw}"
 
+    def stored(self, physical: int, size: int) -> None:
+        """A store is about to happen: keep what is there. One that crosses a page is reported once, by its first byte."""
+        ram = self.core.cpu.ram_bytes
+        inside = min(size, PAGE_SIZE - (physical & PAGE_MASK))
+        self.undo.append((physical, bytes(ram[physical : physical + inside])))
+        if inside == size:
+            return
+        for linear in self._store_addresses():
+            first = self.core.translations.physical(linear, WRITE)
+            if first & ~PAGE_MASK == physical & ~PAGE_MASK and first <= physical:
+                second = self.core.translations.physical((linear | PAGE_MASK) + 1, WRITE)
+                if second >= 0:
+                    self.undo.append((second, bytes(ram[second : second + size - inside])))
+                return
+
+    def _store_addresses(self) -> list[int]:
+        """Where the instruction that runs may store: its operand, the stack, what RDI points to."""
+        op = self._current
+        found = [self._q[Q_RSP] - 8 & _MASK, self._q[Q_RSP] - 2 & _MASK]
+        if op is not None and op.memory is not None:
+            found.insert(0, self.core.linear(op.memory))
+        found.append(self._q[Q_RDI])
+        return found
+
     # -- predictions inside --------------------------------------------------------------------------------------
 
     def _follow(self, op: Op, actual: int) -> bool:
@@ -378,5 +404,3 @@ class Transient:
             )
         )  # fmt: skip
 
-
-__all__ = ["FS", "GS", "RSP", "SCRATCH", "Transient"]
