@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from mmuemu.speculation.ops import BRANCHES, DRAINS, WATCHED, Kind, Op, decode, kind_of, outline
+from mmuemu.speculation.ops import BRANCHES, SLOW, WATCHED, Kind, Op, decode, kind_of, outline
 from mmuemu.speculation.scoreboard import OpTimes, op_times
 from mmuemu.speculation.translations import FETCH, Translations
 from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _STORE: Final = re.compile(r"^[a-z ]*ptr (?:[fg]s:)?\[([^]]*)\]")
 _LOAD: Final = re.compile(r"^(\w+), .*\[")
 _LONGEST: Final = 15
+_LONG: Final = 100
+"""A block of more instructions may be one long chain."""
 _READ_ONLY: Final = frozenset({"cmp", "test", "push", "jmp", "call", "nop", "bt", "verw", "mul", "div", "idiv", "imul"})
 _CONTEXTS: Final = 64
 """Address spaces whose code is kept."""
@@ -48,7 +50,7 @@ class Block:
         self.kind: int = kinds[-1] if kinds and kinds[-1] in BRANCHES else Kind.PLAIN
         self.watched = any(kind in WATCHED for kind in kinds)
         self.repeated = bool(kinds) and kinds[0] == Kind.STRING
-        self.slow = any(mnemonic in DRAINS or mnemonic == "pause" for _, _, mnemonic, _ in lines)
+        self.slow = self.length > _LONG or any(mnemonic in SLOW for _, _, mnemonic, _ in lines)
         self.end = address + self.size
         if lines:
             last, size, _, operands = lines[-1]

@@ -75,6 +75,8 @@ class Speculation:
         """Windows that have closed, when it is a list."""
         self.on_window: Callable[[Window], None] | None = None
         """Called with every window that has closed."""
+        self.on_access: Callable[[list[int], list[int]], None] | None = None
+        """Called with the physical addresses that retired instructions read and wrote, a block (or a part) at a time."""
         self.windows = 0
         self.mispredictions = 0
         self.instructions = 0
@@ -231,7 +233,9 @@ class Speculation:
         block.count += 1
         self.instructions += block.length
         accounted = True
-        if self.detailed or block.slow or board.retired > board.now + board.pending:
+        if self.on_access is not None:
+            self.on_access(self._reads, self._writes)
+        if self.detailed or block.slow or board.missing_until > board.now + board.pending:
             self._account(block, block.end)
         else:
             accounted = self._skim(block)
@@ -315,6 +319,8 @@ class Speculation:
             steps = [step for step in steps if step[-1] < end]
             self._done = done + len(steps)
         extra, self._extra = self._extra, 0
+        if self.on_access is not None and end < block.end:
+            self.on_access(reads, writes)
         self.board.run(steps, reads, writes, self._old, extra)
         reads.clear()
         writes.clear()
@@ -346,8 +352,6 @@ class Speculation:
         closes = resolved + self.squash_latency
         opened_window = False
         if may_open and predicted is not None and flaw in self.flaws:
-            if self.contract != "predictors":
-                closes = max(closes, opened + board.rob_size)
             self.opener_sources = block.described[-1].sources if self.trace is not None or self.on_window else ()
             opened_window = self.transient.open(flaw, block.branch, predicted, successor, opened, closes)
         board.wait(closes + self._penalty)

@@ -18,6 +18,8 @@ from mmuemu.speculation.ops import REGISTER_COUNT, Kind, Op
 
 _PENDING_CYCLES: Final = 20
 """What is ready within so many cycles counts as ready: code goes by without a look at its registers."""
+_LONG_CYCLES: Final = 10
+"""What takes longer is waited for like a miss."""
 _MANY_ARRIVALS: Final = 256
 
 
@@ -64,7 +66,7 @@ class Scoreboard:
     """The clock and what waits for what."""
 
     __slots__ = (
-        "branch_done", "buffers", "caches", "forward", "granules", "now", "pending", "queue", "ready", "retired", "rob",
+        "branch_done", "buffers", "caches", "forward", "granules", "long", "missing_until", "now", "pending", "queue", "ready", "retired", "rob",
         "rob_size", "start", "unknown_until", "width", "writer",
     )  # fmt: skip
 
@@ -88,6 +90,9 @@ class Scoreboard:
         """8 bytes of memory -> when a store to them leaves the queue, and when its data can be forwarded."""
         self.unknown_until = 0
         """When the addresses of all stores so far are known."""
+        self.missing_until = 0
+        """When the last miss, or the last long computation, is over."""
+        self.long = _LONG_CYCLES * self.width
         self.branch_done = 0
         self.start = 0
         """When the last instruction began to execute."""
@@ -100,14 +105,16 @@ class Scoreboard:
     @property
     def busy(self) -> bool:
         """Whether something is waited for."""
-        return self.retired > self.now + self.pending
+        return self.missing_until > self.now + self.pending
 
     def skip(self, slots: int) -> None:
         """Time for code that waits for nothing."""
-        self.now += slots
         if self.rob:
+            # Chains of short latencies are over when the misses are: they bind as much as what follows.
+            self.now = max(self.now, self.retired - self.pending)
             self.rob.clear()
             self.granules.clear()
+        self.now += slots
 
     def run(self, steps: Sequence[OpTimes], reads: list[int], writes: list[int], old: list[bytes], extra: int) -> None:
         """Give instructions their times, one after the other.
@@ -183,6 +190,8 @@ class Scoreboard:
             if self.writer is not None:
                 for register in destinations:
                     self.writer[register] = address
+            if latency > self.long and done > self.missing_until:
+                self.missing_until = done
             if done > retired:
                 retired = done
             rob.append(retired)
@@ -202,6 +211,8 @@ class Scoreboard:
         latency, level = self.caches.access(line, time)
         if level > 1:
             self.buffers.filled(line)
+            if time + latency > self.missing_until:
+                self.missing_until = time + latency
         return time + latency
 
     def wait(self, until: int) -> None:

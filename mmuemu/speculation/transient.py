@@ -44,6 +44,8 @@ class Transient:
         self.undo: list[tuple[int, bytes]] = []
         self._barren: dict[int, int] = {}
         self._q = core.cpu.window.live_q
+        self._untimed = False
+        """Whether everything is there at once, and only the reorder buffer ends the window (a contract, not a CPU)."""
         self._opened = 0
         self._closes = 0
         self._time = 0
@@ -89,7 +91,8 @@ class Transient:
         self._site = opener
         self._flaw = flaw
         self._causes = (flaw,)
-        self._opened, self._closes = opened, closes
+        self._untimed = core.contract != "predictors"
+        self._opened, self._closes = opened, NEVER if self._untimed else closes
         self._time = opened + 1
         self._resume = resume
         self._ready = self.board.ready.copy()
@@ -291,7 +294,7 @@ class Transient:
         core = self.core
         line = physical >> LINE_SHIFT
         latency, level = core.caches.access(line, time)
-        if level > 1:
+        if level > 1 or self._untimed:
             self._filled += 1
             core.buffers.filled(line)
             record = self._record
@@ -307,7 +310,7 @@ class Transient:
         if (physical & LINE - 1) + size > LINE and (linear & PAGE_MASK) + size <= PAGE_MASK + 1:
             more, _ = core.caches.access(line + 1, time)
             latency = max(latency, more)
-        return time + latency, level
+        return time + (1 if self._untimed else latency), level
 
     def _faulting(self, op: Op, linear: int, write: bool, time: int) -> tuple[int, bool, str]:
         """The access would fault: what it forwards, by the CPU's flaws."""
