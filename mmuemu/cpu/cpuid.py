@@ -86,9 +86,7 @@ _ICE_LAKE: Final = _SKYLAKE | frozenset(
 )  # fmt: skip
 BOARD_FEATURES: Final = frozenset({"apic", "x2apic", "tsc_deadline", "arat", "invariant_tsc", "tsc_adjust"})
 """Features of the machine around the CPU, which :meth:`CpuModel.on_board` adds."""
-HIDDEN: Final = (
-    frozenset(FEATURES) - _ICE_LAKE - BOARD_FEATURES - SPECULATION_CONTROL - {"osxsave", "ospke", "pks"}
-)
+HIDDEN: Final = frozenset(FEATURES) - _ICE_LAKE - BOARD_FEATURES - SPECULATION_CONTROL - {"osxsave", "ospke", "pks"}
 """Features no model has."""
 
 _NEEDS: Final = {

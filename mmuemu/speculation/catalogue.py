@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -204,7 +204,7 @@ def shown_features(spec: CpuSpec) -> frozenset[str]:
     return MODELS[spec.features].without(spec.without).features - {"hypervisor"}
 
 
-@lru_cache(maxsize=None)
+@cache
 def named(name: str) -> CpuSpec:
     """One of the models that come with the package. KeyError for any other name."""
     if name not in NAMES:

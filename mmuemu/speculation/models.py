@@ -1,7 +1,7 @@
 """CPU models as data: what there is of caches, predictors and buffers, how fast, and which flaws it has.
 
-A model is a JSON file in ``data/`` (or one of the user's own; :mod:`mmuemu.speculation.catalogue` reads both): the fields
-of :class:`CpuSpec`, and ``sources``, which says where each number is from.
+A model is a JSON file in ``data/`` (or one of the user's own; :mod:`mmuemu.speculation.catalogue` reads both): the
+fields of :class:`CpuSpec`, and ``sources``, which says where each number is from.
 """
 
 from __future__ import annotations

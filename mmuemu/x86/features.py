@@ -97,6 +97,7 @@ def linux_names(features: Iterable[str], chosen: Iterable[str] = ()) -> tuple[st
     first = [name for name in named if _ORDER[name] < _ORDER["fsgsbase"]]
     return (*(_LINUX.get(name, name) for name in first), *own, *(_LINUX.get(n, n) for n in named[len(first) :]))
 
+
 def words(features: Iterable[str]) -> dict[tuple[int, int, int], int]:
     """(leaf, subleaf, register) -> bits, for a set of features."""
     bits: dict[tuple[int, int, int], int] = {}
