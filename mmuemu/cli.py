@@ -74,9 +74,9 @@ def _cpus_options(commands: argparse._SubParsersAction[_Parser]) -> None:
         "cpus",
         help="show the CPU models there are",
         usage="mmuemu cpus [--json] [NAME|FILE.json...]",
-        description="Show the CPU models whose transient execution can be modelled, all there are or those named: their "
-        "flaws, what Linux mitigates on them by itself, their caches. With --json in the form that --cpu FILE.json "
-        "reads.",
+        description="Show the CPU models whose transient execution can be modelled, all there are or those named: "
+        "their flaws, what Linux mitigates on them by itself, their caches. With --json in the form that --cpu "
+        "FILE.json reads.",
     )
     cpus.add_argument("--json", action="store_true", help="print a CPU file, with the source of each number")
     cpus.add_argument("names", nargs="*", metavar="NAME|FILE.json")
@@ -99,9 +99,7 @@ def _speculation_options(run: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--vulnerable", metavar="LIST", default="", help="flaws the CPU has besides its own (or all it can have)"
     )
-    group.add_argument(
-        "--not-vulnerable", metavar="LIST", default="", help="flaws it does not have (or all of its own)"
-    )
+    group.add_argument("--not-vulnerable", metavar="LIST", default="", help="flaws it does not have (or all)")
     group.add_argument("--noise", type=int, metavar="SEED", help="disturb clock and caches, repeatably (default: not)")
 
 

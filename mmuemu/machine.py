@@ -103,7 +103,7 @@ class Machine:
         ``layout`` is a name, a JSON file or a description; ``kpti`` gives ring 3 page tables without the kernel.
         ``cpu`` is a CPU model's name, file or description: its transient execution is modelled, with the flaws of the
         model and of ``vulnerable``, less those of ``not_vulnerable``, under ``mitigations`` (``"off"``, ``"auto"``, or
-        names; the command line's text with commas will do for each). ``noise`` seeds disturbances; None: there are none.
+        names; the command line's text with commas will do for each). ``noise`` seeds disturbances; None: none.
         """
         load_all()
         size = parse_size(memory) if isinstance(memory, str) else memory

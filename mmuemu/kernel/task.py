@@ -67,7 +67,7 @@ class Task:
     ssbd: bool = False
     """Speculative store bypass is disabled while it runs (TIF_SSBD)."""
     ibpb: bool = False
-    """Indirect branch speculation is disabled for it: predictions are forgotten when it comes and goes (TIF_SPEC_IB)."""
+    """Indirect branch speculation is disabled: predictions are forgotten when it comes and goes (TIF_SPEC_IB)."""
     l1d_flush: bool = False
     """The L1 data cache is emptied when it leaves the CPU (TIF_SPEC_L1D_FLUSH)."""
     speculation_flags: int = 0

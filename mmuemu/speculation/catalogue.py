@@ -1,8 +1,8 @@
 """CPU models by name or from a JSON file: reading, checking, and writing them.
 
 A file is an object with the fields of :class:`~mmuemu.speculation.models.CpuSpec` (``mmuemu cpus NAME --json`` prints
-one). ``"like"`` names the model that fills in what is left out, ``skylake`` unless it is given. Sizes are bytes, or text
-like ``"32K"``.
+one). ``"like"`` names the model that fills in what is left out, ``skylake`` unless it is given. Sizes are bytes, or
+text like ``"32K"``.
 """
 
 from __future__ import annotations

@@ -30,7 +30,9 @@ PROCESS_CONSTANTS: Final[dict[str, bytes]] = {
 }
 """Files of /proc/PID that say the same of every process."""
 SYSTEM_CONSTANTS: Final[dict[str, bytes]] = {
-    "filesystems": b"nodev\tsysfs\nnodev\ttmpfs\nnodev\tproc\nnodev\tdevtmpfs\nnodev\toverlay\nnodev\t9p\nnodev\tmqueue\n",
+    "filesystems": b"".join(
+        b"nodev\t%b\n" % name for name in (b"sysfs", b"tmpfs", b"proc", b"devtmpfs", b"overlay", b"9p", b"mqueue")
+    ),
     "cmdline": b"\n",
     "modules": b"",
     "swaps": b"Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n",
@@ -219,7 +221,8 @@ def cpuinfo(s: SystemFacts) -> bytes:
         "cpu MHz": f"{s.cpu_mhz:.3f}", "cache size": f"{s.caches[-1].kib} KB", "physical id": 0,
         "siblings": 1, "core id": 0,
         "cpu cores": 1, "apicid": 0, "fpu": "yes", "fpu_exception": "yes", "cpuid level": s.cpuid_level,
-        "wp": "yes", "flags": " ".join(s.cpu_flags), "bugs": " ".join(s.cpu_bugs), "bogomips": f"{2 * s.cpu_mhz:.2f}", "clflush size": 64,
+        "wp": "yes", "flags": " ".join(s.cpu_flags), "bugs": " ".join(s.cpu_bugs),
+        "bogomips": f"{2 * s.cpu_mhz:.2f}", "clflush size": 64,
         "cache_alignment": 64,
         "address sizes": "{} bits physical, {} bits virtual".format(*s.address_bits),
     }  # fmt: skip
