@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from mmuemu.errors import UsageError
-from mmuemu.speculation.catalogue import find_cpu, lacks
+from mmuemu.speculation.catalogue import check, find_cpu, lacks
 from mmuemu.speculation.flaws import parse_flaws
 from mmuemu.speculation.mitigations import Mitigations, parse_mitigations
 from mmuemu.speculation.models import CpuSpec
@@ -53,7 +53,7 @@ def resolve(
         return None
     if mmu != "python":
         raise UsageError(f"--cpu needs --mmu python: speculation follows every translation, and {mmu} shows none")
-    spec = find_cpu(cpu) if isinstance(cpu, str) else cpu
+    spec = find_cpu(cpu) if isinstance(cpu, str) else check(cpu)
     flaws = _flaws(spec, more, less)
     found = parse_mitigations(text, spec, flaws)
     return Settings(spec, flaws, found.also("kpti") if kpti else found, noise)
