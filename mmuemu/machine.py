@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 
@@ -29,11 +29,14 @@ from mmuemu.kernel.syscalls import load_all
 from mmuemu.loader.layout_file import check, find_layout
 from mmuemu.loader.layouts import Layout
 from mmuemu.memory.ram import parse_size
+from mmuemu.processor import kernel_options
+from mmuemu.speculation.settings import resolve
 
 if TYPE_CHECKING:
     from mmuemu.kernel.files.namespace import MountTree
     from mmuemu.kernel.process import Process
     from mmuemu.kernel.task import Task
+    from mmuemu.speculation.models import CpuSpec
 
 _GUEST_SIGNALS: Final[dict[int, Signal]] = {
     int(getattr(signal, name)): Signal[name] for name in Keyboard.SIGNALS if hasattr(signal, name)
@@ -88,19 +91,32 @@ class Machine:
         schedule: str | int | None = None,
         layout: str | Layout = "linux",
         kpti: bool = False,
+        cpu: str | CpuSpec | None = None,
+        mitigations: str | Iterable[str] = "off",
+        vulnerable: str | Iterable[str] = (),
+        not_vulnerable: str | Iterable[str] = (),
+        noise: int | None = None,
     ) -> None:
         """``memory`` is in bytes, or text like ``"64M"``; ``schedule`` is ``"coop"`` or a seed for the time slices
         (None: the machine's seed, if it was given).
 
         ``layout`` is a name, a JSON file or a description; ``kpti`` gives ring 3 page tables without the kernel.
+        ``cpu`` is a CPU model's name, file or description: its transient execution is modelled, with the flaws of the
+        model and of ``vulnerable``, less those of ``not_vulnerable``, under ``mitigations`` (``"off"``, ``"auto"``, or
+        names; the command line's text with commas will do for each). ``noise`` seeds disturbances; None: none.
         """
         load_all()
         size = parse_size(memory) if isinstance(memory, str) else memory
         shape = find_layout(layout) if isinstance(layout, str) else check(layout)
+        self.speculation_settings = resolve(
+            cpu, mitigations=mitigations, vulnerable=vulnerable, not_vulnerable=not_vulnerable, noise=noise, mmu=mmu,
+            kpti=kpti,
+        )  # fmt: skip
+        """CPU model, flaws and mitigations in force; None: nothing runs transiently."""
         self.kernel = Kernel(
             Options(
                 memory=size, mmu=mmu, seed=seed, aslr=aslr, virtual_time=virtual_time, schedule=schedule,
-                layout=shape, kpti=kpti, max_processes=max_processes,
+                layout=shape, max_processes=max_processes, **kernel_options(self.speculation_settings, shape, kpti),
             )
         )  # fmt: skip
         self.files = files or Files()

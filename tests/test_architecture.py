@@ -18,6 +18,7 @@ MAY_USE = {
     "devices": {"x86", "errors"},
     "guest": set(),
     "kernel": {"x86", "memory", "mmu", "cpu", "loader", "guest", "errors"},
+    "speculation": {"x86", "memory", "mmu", "cpu", "errors"},
     "view": {"x86", "memory", "mmu", "cpu", "loader", "guest", "kernel", "errors"},
 }
 """What each room may import besides itself (DESIGN: a room imports from the rooms below it)."""

@@ -8,6 +8,7 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.cpu.cpu import DEFAULT_CONTROLS, Cpu, Stop
+from mmuemu.cpu.model_rules import ModelRules
 from mmuemu.kernel import life, oom, switching
 from mmuemu.kernel.abi.signals import Signal
 from mmuemu.kernel.accounting import charge
@@ -103,6 +104,8 @@ class Kernel:
         """Called with a process that is killed for lack of memory, and its resident pages."""
         self.on_stopped: Callable[[], None] | None = None
         """Called when the first process has stopped and nobody can run."""
+        self.on_speculation_control: Callable[[Task], None] | None = None
+        """Called when the running task has changed what prctl(PR_SET_SPECULATION_CTRL) or execve rules."""
         self._making_room = False
         self.frames.on_exhausted = self._make_room
         self.idle_pages = IdlePages(self.frames.limit // 8)
@@ -129,7 +132,11 @@ class Kernel:
     def _set_up_cpu(self) -> None:
         cpu = self.cpu
         controls = DEFAULT_CONTROLS
+        if self.options.cpu_model is not None:
+            cpu.set_model(self.options.cpu_model)
         cr4 = controls.cr4 | CR4_SMEP | CR4_SMAP | (CR4_LA57 if self.layout.levels == 5 else 0)
+        if cpu.model is not None:
+            cr4 &= ModelRules(cpu.model).cr4
         cpu.set_paging(PagingState(self.memory.half.table.root, controls.cr0, cr4, controls.efer))
         cpu.uc.msr_write(MSR_STAR, STAR)
         cpu.uc.msr_write(MSR_LSTAR, self.memory.entry)
