@@ -112,6 +112,8 @@ class AddressSpace(AreaSpace):
         """Where the pages of files go that nobody maps any more."""
         self.on_map: Callable[[Vma], object] | None = None
         """Called with each new area."""
+        self.touch: Callable[[int, int, bool], None] | None = None
+        """Called with physical address, size and whether it was a write when the kernel copies from or to here."""
 
     # mmap
 

@@ -100,7 +100,14 @@ class Entry:
         kernel.work()
 
     def _trap_in_kernel(self, task: Task, trap: Trap) -> None:
-        """The way back to ring 3 faults when the place is not canonical: the task's own fault."""
+        """The way back to ring 3 faults when the place is not canonical: the task's own fault.
+
+        A fault in the vulnerable driver fails the call (EFAULT).
+        """
+        fixup = self.kernel.memory.fixup(trap.rip)
+        if fixup:
+            switching.resume_at_fixup(self.kernel, fixup)
+            return
         if not switching.stopped_in_kernel(self.kernel, task):
             raise MmuemuError(f"kernel panic: {trap}")
         force(task, Death(Signal.SIGSEGV, 0x80, 0, trap))
@@ -125,6 +132,8 @@ class Entry:
         self.call(task)
         if kernel.attention:
             kernel.work()
+        if kernel.hidden is not None and kernel.hardening.flush_l1d:
+            kernel.hidden.flush_l1d()
 
     def call(self, task: Task) -> None:
         """Make the system call in ``task``'s registers, for the first time or again after it has slept."""

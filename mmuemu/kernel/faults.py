@@ -171,6 +171,8 @@ class PagedSpace:
 
     def _present(self, vma: Vma, la: int, error: int, address: int, old: int) -> FaultResult:
         """There is an entry: copy on write, a right that came later, or a translation gone stale."""
+        if not old & P:
+            old = self.page_table.kept(old)
         if not error & _WRITE:
             new = (old | P | A) & ~PROTNONE if not old & P else old | A
             if error & _FETCH:
@@ -305,10 +307,10 @@ class PagedSpace:
             if vma.mapping is not mapping or not vma.start <= la < vma.end:
                 continue
             address = self.page_table.entry_address(la)
-            entry = self._q[address >> 3] if address >= 0 else 0
+            entry = self.page_table.kept(self._q[address >> 3]) if address >= 0 else 0
             new = entry & ~RW if right == RW else entry | NX
             if entry & ADDRESS_MASK == frame and new != entry:
-                self._q[address >> 3] = new
+                self._q[address >> 3] = self.page_table.kept(new)
                 self.on_flush(la, la + PAGE_SIZE)
 
     def _grow_stack(self, la: int) -> Vma | None:
@@ -355,7 +357,7 @@ class PagedSpace:
             entry |= NX
         if not flags & VM_ACCESS:
             entry = entry & ~P | PROTNONE
-        self._q[address >> 3] = entry
+        self._q[address >> 3] = self.page_table.kept(entry)
         la &= ~PAGE_MASK
         self.on_flush(la, la + PAGE_SIZE)
         return entry & ADDRESS_MASK

@@ -16,6 +16,7 @@ from mmuemu.kernel.entry import Entry
 from mmuemu.kernel.events import Events, SyscallEvent, watched
 from mmuemu.kernel.futex import FutexTable, mm_release
 from mmuemu.kernel.half import KernelLayout, KernelMemory
+from mmuemu.kernel.hardening import Hardening, HiddenState
 from mmuemu.kernel.idle_pages import IdlePages
 from mmuemu.kernel.ipc.namespace import IpcNamespace
 from mmuemu.kernel.itimers import forget_timers
@@ -29,6 +30,7 @@ from mmuemu.kernel.task import State
 from mmuemu.kernel.timers import Timers
 from mmuemu.kernel.traps import Death
 from mmuemu.kernel.vdso import Vdso
+from mmuemu.kernel.vulnerable import CALL, draw_secret
 from mmuemu.memory.frames import FrameAllocator
 from mmuemu.memory.ram import GuestRam
 from mmuemu.mmu.state import PagingState
@@ -74,7 +76,20 @@ class Kernel:
         self.frames = FrameAllocator(self.ram)
         self.layout = options.layout
         placed = KernelLayout.placed(self.layout, options.memory, self.aslr)
-        self.memory = KernelMemory(self.frames, placed, self.layout, isolated=options.kpti)
+        self.hardening = Hardening(options.mitigations)
+        self.hidden: HiddenState | None = None
+        """The CPU's hidden state, to be set before the first program is loaded; None: there is none."""
+        self.secret = draw_secret(Random(f"{self.seed} secret"))
+        """What ring 3 cannot read."""
+        self.memory = KernelMemory(
+            self.frames,
+            placed,
+            self.layout,
+            isolated=options.kpti,
+            mitigations=self.hardening.names,
+            secret=self.secret,
+            driver=options.show_secret,
+        )
         self.vdso = Vdso()
         self.entry = Entry(self)
         self.cpu = Cpu(self.ram, mmu=options.mmu, handler=self.entry)
@@ -87,7 +102,7 @@ class Kernel:
         self.tracer: Tracer | None = None
         self.on_unknown_syscall: Callable[[int], None] | None = None
         self.events = Events()
-        self.table = TABLE
+        self.table = {**TABLE, CALL.number: CALL} if options.show_secret else TABLE
         """System calls by number; a copy once one of them is watched."""
         self.tasks: dict[int, Task] = {}
         """Live threads by number."""
@@ -129,7 +144,8 @@ class Kernel:
     def _set_up_cpu(self) -> None:
         cpu = self.cpu
         controls = DEFAULT_CONTROLS
-        cr4 = controls.cr4 | CR4_SMEP | CR4_SMAP | (CR4_LA57 if self.layout.levels == 5 else 0)
+        cr4 = controls.cr4 | CR4_SMEP | (CR4_LA57 if self.layout.levels == 5 else 0)
+        cr4 |= CR4_SMAP if self.hardening.smap else 0
         cpu.set_paging(PagingState(self.memory.half.table.root, controls.cr0, cr4, controls.efer))
         cpu.uc.msr_write(MSR_STAR, STAR)
         cpu.uc.msr_write(MSR_LSTAR, self.memory.entry)
@@ -155,6 +171,7 @@ class Kernel:
 
         space.on_flush = flush
         space.on_map = self._mapped
+        space.touch = None if self.hidden is None else self.hidden.touch
         space.idle = self.idle_pages
 
     def _mapped(self, vma: Vma) -> None:

@@ -46,6 +46,10 @@ class Options:
     layout: Layout = LINUX
     kpti: bool = False
     """Page-table isolation: ring 3 runs on tables that hold of the kernel only a trampoline."""
+    mitigations: frozenset[str] | None = None
+    """Names of those in force (docs/reference-guest.md); None: the CPU does not speculate. ``kpti`` is the field."""
+    show_secret: bool = False
+    """The kernel's secret may be asked for by its address, and system call 1000 attacked."""
     max_processes: int = DEFAULT_MAX_PROCESSES
     """Tasks (threads of all processes) and zombies there may be; more is EAGAIN."""
 

@@ -66,6 +66,15 @@ def stopped_in_kernel(kernel: Kernel, task: Task) -> bool:
     return True
 
 
+def resume_at_fixup(kernel: Kernel, rip: int) -> None:
+    """A fault in ring 0 that was to be expected: the CPU goes on at ``rip``, everything else as it was."""
+    state = kernel.cpu.window
+    state.save()
+    state.q[Q_RIP] = rip
+    state.d[window.D_OLD_EXCEPTION] = window.NO_EXCEPTION
+    state.restore()
+
+
 def first_state(kernel: Kernel, task: Task) -> bytes:
     """The CPU's state for a task that has never run: an idle CPU's, in the kernel."""
     state = kernel.cpu.window
@@ -109,5 +118,7 @@ def put_on(kernel: Kernel, task: Task) -> None:
     kernel.current = task
     kernel.set_address_space(task.mm)
     kernel.memory.use_stack(task.stack)
+    if kernel.hidden is not None:
+        kernel.hardening.switch(kernel.hidden, task)
     if changed:
         kernel.cpu.flush_tlb()

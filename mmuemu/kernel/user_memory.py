@@ -55,6 +55,8 @@ class UserMemory:
                     if not entry & A:
                         self._q[slot] = entry | A
                     at = (entry & ADDRESS_MASK) | offset
+                    if self.mm.touch is not None:
+                        self.mm.touch(at, count, False)
                     return bytes(self._bytes[at : at + count])
         return b"".join([bytes(piece) for piece in self.chunks(address, count, False)])
 
@@ -69,6 +71,8 @@ class UserMemory:
             at = self._locate(address, False)
             part = bytes(self._bytes[at : at + size])
             stop = part.find(0)
+            if self.mm.touch is not None:
+                self.mm.touch(at, stop + 1 or size, False)
             if stop >= 0:
                 parts.append(part[:stop])
                 return b"".join(parts)
@@ -108,6 +112,8 @@ class UserMemory:
                     if self._frames.is_executed(frame):
                         self.on_code_write(frame)
                     at = frame | offset
+                    if self.mm.touch is not None:
+                        self.mm.touch(at, count, True)
                     self._bytes[at : at + count] = data
                     return
         done = 0
@@ -133,6 +139,7 @@ class UserMemory:
         what lies before the bad address. A view is good until the next system call.
         """
         end = address + count
+        touch = self.mm.touch
         start = stop = -1
         while address < end:
             size = min(PAGE_SIZE - (address & PAGE_MASK), end - address)
@@ -142,6 +149,8 @@ class UserMemory:
                 if start >= 0:
                     yield self._bytes[start:stop]
                 raise
+            if touch is not None:
+                touch(at, size, write)
             if at == stop and stop - start < _STRETCH:
                 stop += size
             else:
@@ -189,6 +198,8 @@ class UserMemory:
         while address < end:
             size = min(PAGE_SIZE - (address & PAGE_MASK), end - address)
             at = self._force(address, False)
+            if self.mm.touch is not None:
+                self.mm.touch(at, size, False)
             parts.append(bytes(self._bytes[at : at + size]))
             address += size
         return b"".join(parts)
@@ -206,6 +217,8 @@ class UserMemory:
             frame = at & ~PAGE_MASK
             if self._frames.is_executed(frame):
                 self.on_code_write(frame)
+            if self.mm.touch is not None:
+                self.mm.touch(at, size, True)
             self._bytes[at : at + size] = data[done : done + size]
             done += size
             address += size
