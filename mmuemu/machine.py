@@ -88,11 +88,13 @@ class Machine:
         schedule: str | int | None = None,
         layout: str | Layout = "linux",
         kpti: bool = False,
+        show_secret: bool = False,
     ) -> None:
         """``memory`` is in bytes, or text like ``"64M"``; ``schedule`` is ``"coop"`` or a seed for the time slices
         (None: the machine's seed, if it was given).
 
         ``layout`` is a name, a JSON file or a description; ``kpti`` gives ring 3 page tables without the kernel.
+        With ``show_secret`` labs find the kernel's secret and the vulnerable system call (docs/reference-guest.md).
         """
         load_all()
         size = parse_size(memory) if isinstance(memory, str) else memory
@@ -100,7 +102,7 @@ class Machine:
         self.kernel = Kernel(
             Options(
                 memory=size, mmu=mmu, seed=seed, aslr=aslr, virtual_time=virtual_time, schedule=schedule,
-                layout=shape, kpti=kpti, max_processes=max_processes,
+                layout=shape, kpti=kpti, max_processes=max_processes, show_secret=show_secret,
             )
         )  # fmt: skip
         self.files = files or Files()

@@ -41,6 +41,7 @@ def run(options: Namespace) -> int:
         aslr=not options.no_aslr,
         layout=options.layout,
         kpti=options.kpti,
+        show_secret=options.show_secret,
         files=files,
         schedule=options.schedule,
         max_processes=options.max_processes,

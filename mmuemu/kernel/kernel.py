@@ -160,6 +160,13 @@ class Kernel:
         from mmuemu.kernel.proc import KernelProc
 
         tree.proc = KernelProc(self)
+        if self.options.show_secret:
+            from mmuemu.kernel.files.procfs import ProcRoot
+            from mmuemu.kernel.procdriver import add_driver_files
+
+            proc = tree.lookup(b"/proc")
+            assert isinstance(proc, ProcRoot)
+            add_driver_files(self, proc)
         tree.terminal.kernel = self
 
     def adopt(self, space: AddressSpace) -> None:
