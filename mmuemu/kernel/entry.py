@@ -24,7 +24,7 @@ from mmuemu.kernel.syscalls.table import TABLE
 from mmuemu.kernel.traps import FLOATING_POINT, Death, as_delivered, floating_point_code, signal_of
 from mmuemu.kernel.wait import Blocked
 from mmuemu.x86.exceptions import Vector
-from mmuemu.x86.paging import PAGE_SIZE
+from mmuemu.x86.paging import KEY_MASK, PAGE_SIZE
 
 if TYPE_CHECKING:
     from mmuemu.kernel.kernel import Kernel
@@ -55,7 +55,8 @@ class Entry:
         self.serving = mm.serving = -1
         if self.kernel.events.fault and not result and self.kernel.current is not None:
             self._tell_fault(self.kernel.current, page, error_code, True)
-        return mm.installed or not result
+        # Whether the page's protection key lets the access through is for the walk to say.
+        return mm.installed if mm.installed and not mm.installed & KEY_MASK else not result
 
     def _tell_fault(self, task: Task, address: int, error_code: int, resolved: bool) -> None:
         for callback in self.kernel.events.fault:

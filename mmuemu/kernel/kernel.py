@@ -8,6 +8,7 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.cpu.cpu import DEFAULT_CONTROLS, Cpu, Stop
+from mmuemu.cpu.window import Q_PKRU
 from mmuemu.kernel import life, oom, switching
 from mmuemu.kernel.abi.signals import Signal
 from mmuemu.kernel.accounting import charge
@@ -20,6 +21,7 @@ from mmuemu.kernel.hardening import Hardening, HiddenState
 from mmuemu.kernel.idle_pages import IdlePages
 from mmuemu.kernel.ipc.namespace import IpcNamespace
 from mmuemu.kernel.itimers import forget_timers
+from mmuemu.kernel.keys import INITIAL_PKRU
 from mmuemu.kernel.options import Options, Statistics, Tracer
 from mmuemu.kernel.scheduler import Scheduler
 from mmuemu.kernel.signals.deliver import deliver
@@ -36,6 +38,7 @@ from mmuemu.memory.ram import GuestRam
 from mmuemu.mmu.state import PagingState
 from mmuemu.x86.registers import (
     CR4_LA57,
+    CR4_PKE,
     CR4_SMAP,
     CR4_SMEP,
     MSR_LSTAR,
@@ -94,6 +97,9 @@ class Kernel:
         self.entry = Entry(self)
         self.cpu = Cpu(self.ram, mmu=options.mmu, handler=self.entry)
         self.cpu.make_breakable()
+        if options.model is not None:
+            self.cpu.set_model(options.model)
+        self.protection_keys = self.cpu.model is not None and "pku" in self.cpu.model.features
         if virtual:
             self.cpu.tsc = self.clock.tsc
         self.memory.on_unmap = self.cpu.flush_tlb
@@ -146,12 +152,16 @@ class Kernel:
         controls = DEFAULT_CONTROLS
         cr4 = controls.cr4 | CR4_SMEP | (CR4_LA57 if self.layout.levels == 5 else 0)
         cr4 |= CR4_SMAP if self.hardening.smap else 0
+        cr4 |= CR4_PKE if self.protection_keys else 0
         cpu.set_paging(PagingState(self.memory.half.table.root, controls.cr0, cr4, controls.efer))
         cpu.uc.msr_write(MSR_STAR, STAR)
         cpu.uc.msr_write(MSR_LSTAR, self.memory.entry)
         cpu.uc.msr_write(MSR_SFMASK, SFMASK)
         cpu.set_gdt(self.memory.data, self.memory.gdt_limit)
         cpu.window.save()
+        if self.protection_keys:
+            cpu.fp.pkru = INITIAL_PKRU
+            cpu.window.restore()
         self.idle_state = cpu.window.snapshot()
         """The CPU's state before any program has run."""
 
@@ -178,8 +188,13 @@ class Kernel:
 
         space.on_flush = flush
         space.on_map = self._mapped
+        space.pkru = self._pkru if self.protection_keys else None
         space.touch = None if self.hidden is None else self.hidden.touch
         space.idle = self.idle_pages
+
+    def _pkru(self) -> int:
+        """PKRU of the task that is on the CPU."""
+        return self.cpu.window.live_q[Q_PKRU] & 0xFFFF_FFFF
 
     def _mapped(self, vma: Vma) -> None:
         if self.events.map and self.current is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
+from mmuemu.cpu.cpuid import CpuModel
 from mmuemu.loader.layouts import LINUX, Layout
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class Options:
     layout: Layout = LINUX
     kpti: bool = False
     """Page-table isolation: ring 3 runs on tables that hold of the kernel only a trampoline."""
+    model: CpuModel | None = None
+    """The processor that CPUID shows; None: the default one."""
     mitigations: frozenset[str] | None = None
     """Names of those in force (docs/reference-guest.md); None: the CPU does not speculate. ``kpti`` is the field."""
     show_secret: bool = False

@@ -322,7 +322,10 @@ class KernelProc:
         facts.hostname = kernel.hostname
         model = kernel.cpu.model
         if model is not None:
-            facts.cpu_vendor, facts.cpu_model, facts.cpu_flags = model.vendor, model.brand, model.flags
+            facts.cpu_vendor, facts.cpu_model = model.vendor, model.brand
+            facts.cpu_flags = tuple(
+                flag for name in model.flags for flag in ((name, "ospke") if name == "pku" else (name,))
+            )
             facts.cpu_version = (model.family, model.model, model.stepping)
             facts.address_bits = (model.maxphyaddr, 48)
             facts.cpuid_level = model.last_leaf

@@ -111,8 +111,8 @@ def put_on(kernel: Kernel, task: Task) -> None:
     state = kernel.cpu.window
     state.load(task.snapshot)
     root = task.mm.page_table.root
-    changed = kernel.loaded_root != root
     q = state.q
+    changed = kernel.loaded_root != root or state.live_q[window.Q_PKRU] != q[window.Q_PKRU]
     q[window.Q_CR3], q[Q_RIP], q[Q_RSP] = root, kernel.memory.resume, task.stack.pointer
     state.restore()
     kernel.current = task

@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Final
 from mmuemu.errors import OutOfFrames
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.faults import FaultResult
-from mmuemu.x86.paging import ADDRESS_MASK, PAGE_MASK, PAGE_SIZE, RW, US, A, D, P
+from mmuemu.x86.paging import ADDRESS_MASK, KEY_MASK, PAGE_MASK, PAGE_SIZE, RW, US, A, D, P, protection_key
 
 if TYPE_CHECKING:
     from mmuemu.kernel.address_space import AddressSpace
 
 _READABLE: Final = P | US
 _WRITABLE: Final = P | US | RW
+_PLAINLY_READABLE: Final = _READABLE | KEY_MASK
+_PLAINLY_WRITABLE: Final = _WRITABLE | KEY_MASK
+"""Bits that decide about a page with protection key 0, which PKRU is not asked about."""
 _USER_READ: Final = 4
 _USER_WRITE: Final = 6
 _STRETCH: Final = 1 << 20
@@ -51,7 +54,7 @@ class UserMemory:
             slot = self.mm.page_table.entry_address(address) >> 3
             if slot >= 0:
                 entry = self._q[slot]
-                if entry & 5 == 5:
+                if entry & _PLAINLY_READABLE == _READABLE:
                     if not entry & A:
                         self._q[slot] = entry | A
                     at = (entry & ADDRESS_MASK) | offset
@@ -106,7 +109,7 @@ class UserMemory:
             slot = self.mm.page_table.entry_address(address) >> 3
             if slot >= 0:
                 entry = self._q[slot]
-                if entry & 7 == 7:
+                if entry & _PLAINLY_WRITABLE == _WRITABLE:
                     self._q[slot] = entry | 0x60
                     frame = entry & ADDRESS_MASK
                     if self._frames.is_executed(frame):
@@ -171,7 +174,7 @@ class UserMemory:
             at = mm.page_table.entry_address(address)
             if at >= 0:
                 entry = self._q[at >> 3]
-                if entry & need == need:
+                if entry & need == need and not (entry & KEY_MASK and mm.key_refuses(protection_key(entry), write)):
                     self._q[at >> 3] = entry | (A | D if write else A)
                     frame = entry & ADDRESS_MASK
                     if write and self._frames.is_executed(frame):
