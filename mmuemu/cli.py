@@ -192,6 +192,11 @@ def _machine_options(run: argparse.ArgumentParser) -> None:
         "--kpti", action="store_true", help="page-table isolation: ring 3 runs on tables without the kernel"
     )
     group.add_argument(
+        "--show-secret",
+        action="store_true",
+        help="for labs: /proc/mmuemu tells where the kernel's secret lies, and system call 1000 can be attacked",
+    )
+    group.add_argument(
         "--clock",
         choices=("host", "virtual"),
         help="the guest's time: the host's, or one that only moves when it is read or slept through "

@@ -47,6 +47,7 @@ def run(options: Namespace) -> int:
         vulnerable=options.vulnerable,
         not_vulnerable=options.not_vulnerable,
         noise=options.noise,
+        show_secret=options.show_secret,
         files=files,
         schedule=options.schedule,
         max_processes=options.max_processes,

@@ -46,7 +46,10 @@ _STRING_LEAST: Final = 8
 class Speculation:
     """One core, attached to ``cpu`` before it runs. ``flaws`` are those in force."""
 
-    def __init__(self, cpu: Cpu, spec: CpuSpec, flaws: frozenset[str], mitigations: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, cpu: Cpu, spec: CpuSpec, flaws: frozenset[str], mitigations: frozenset[str] = frozenset(),
+        noise: int | None = None,
+    ) -> None:  # fmt: skip
         engine = cpu.engine
         if not isinstance(engine, PythonEngine):
             raise UsageError("speculation follows every translation in Python: use the python engine (--mmu python)")
@@ -268,7 +271,7 @@ class Speculation:
         if kind == Kind.RETURN:
             target, flaw = self._return_target(block.branch)
         else:
-            target, flaw = self.targets.predict(block.branch), "v2"
+            target, flaw = self._branch_target(block.branch), "v2"
             self.targets.learn(block.branch, successor)
             if kind == Kind.INDIRECT_CALL:
                 self.rsb.push(block.end)
@@ -330,8 +333,15 @@ class Speculation:
     def _return_target(self, address: int) -> tuple[int | None, str]:
         target = self.rsb.pop()
         if target == 0:
-            return self.targets.predict(address), "v2"
+            return self._branch_target(address), "v2"
         return target, "rsb"
+
+    def _branch_target(self, address: int) -> int | None:
+        """What the BTB says of the branch at ``address``; IBRS tells rings apart, STIBP processes."""
+        if self._tagged or self._per_process:
+            ring = 1 if self._tagged and self.ring == 3 else 0
+            self.targets.tag = ring | (self.context << 1 if self._per_process else 0)
+        return self.targets.predict(address)
 
     def predict(self, op: Op) -> tuple[int | None, str]:
         """Where a branch inside a window is predicted to go, and the flaw of following it."""
@@ -340,7 +350,7 @@ class Speculation:
             return (op.target if self.pattern.predicts_taken(op.address) else op.end), "v1"
         if kind == Kind.RETURN:
             return self._return_target(op.address)
-        return self.targets.predict(op.address), "v2"
+        return self._branch_target(op.address), "v2"
 
     def _mispredicted(
         self, block: Block, flaw: str, predicted: int | None, successor: int, accounted: bool, may_open: bool
@@ -600,5 +610,3 @@ class Speculation:
             self.context = context
             self.code.enter(context)
             self.times.flush()
-            if self._per_process:
-                self.targets.tag = context
