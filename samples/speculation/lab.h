@@ -29,10 +29,13 @@ typedef unsigned int u32;
 typedef unsigned long u64;
 typedef long i64;
 
+#define ALWAYS_INLINE inline __attribute__((always_inline))
 #define NOINLINE __attribute__((noinline, noclone, noipa))
 #define PAGE 4096
 #define LINE 64
-#define MOST 256
+#ifndef MOST
+#define MOST 256 /* bytes of a secret */
+#endif
 /* 256 values, each a line in a page of its own: prefetchers do not cross pages. */
 #define VALUES 256
 #define STRIDE 4096
@@ -42,13 +45,13 @@ typedef long i64;
 
 enum {
     SYS_read = 0, SYS_write = 1, SYS_open = 2, SYS_close = 3, SYS_mmap = 9, SYS_mprotect = 10, SYS_sigaction = 13,
-    SYS_pipe = 22, SYS_sched_yield = 24, SYS_fork = 57, SYS_exit = 60, SYS_wait4 = 61, SYS_ftruncate = 77,
-    SYS_getrandom = 318, SYS_memfd_create = 319, SYS_pkey_mprotect = 329, SYS_pkey_alloc = 330,
+    SYS_pipe = 22, SYS_sched_yield = 24, SYS_fork = 57, SYS_exit = 60, SYS_wait4 = 61, SYS_prctl = 157,
+    SYS_getrandom = 318, SYS_pkey_mprotect = 329, SYS_pkey_alloc = 330,
 };
-enum { PROT_NONE, PROT_READ, PROT_WRITE, MAP_SHARED = 1, MAP_PRIVATE = 2, MAP_FIXED = 16, MAP_ANONYMOUS = 32 };
+enum { PROT_NONE, PROT_READ, PROT_WRITE, PROT_EXEC = 4, MAP_SHARED = 1, MAP_PRIVATE = 2, MAP_FIXED = 16, MAP_ANONYMOUS = 32 };
 enum { SIGBUS = 7, SIGSEGV = 11, SA_SIGINFO = 4, SA_RESTORER = 0x4000000 };
 
-static inline i64 syscall6(i64 number, i64 a, i64 b, i64 c, i64 d, i64 e, i64 f)
+static ALWAYS_INLINE i64 syscall6(i64 number, i64 a, i64 b, i64 c, i64 d, i64 e, i64 f)
 {
     register i64 r10 __asm__("r10") = d, r8 __asm__("r8") = e, r9 __asm__("r9") = f;
     i64 result;
@@ -59,12 +62,12 @@ static inline i64 syscall6(i64 number, i64 a, i64 b, i64 c, i64 d, i64 e, i64 f)
 
 #define SYSCALL(number, a, b, c) syscall6(SYS_##number, (i64)(a), (i64)(b), (i64)(c), 0, 0, 0)
 
-static inline void *map(void *where, u64 size, int protection, int flags, int fd)
+static ALWAYS_INLINE void *map(void *where, u64 size, int protection, int flags, int fd)
 {
     return (void *)syscall6(SYS_mmap, (i64)where, (i64)size, protection, flags, fd, 0);
 }
 
-static inline int failed(const void *mapping)
+static ALWAYS_INLINE int failed(const void *mapping)
 {
     return (u64)mapping > -4096UL;
 }
@@ -151,23 +154,23 @@ static void finish(int code)
 
 /* ---- the caches and the clock ------------------------------------------------------------------------------------ */
 
-static inline void flush(const volatile void *line)
+static ALWAYS_INLINE void flush(const volatile void *line)
 {
     __asm__ volatile("clflush (%0)" : : "r"(line) : "memory");
 }
 
-static inline void fence(void)
+static ALWAYS_INLINE void fence(void)
 {
     __asm__ volatile("mfence\n\tlfence" : : : "memory");
 }
 
-static inline void touch(const volatile void *at)
+static ALWAYS_INLINE void touch(const volatile void *at)
 {
     __asm__ volatile("movzbl (%0), %%eax" : : "r"(at) : "rax", "memory");
 }
 
 /* Cycles of one load, and of the clock itself around it. */
-static inline u32 time_of_load(const volatile void *at)
+static ALWAYS_INLINE u32 time_of_load(const volatile void *at)
 {
     u32 cycles;
     __asm__ volatile("rdtscp\n\t"
@@ -181,7 +184,7 @@ static inline u32 time_of_load(const volatile void *at)
 }
 
 /* `yes` if the condition holds, else `no`, without a branch that could be predicted. */
-static inline u64 pick(int condition, u64 yes, u64 no)
+static ALWAYS_INLINE u64 pick(int condition, u64 yes, u64 no)
 {
     __asm__("test %1, %1\n\tcmovnz %2, %0" : "+r"(no) : "r"(condition), "r"(yes) : "cc");
     return no;

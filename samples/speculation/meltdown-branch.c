@@ -29,8 +29,8 @@ static int prepare(u64 bytes)
 static void attempt(u64 index)
 {
     flush_probe();
+    kernel_uses_secret();
     for (int more = trainings(); more >= 0; more--) {
-        kernel_uses_secret();
         flush(&gates[0]);
         flush(&gates[1]);
         fence();

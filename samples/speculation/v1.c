@@ -14,8 +14,18 @@ static u8 secret[MOST] __attribute__((aligned(LINE)));
 
 NOINLINE static void victim(u64 index)
 {
-    if (index < bound.length)
+    if (index < bound.length) {
+#ifdef HARDEN_LFENCE
+        __asm__ volatile("lfence"); /* nothing younger starts before the branch is done */
+#endif
+#ifdef HARDEN_MASK
+        /* all ones when index < length, else 0, computed and not predicted (Linux's array_index_nospec) */
+        u64 mask;
+        __asm__ volatile("cmp %2, %1\n\tsbb %0, %0" : "=r"(mask) : "r"(index), "m"(bound.length) : "cc");
+        index &= mask;
+#endif
         touch(probe + array[index] * STRIDE);
+    }
 }
 
 static int prepare(u64 bytes)
