@@ -1,0 +1,183 @@
+"""The picture of a transient window in a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from rich.console import Console
+from rich.text import Text
+
+from mmuemu.speculation.trace import NEVER
+from mmuemu.view.timeline import Picture, ticks
+from mmuemu.view.transient_rows import Row
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LEAST_WIDTH: Final = 60
+_WIDE: Final = 110
+"""From this width on the place of each instruction has a column."""
+
+
+class _Signs(NamedTuple):
+    """What a timeline is drawn with."""
+
+    waits: str
+    runs: str
+    late: str
+    open: str
+    fill: str
+    arrives: str
+    closes: str
+    tick: str
+
+
+UNICODE: Final = _Signs(waits="·", runs="█", late="░", open="═", fill="◆", arrives="◇", closes="│", tick="┬")
+ASCII: Final = _Signs(waits=".", runs="#", late="-", open="=", fill="*", arrives="o", closes="|", tick="+")
+_STYLES: Final = _Signs(
+    waits="dim", runs="cyan", late="yellow", open="bold blue", fill="bold magenta", arrives="magenta", closes="red",
+    tick="dim",
+)  # fmt: skip
+_MEANINGS: Final = _Signs(
+    waits="waits for its operands",
+    runs="runs",
+    late="began, no result in time",
+    open="the opener is not decided",
+    fill="asks for a line",
+    arrives="the line is there",
+    closes="the window closes",
+    tick="",
+)
+
+
+class _Scale:
+    """Cycles to columns."""
+
+    def __init__(self, picture: Picture, width: int) -> None:
+        self.first, self.last, self.width = picture.first, max(picture.last, picture.first + 1), width
+
+    def __call__(self, cycle: int) -> int:
+        cycle = min(max(cycle, self.first), self.last)
+        return (cycle - self.first) * (self.width - 1) // (self.last - self.first)
+
+
+class _Bar:
+    """The timeline of one row: a sign and its style in each column."""
+
+    def __init__(self, scale: _Scale, signs: _Signs) -> None:
+        self._scale = scale
+        self._signs = signs
+        self._cells = [(" ", "")] * scale.width
+
+    def draw(self, what: str, start: int, end: int | None = None) -> None:
+        """From ``start`` up to but not including ``end``, at least one column."""
+        first = self._scale(start)
+        last = max(first + 1, first if end is None else self._scale(end))
+        cell = (getattr(self._signs, what), getattr(_STYLES, what))
+        self._cells[first:last] = [cell] * (last - first)
+
+    def text(self) -> Text:
+        """The finished bar."""
+        out = Text()
+        for sign, style in self._cells:
+            out.append(sign, style)
+        return out
+
+
+def _bar(row: Row, picture: Picture, scale: _Scale, signs: _Signs) -> Text:
+    bar = _Bar(scale, signs)
+    closes = picture.closes
+    if row.kind == "step" and (row.never or row.start > 0) and (row.waits or row.never):
+        bar.draw("waits", 0, closes if row.never else row.start)
+    if row.kind == "opener":
+        bar.draw("open", 0, closes)
+    elif row.kind != "gap" and not row.never:
+        bar.draw("runs" if row.done < NEVER else "late", row.start, row.done if row.done < NEVER else closes)
+    if row.kind != "before":
+        bar.draw("closes", closes)
+    for mark in row.fills:
+        if mark.arrives < NEVER:
+            bar.draw("arrives", mark.arrives)
+        bar.draw("fill", mark.cycle)
+    return bar.text()
+
+
+def _axis(picture: Picture, scale: _Scale, signs: _Signs, indent: int) -> list[Text]:
+    numbers = [" "] * scale.width
+    line = [" "] * scale.width
+    free = 0
+    for cycle in ticks(picture.first, picture.last, max(scale.width // 8, 1)):
+        column, text = scale(cycle), str(cycle)
+        line[column] = signs.tick
+        at = min(max(column - len(text) // 2, 0), scale.width - len(text))
+        if at >= free:
+            numbers[at : at + len(text)] = text
+            free = at + len(text) + 1
+    return [Text(" " * indent + "".join(cells).rstrip(), "dim") for cells in (numbers, line)]
+
+
+def _legend(signs: _Signs, width: int) -> Text:
+    out = Text(style="dim")
+    used = 0
+    for name, meaning in _MEANINGS._asdict().items():
+        if not meaning:
+            continue
+        item = f"{getattr(signs, name)} {meaning}"
+        if used and used + len(item) + 3 > width:
+            out.append("\n")
+            used = 0
+        elif used:
+            out.append("   ")
+            used += 3
+        out.append(getattr(signs, name), getattr(_STYLES, name))
+        out.append(item[1:])
+        used += len(item)
+    return out
+
+
+def _columns(rows: Sequence[Row], width: int) -> tuple[int, int, int]:
+    """Widths of place (0: not shown), instruction and waits."""
+    waits = min(max([len("waits"), *(len(_waits(rows, row)) for row in rows)]), 9)
+    text = min(max(len(row.text) for row in rows), width * 2 // 5)
+    place = min(max(len(row.place) for row in rows), 24) if width >= _WIDE else 0
+    return place, text, waits
+
+
+def _waits(rows: Sequence[Row], row: Row) -> str:
+    return ",".join(str(rows[index].number) for index in row.waits)
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "~"
+
+
+def draw(picture: Picture, console: Console) -> None:
+    """Print the picture at the console's width; without colour it says the same."""
+    width = max(console.width, LEAST_WIDTH)
+    signs = UNICODE if (console.encoding or "").lower().startswith("utf") else ASCII
+    rows = picture.rows
+    place, text, waits = _columns(rows, width)
+    digits = len(str(max(row.number for row in rows)))
+    indent = digits + 1 + (place + 1 if place else 0) + text + 1 + waits + 1
+    scale = _Scale(picture, width - indent)
+
+    def line(text: Text) -> None:
+        console.print(text, no_wrap=True, overflow="ignore", crop=False, highlight=False, soft_wrap=True)
+
+    line(Text(picture.title, "bold"))
+    heads = [f"{'#':>{digits}}", *([f"{'at':<{place}}"] if place else []), f"{'instruction':<{text}}", "waits"]
+    axis = _axis(picture, scale, signs, indent)
+    axis[1] = Text(f"{' '.join(heads):<{indent}}", "bold").append(axis[1].plain[indent:], "dim")
+    for one in axis:
+        line(one)
+    for row in rows:
+        style = {"opener": "bold", "gap": "dim italic", "before": "dim"}.get(row.kind, "dim" if row.never else "")
+        cells = [f"{row.number or '':>{digits}}", *([f"{_cut(row.place, place):<{place}}"] if place else [])]
+        cells += [f"{_cut(row.text, text):<{text}}", f"{_cut(_waits(rows, row), waits):<{waits}}"]
+        out = Text(" ".join(cells) + " ", style)
+        line(out.append_text(_bar(row, picture, scale, signs)))
+    line(Text())
+    line(_legend(signs, width))
+    line(Text())
+    for sentence in picture.words:
+        console.print(Text(sentence), highlight=False, width=width)
