@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
+from math import log2
 from typing import Final
 
 from mmuemu.speculation.trace import NEVER
@@ -14,6 +18,8 @@ from mmuemu.view.transient_words import sentences
 
 MOST_ROWS: Final = 40
 """Windows with more rows show those that matter."""
+PLAIN_CYCLES: Final = 12
+"""Longer stretches in which nothing begins or ends are shortened, to about the logarithm."""
 
 
 @dataclass(slots=True)
@@ -90,9 +96,41 @@ def picture(traced: Traced, limit: int | None = MOST_ROWS) -> Picture:
     )
 
 
-def ticks(first: int, last: int, most: int) -> list[int]:
-    """Round cycles between ``first`` and ``last``, at most about ``most``."""
-    step = 1
-    while (last - first) / step > most:
-        step = step * 5 // 2 if str(step)[0] == "2" else step * 2
-    return list(range(-(-first // step) * step, last + 1, step))
+class Scale:
+    """Cycles to places from 0 to ``width``. Stretches in which nothing begins or ends are shortened."""
+
+    def __init__(self, picture: Picture, width: float) -> None:
+        times = {picture.first, 0, picture.closes, picture.last}
+        for row in picture.rows:
+            times.update((row.start, row.done))
+            times.update(time for mark in row.fills for time in (mark.cycle, mark.arrives))
+        self.events = sorted(time for time in times if time < NEVER)
+        """The cycles in which something begins or ends."""
+        self.shortened: list[tuple[int, int]] = []
+        places = [0.0]
+        for one, two in pairwise(self.events):
+            length = two - one
+            if length > PLAIN_CYCLES:
+                self.shortened.append((one, two))
+            over = max(length / PLAIN_CYCLES, 1)
+            places.append(places[-1] + min(length, PLAIN_CYCLES) + PLAIN_CYCLES / 4 * log2(over))
+        whole = places[-1] or 1.0
+        self._places = [place * width / whole for place in places]
+
+    def __call__(self, cycle: int) -> float:
+        """The place of a cycle; those beyond the ends lie at them."""
+        index = bisect_left(self.events, cycle)
+        if index == len(self.events) or self.events[index] == cycle or not index:
+            return self._places[min(index, len(self._places) - 1)]
+        one, two = self.events[index - 1 : index + 1]
+        left, right = self._places[index - 1 : index + 1]
+        return left + (cycle - one) * (right - left) / (two - one)
+
+    def labels(self, closes: int, room: Callable[[int], float]) -> list[int]:
+        """The cycles to write on the axis, no two nearer than they have ``room`` for; the important ones first."""
+        chosen: list[int] = []
+        for cycle in dict.fromkeys([0, closes, self.events[-1], self.events[0], *self.events]):
+            here = self(cycle)
+            if all(abs(self(other) - here) >= (room(other) + room(cycle)) / 2 for other in chosen):
+                chosen.append(cycle)
+        return sorted(chosen)

@@ -8,10 +8,10 @@ from textwrap import wrap
 from typing import Final
 
 from mmuemu.speculation.trace import NEVER
-from mmuemu.view.timeline import Picture, ticks
+from mmuemu.view.timeline import Picture, Scale
 from mmuemu.view.transient_rows import Row
 
-_ROW: Final = 24
+_ROW: Final = 28
 _LETTER: Final = 7.3
 """Width of a letter of the 12 px fixed font."""
 _PLOT: Final = 640
@@ -24,7 +24,8 @@ text { font: 12px ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; 
 .title { font-weight: bold; font-size: 15px; } .dim, .never text { fill: #6b7480; } .opener text { font-weight: bold; }
 .grid { stroke: #d5dae1; } .runs { fill: #1f7a8c; } .late { fill: #c9a227; } .open { fill: #5b6ee1; }
 .waits { stroke: #8b95a3; stroke-dasharray: 2 3; } .closes { stroke: #c62828; stroke-width: 2; }
-.closing { fill: #c62828; } .fill { fill: #b0279b; stroke: #ffffff; } .arrives { fill: none; stroke: #b0279b; stroke-width: 2; }
+.closing { fill: #c62828; } .fill { fill: #b0279b; stroke: #ffffff; }
+.arrives { fill: none; stroke: #b0279b; stroke-width: 2; }
 .flight { stroke: #b0279b; stroke-dasharray: 5 3; } .marked { fill: #8f1f7e; }
 .needs { fill: none; stroke: #55606e; stroke-width: 1.2; } .tip { fill: #55606e; }
 @media (prefers-color-scheme: dark) {
@@ -45,6 +46,7 @@ _LEGEND: Final = (
     ("arrives", "line is there"),
     ("needs", "result goes to"),
     ("closes", "window closes"),
+    ("shortened", "a stretch drawn shorter"),
 )
 
 
@@ -81,11 +83,11 @@ class _Drawing:
         self.bottom = self.top + _ROW * len(rows)
         self.width = max(self.plot_x + _PLOT + 2 * _MARGIN, _SENTENCE * _LETTER + 2 * _MARGIN)
         self.parts: list[str] = []
+        self.scale = Scale(picture, _PLOT)
 
     def x(self, cycle: int) -> float:
         """Where a cycle lies."""
-        span = max(self.picture.last - self.picture.first, 1)
-        return self.plot_x + (min(cycle, self.picture.last) - self.picture.first) * _PLOT / span
+        return self.plot_x + self.scale(cycle)
 
     def y(self, index: int) -> float:
         """The middle of a row."""
@@ -97,13 +99,16 @@ class _Drawing:
         for index in range(0, len(self.picture.rows), 2):
             self.parts.append(_rect(_MARGIN, self.top + _ROW * index, self.plot_x - _MARGIN + _PLOT, _ROW, "band"))
         self.parts.append(_rect(left, self.top, right - left, self.bottom - self.top, "window"))
-        for cycle in ticks(self.picture.first, self.picture.last, 10):
+        for cycle in self.scale.labels(self.picture.closes, lambda cycle: (len(str(cycle)) + 1.5) * _LETTER):
             x = self.x(cycle)
             self.parts += [
                 _line(x, self.top, x, self.bottom, "grid"),
                 _text(x, self.top - 6, str(cycle), "dim", "middle"),
             ]
-        self.parts.append(_text(self.plot_x - 8, self.top - 6, "cycle", "dim", "end"))
+        for one, two in self.scale.shortened:
+            x = (self.x(one) + self.x(two)) / 2
+            self.parts.append(_text(x, self.top - 5, "\u2248", "title", "middle"))
+        self.parts.append(_text(self.plot_x - 3 * _LETTER, self.top - 6, "cycle", "dim", "end"))
 
     def row(self, index: int, row: Row) -> None:
         """One instruction: its words and its bar."""
@@ -114,7 +119,7 @@ class _Drawing:
         words.append(_text(self.text_x, y + 4, row.text))
         self.parts.append(f'<g class="{style}">{"".join(words)}</g>')
         if row.kind == "step" and (row.never or (row.waits and row.start > 0)):
-            self.parts.append(_line(self.x(0), y, self.x(closes if row.never else row.start), y, "waits"))
+            self.parts.append(_line(self.x(0), y + 2, self.x(closes if row.never else row.start), y + 2, "waits"))
         if row.kind == "opener":
             self._bar(0, closes, y, "open")
         elif row.kind != "gap" and not row.never:
@@ -122,7 +127,7 @@ class _Drawing:
             self._bar(row.start, closes if late else row.done, y, "late" if late else "runs")
 
     def _bar(self, start: int, end: int, y: float, style: str) -> None:
-        self.parts.append(_rect(self.x(start), y - 7, max(self.x(end) - self.x(start), 3), 14, style, 2))
+        self.parts.append(_rect(self.x(start), y - 4, max(self.x(end) - self.x(start), 3), 12, style, 2))
 
     def needs(self, index: int, row: Row) -> None:
         """An arrow from each row whose result this one waited for."""
@@ -134,16 +139,15 @@ class _Drawing:
             if origin.done >= NEVER:
                 continue
             begin = min(origin.done, end) if origin.kind != "opener" else min(0, end)
-            x1, y1, x2, y2 = self.x(begin), self.y(source) + 7, self.x(end), self.y(index) - 8
-            bend = min(x1 - 10, x2 - 10) if x2 - x1 < 4 else (x1 + x2) / 2
+            x1, y1, x2, y2 = self.x(begin), self.y(source) + 9, self.x(end), self.y(index) - 5
+            way = f"M{x1:.1f} {y1:.1f} V{y2 - 8:.1f} H{x2:.1f} V{y2 - 2:.1f}"
             self.parts.append(
-                f'<path d="M{x1:.1f} {y1:.1f} C{bend:.1f} {y1 + 8:.1f} {bend:.1f} {y2 - 8:.1f} {x2:.1f} {y2:.1f}" '
-                f'class="needs"/><path d="M{x2:.1f} {y2 + 2:.1f} l-4 -6 l8 0 z" class="tip"/>'
+                f'<path d="{way}" class="needs"/><path d="M{x2:.1f} {y2:.1f} l-4 -6 l8 0 z" class="tip"/>'
             )
 
     def fills(self, index: int, row: Row) -> None:
         """The lines that a row filled."""
-        y = self.y(index)
+        y = self.y(index) + 2
         for mark in row.fills:
             x = self.x(mark.cycle)
             end = self.x(mark.arrives) if mark.arrives < NEVER else self.plot_x + _PLOT
@@ -153,7 +157,7 @@ class _Drawing:
             self.parts.append(_diamond(x, y, "fill"))
             label = f"{mark.label} from {mark.level} ({mark.causes})"
             room = self.plot_x + _PLOT - len(label) * _LETTER
-            self.parts.append(_text(max(min(x + 10, room), self.plot_x), y - 9, label, "marked"))
+            self.parts.append(_text(max(min(x + 10, room), self.plot_x), y - 8, label, "marked"))
 
     def closing(self) -> None:
         """The line where everything younger than the opener is gone."""
@@ -177,6 +181,8 @@ def _sign(style: str, x: float, y: float) -> str:
         return _line(x, y, x + 20, y, style)
     if style in ("fill", "arrives"):
         return _diamond(x + 10, y, style)
+    if style == "shortened":
+        return _text(x + 10, y + 5, "\u2248", "title", "middle")
     if style == "needs":
         return f'<path d="M{x} {y} h16" class="needs"/><path d="M{x + 20} {y} l-6 -4 l0 8 z" class="tip"/>'
     return _rect(x, y - 6, 20, 12, style, 2)

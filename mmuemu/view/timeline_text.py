@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from mmuemu.speculation.trace import NEVER
-from mmuemu.view.timeline import Picture, ticks
+from mmuemu.view.timeline import Picture, Scale
 from mmuemu.view.transient_rows import Row
 
 if TYPE_CHECKING:
@@ -29,14 +29,15 @@ class _Signs(NamedTuple):
     fill: str
     arrives: str
     closes: str
+    shortened: str
     tick: str
 
 
-UNICODE: Final = _Signs(waits="·", runs="█", late="░", open="═", fill="◆", arrives="◇", closes="│", tick="┬")
-ASCII: Final = _Signs(waits=".", runs="#", late="-", open="=", fill="*", arrives="o", closes="|", tick="+")
+UNICODE: Final = _Signs("·", "█", "░", "═", "◆", "◇", "│", "≈", "┬")
+ASCII: Final = _Signs(".", "#", "-", "=", "*", "o", "|", "/", "+")
 _STYLES: Final = _Signs(
     waits="dim", runs="cyan", late="yellow", open="bold blue", fill="bold magenta", arrives="magenta", closes="red",
-    tick="dim",
+    shortened="dim", tick="dim",
 )  # fmt: skip
 _MEANINGS: Final = _Signs(
     waits="waits for its operands",
@@ -46,33 +47,23 @@ _MEANINGS: Final = _Signs(
     fill="asks for a line",
     arrives="the line is there",
     closes="the window closes",
+    shortened="a stretch drawn shorter",
     tick="",
 )
-
-
-class _Scale:
-    """Cycles to columns."""
-
-    def __init__(self, picture: Picture, width: int) -> None:
-        self.first, self.last, self.width = picture.first, max(picture.last, picture.first + 1), width
-
-    def __call__(self, cycle: int) -> int:
-        cycle = min(max(cycle, self.first), self.last)
-        return (cycle - self.first) * (self.width - 1) // (self.last - self.first)
 
 
 class _Bar:
     """The timeline of one row: a sign and its style in each column."""
 
-    def __init__(self, scale: _Scale, signs: _Signs) -> None:
+    def __init__(self, scale: Scale, width: int, signs: _Signs) -> None:
         self._scale = scale
         self._signs = signs
-        self._cells = [(" ", "")] * scale.width
+        self._cells = [(" ", "")] * width
 
     def draw(self, what: str, start: int, end: int | None = None) -> None:
         """From ``start`` up to but not including ``end``, at least one column."""
-        first = self._scale(start)
-        last = max(first + 1, first if end is None else self._scale(end))
+        first = int(self._scale(start))
+        last = max(first + 1, first if end is None else int(self._scale(end)))
         cell = (getattr(self._signs, what), getattr(_STYLES, what))
         self._cells[first:last] = [cell] * (last - first)
 
@@ -84,8 +75,8 @@ class _Bar:
         return out
 
 
-def _bar(row: Row, picture: Picture, scale: _Scale, signs: _Signs) -> Text:
-    bar = _Bar(scale, signs)
+def _bar(row: Row, picture: Picture, scale: Scale, width: int, signs: _Signs) -> Text:
+    bar = _Bar(scale, width, signs)
     closes = picture.closes
     if row.kind == "step" and (row.never or row.start > 0) and (row.waits or row.never):
         bar.draw("waits", 0, closes if row.never else row.start)
@@ -102,18 +93,18 @@ def _bar(row: Row, picture: Picture, scale: _Scale, signs: _Signs) -> Text:
     return bar.text()
 
 
-def _axis(picture: Picture, scale: _Scale, signs: _Signs, indent: int) -> list[Text]:
-    numbers = [" "] * scale.width
-    line = [" "] * scale.width
-    free = 0
-    for cycle in ticks(picture.first, picture.last, max(scale.width // 8, 1)):
-        column, text = scale(cycle), str(cycle)
-        line[column] = signs.tick
-        at = min(max(column - len(text) // 2, 0), scale.width - len(text))
-        if at >= free:
-            numbers[at : at + len(text)] = text
-            free = at + len(text) + 1
-    return [Text(" " * indent + "".join(cells).rstrip(), "dim") for cells in (numbers, line)]
+def _axis(picture: Picture, scale: Scale, width: int, signs: _Signs) -> tuple[str, str]:
+    """The line of numbers and the line of marks."""
+    numbers, marks = [" "] * width, [" "] * width
+    for one, two in scale.shortened:
+        middle = int((scale(one) + scale(two)) / 2)
+        marks[middle - 1 : middle + 1] = signs.shortened * 2
+    for cycle in scale.labels(picture.closes, lambda cycle: len(str(cycle)) + 1):
+        column, text = int(scale(cycle)), str(cycle)
+        marks[column] = signs.tick
+        at = min(max(column - len(text) // 2, 0), width - len(text))
+        numbers[at : at + len(text)] = text
+    return "".join(numbers[:width]), "".join(marks[:width])
 
 
 def _legend(signs: _Signs, width: int) -> Text:
@@ -138,7 +129,7 @@ def _legend(signs: _Signs, width: int) -> Text:
 def _columns(rows: Sequence[Row], width: int) -> tuple[int, int, int]:
     """Widths of place (0: not shown), instruction and waits."""
     waits = min(max([len("waits"), *(len(_waits(rows, row)) for row in rows)]), 9)
-    text = min(max(len(row.text) for row in rows), width * 2 // 5)
+    text = min(max([len("instruction"), *(len(row.text) for row in rows)]), width * 2 // 5)
     place = min(max(len(row.place) for row in rows), 24) if width >= _WIDE else 0
     return place, text, waits
 
@@ -159,23 +150,29 @@ def draw(picture: Picture, console: Console) -> None:
     place, text, waits = _columns(rows, width)
     digits = len(str(max(row.number for row in rows)))
     indent = digits + 1 + (place + 1 if place else 0) + text + 1 + waits + 1
-    scale = _Scale(picture, width - indent)
+    room = width - indent
+    scale = Scale(picture, room - 1)
 
     def line(text: Text) -> None:
         console.print(text, no_wrap=True, overflow="ignore", crop=False, highlight=False, soft_wrap=True)
 
     line(Text(picture.title, "bold"))
     heads = [f"{'#':>{digits}}", *([f"{'at':<{place}}"] if place else []), f"{'instruction':<{text}}", "waits"]
-    axis = _axis(picture, scale, signs, indent)
-    axis[1] = Text(f"{' '.join(heads):<{indent}}", "bold").append(axis[1].plain[indent:], "dim")
-    for one in axis:
-        line(one)
+    numbers, marks = _axis(picture, scale, room, signs)
+    line(Text(f"{'cycle':>{indent - 1}} {numbers}".rstrip(), "dim"))
+    line(Text(f"{' '.join(heads):<{indent}}", "bold").append(marks.rstrip(), "dim"))
     for row in rows:
         style = {"opener": "bold", "gap": "dim italic", "before": "dim"}.get(row.kind, "dim" if row.never else "")
         cells = [f"{row.number or '':>{digits}}", *([f"{_cut(row.place, place):<{place}}"] if place else [])]
         cells += [f"{_cut(row.text, text):<{text}}", f"{_cut(_waits(rows, row), waits):<{waits}}"]
         out = Text(" ".join(cells) + " ", style)
-        line(out.append_text(_bar(row, picture, scale, signs)))
+        line(out.append_text(_bar(row, picture, scale, room, signs)))
+    for row in rows:
+        for mark in row.fills:
+            arrives = f"there at {mark.arrives}" if mark.arrives < NEVER else "never there"
+            line(Text(f"{row.number:>{digits}} ").append(signs.fill, _STYLES.fill).append(
+                f" {mark.label} from {mark.level}, asked for at {mark.cycle}, {arrives}; cause: {mark.causes}"
+            ))  # fmt: skip
     line(Text())
     line(_legend(signs, width))
     line(Text())

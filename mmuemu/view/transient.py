@@ -112,10 +112,10 @@ def lines(traced: Traced) -> Iterator[str]:
     for address, flaw in window.nested:
         yield f"  nested {printable(flaw)} at {where(traced, address)}"
     for fill in window.fills:
-        yield (
-            f"  fill {where(traced, fill.linear)} (line {fill.line:#x}) from {LEVELS.get(fill.level, fill.level)} at "
-            f"+{fill.cycle - window.opened} by {where(traced, fill.address)}, cause {printable(' > '.join(fill.causes))}"
-        )
+        at = f"at +{fill.cycle - window.opened} by {where(traced, fill.address)}"
+        place = f"{where(traced, fill.linear)} (line {fill.line:#x})"
+        cause = printable(" > ".join(fill.causes))
+        yield f"  fill {place} from {LEVELS.get(fill.level, fill.level)} {at}, cause {cause}"
     yield f"  goes on at {where(traced, window.resumed)}"
 
 

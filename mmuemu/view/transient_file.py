@@ -1,6 +1,6 @@
-"""Traces of transient windows as JSON lines: the schema as tables, a writer that streams, a reader that believes nothing.
+"""Traces of transient windows as JSON lines: the schema as tables, a writer that streams, a reader that checks all.
 
-The format is described in docs/reference-trace.md; ``VERSION`` grows when a reader of the old one would misread the new.
+The format is described in docs/reference-trace.md; ``VERSION`` grows when a reader of the old would misread the new.
 """
 
 from __future__ import annotations
@@ -294,7 +294,7 @@ class TraceReader:
         self._path = path
         self._number = 0
         try:
-            self._file = open(path, encoding="utf-8")
+            self._file = open(path, encoding="utf-8")  # noqa: SIM115
         except OSError as error:
             raise BadTrace(f"{path}: {error.strerror}") from None
         try:

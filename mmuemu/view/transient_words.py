@@ -11,8 +11,8 @@ from mmuemu.view.transient import LEVELS, span, where
 from mmuemu.view.transient_rows import source_of
 
 if TYPE_CHECKING:
-    from mmuemu.view.transient_rows import Row
     from mmuemu.view.transient_file import Traced
+    from mmuemu.view.transient_rows import Row
 
 _PREDICTED: Final = "{opener} waited {wait}. Meanwhile the CPU went where {predictor} said, to {start}"
 _FAULTS: Final = "{opener} {why} and will fault; that takes effect only after {wait}. Until then {what}"
@@ -61,7 +61,7 @@ _MOST_FILLS: Final = 3
 
 
 def _quoted(row: Row) -> str:
-    return f"`{row.text}` ({row.place})" if row.text else row.place
+    return row.place if row.text.startswith("(") else f"`{row.text}` ({row.place})"
 
 
 def _plural(count: int, one: str) -> str:
@@ -97,7 +97,8 @@ def _inside(rows: list[Row], opener: int) -> str:
     late = sum(not row.never and row.done >= NEVER for row in steps)
     text = f"{_plural(len(steps), 'instruction')} ran that the program never gets to."
     if never:
-        text += f" {never} of them did nothing: their operands were not there in time."
+        whose = "its" if never == 1 else "their"
+        text += f" {never} of them did nothing: {whose} operands were not there in time."
     if late:
         text += f" {late} began and had no result in time."
     return text
@@ -107,7 +108,7 @@ def _fills(rows: list[Row]) -> list[str]:
     out = []
     marks = [(index, mark) for index, row in enumerate(rows) for mark in row.fills]
     for index, mark in marks[:_MOST_FILLS]:
-        text = f"{_quoted(rows[index])} brought the line of {mark.label} from {mark.level} nearer"
+        text = f"{_quoted(rows[index])} fetched the line of {mark.label} from {mark.level}"
         source = source_of(rows, index)
         if source is not None:
             read = rows[source]
