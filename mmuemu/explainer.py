@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,8 @@ def explain(options: Namespace) -> int:
     """Show what ``options`` (of the command line) ask of a trace; the exit code. Raises BadTrace and UsageError."""
     from rich.console import Console
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     console = Console(width=options.width, highlight=False, soft_wrap=False)
     with TraceReader(options.trace) as reader:
         if options.list:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 LEAST_WIDTH: Final = 60
+MOST_WIDTH: Final = 400
 _WIDE: Final = 110
 """From this width on the place of each instruction has a column."""
 
@@ -144,7 +145,7 @@ def _cut(text: str, width: int) -> str:
 
 def draw(picture: Picture, console: Console) -> None:
     """Print the picture at the console's width; without colour it says the same."""
-    width = max(console.width, LEAST_WIDTH)
+    width = min(max(console.width, LEAST_WIDTH), MOST_WIDTH)
     signs = UNICODE if (console.encoding or "").lower().startswith("utf") else ASCII
     rows = picture.rows
     place, text, waits = _columns(rows, width)

@@ -18,7 +18,7 @@ from mmuemu.speculation.trace import NEVER, Fill, Step, Window
 FORMAT: Final = "mmuemu transient windows"
 VERSION: Final = 1
 LONGEST_LINE: Final = 16 << 20
-"""Characters of one line."""
+"""Bytes of one line."""
 _MOST: Final = 1 << 64
 _HEX: Final = re.compile("0x[0-9a-f]{1,16}")
 _Record = TypeVar("_Record")
@@ -63,7 +63,12 @@ class Traced:
 
 
 class _Wrong(Exception):
-    """A value that does not fit its field; the text says what was expected."""
+    """A value that does not fit its field: what was expected there, and the fields that lead to it."""
+
+    def __init__(self, what: str, path: tuple[str, ...] = ()) -> None:
+        super().__init__(f"{'.'.join(path)}: expected {what}" if path else f"expected {what}")
+        self.what = what
+        self.path = path
 
 
 class _Kind(NamedTuple):
@@ -215,8 +220,7 @@ def _read(fields: _Fields, make: Callable[..., _Record], value: Any) -> _Record:
         try:
             values[name] = kind.read(value[name])
         except _Wrong as wrong:
-            what = str(wrong)
-            raise _Wrong(what if ": " in what else f"{name}: {what}") from None
+            raise _Wrong(wrong.what, (name, *wrong.path)) from None
     return make(**values)
 
 
@@ -258,7 +262,7 @@ def decode(value: Any) -> Traced:
         window = _read(_WINDOW, Window, value)
         return _read(_AROUND, lambda **around: Traced(window, **around), value)
     except _Wrong as wrong:
-        raise BadTrace(f"not a window: expected {wrong}") from None
+        raise BadTrace(f"not a window: {wrong}") from None
 
 
 class TraceWriter:
@@ -294,7 +298,7 @@ class TraceReader:
         self._path = path
         self._number = 0
         try:
-            self._file = open(path, encoding="utf-8")  # noqa: SIM115
+            self._file = open(path, "rb")  # noqa: SIM115
         except OSError as error:
             raise BadTrace(f"{path}: {error.strerror}") from None
         try:
@@ -313,7 +317,7 @@ class TraceReader:
         try:
             return _read(_HEADER, Header, value)
         except _Wrong as wrong:
-            raise self._bad(f"expected {wrong}") from None
+            raise self._bad(str(wrong)) from None
 
     def __iter__(self) -> Iterator[Traced]:
         """The windows; BadTrace at the place where the file goes wrong, or when its last line is not the end."""
@@ -339,17 +343,17 @@ class TraceReader:
         """The next line's object, None at the end of the file."""
         self._number += 1
         value: Any = None
-        line = ""
+        line = b""
         try:
             line = self._file.readline(LONGEST_LINE + 1)
             if not line:
                 return None
             if len(line) <= LONGEST_LINE:
-                value = json.loads(line)
+                value = json.loads(line.decode())
         except OSError as error:
             raise BadTrace(f"{self._path}: {error.strerror}") from None
         except (ValueError, RecursionError):
-            if not first and line and not line.endswith("\n"):
+            if not first and line and not line.endswith(b"\n"):
                 raise BadTrace(f"{self._path}: is cut off in line {self._number}") from None
         if isinstance(value, dict):
             return value
