@@ -65,13 +65,20 @@ def _shortened(rows: list[Row], limit: int) -> tuple[list[Row], int]:
         if index - previous > 1:
             missing = index - previous - 1
             text = f"({missing} instruction{'s' if missing > 1 else ''} not shown)"
-            out.append(Row("gap", 0, "", text, NEVER, NEVER))
+            out.append(Row("gap", 0, "", text, NEVER, NEVER, state="never"))
         moved[index] = len(out)
         out.append(rows[index])
         previous = index
     for row in out:
         row.waits = [moved[one] for one in row.waits if one in moved]
     return out, len(rows) - len(wanted)
+
+
+def times_of(row: Row, closes: int) -> list[int]:
+    """The cycles in which something of a row is drawn."""
+    times = [] if row.state == "never" else [row.start, row.done if row.state == "runs" else closes]
+    times += [time for mark in row.fills for time in (mark.cycle, mark.arrives) if time < NEVER]
+    return times
 
 
 def picture(traced: Traced, limit: int | None = MOST_ROWS) -> Picture:
@@ -82,9 +89,8 @@ def picture(traced: Traced, limit: int | None = MOST_ROWS) -> Picture:
     for number, row in enumerate(rows, 1):
         row.number = number
     closes = window.closes - window.opened
-    times = [time for row in rows for time in (row.start, row.done) if time < NEVER]
-    times += [time for row in rows for mark in row.fills for time in (mark.cycle, mark.arrives) if time < NEVER]
     shown, hidden = _shortened(rows, len(rows) if limit is None else limit)
+    times = [time for row in shown for time in times_of(row, closes)]
     return Picture(
         title=f"Window {window.number}: {printable(window.flaw)} at {where(traced, window.opener)}",
         rows=shown,
@@ -102,9 +108,8 @@ class Scale:
     def __init__(self, picture: Picture, width: float) -> None:
         times = {picture.first, 0, picture.closes, picture.last}
         for row in picture.rows:
-            times.update((row.start, row.done))
-            times.update(time for mark in row.fills for time in (mark.cycle, mark.arrives))
-        self.events = sorted(time for time in times if time < NEVER)
+            times.update(times_of(row, picture.closes))
+        self.events = sorted(times)
         """The cycles in which something begins or ends."""
         self.shortened: list[tuple[int, int]] = []
         places = [0.0]

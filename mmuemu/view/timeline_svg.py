@@ -114,24 +114,24 @@ class _Drawing:
         """One instruction: its words and its bar."""
         y, closes = self.y(index), self.picture.closes
         number = str(row.number) if row.number else ""
-        style = "never" if row.kind == "gap" or (row.kind == "step" and row.never) else row.kind
+        never = row.state == "never"
+        style = "never" if row.kind == "gap" or (row.kind == "step" and never) else row.kind
         words = [_text(_MARGIN + 20, y + 4, number, "dim", "end"), _text(self.place_x, y + 4, row.place, "dim")]
         words.append(_text(self.text_x, y + 4, row.text))
         self.parts.append(f'<g class="{style}">{"".join(words)}</g>')
-        if row.kind == "step" and (row.never or (row.waits and row.start > 0)):
-            self.parts.append(_line(self.x(0), y + 2, self.x(closes if row.never else row.start), y + 2, "waits"))
+        if row.kind == "step" and (never or (row.waits and row.start > 0)):
+            self.parts.append(_line(self.x(0), y + 2, self.x(closes if never else row.start), y + 2, "waits"))
         if row.kind == "opener":
             self._bar(0, closes, y, "open")
-        elif row.kind != "gap" and not row.never:
-            late = row.done >= NEVER
-            self._bar(row.start, closes if late else row.done, y, "late" if late else "runs")
+        elif not never:
+            self._bar(row.start, row.done if row.state == "runs" else closes, y, row.state)
 
     def _bar(self, start: int, end: int, y: float, style: str) -> None:
         self.parts.append(_rect(self.x(start), y - 4, max(self.x(end) - self.x(start), 3), 12, style, 2))
 
     def needs(self, index: int, row: Row) -> None:
         """An arrow from each row whose result this one waited for."""
-        if row.never and row.kind != "opener":
+        if row.state == "never":
             return
         end = self.picture.closes if row.kind == "opener" else row.start
         for source in row.waits:

@@ -79,12 +79,13 @@ class _Bar:
 def _bar(row: Row, picture: Picture, scale: Scale, width: int, signs: _Signs) -> Text:
     bar = _Bar(scale, width, signs)
     closes = picture.closes
-    if row.kind == "step" and (row.never or row.start > 0) and (row.waits or row.never):
-        bar.draw("waits", 0, closes if row.never else row.start)
+    never = row.state == "never"
+    if row.kind == "step" and (never or (row.waits and row.start > 0)):
+        bar.draw("waits", 0, closes if never else row.start)
     if row.kind == "opener":
         bar.draw("open", 0, closes)
-    elif row.kind != "gap" and not row.never:
-        bar.draw("runs" if row.done < NEVER else "late", row.start, row.done if row.done < NEVER else closes)
+    elif not never:
+        bar.draw(row.state, row.start, row.done if row.state == "runs" else closes)
     if row.kind != "before":
         bar.draw("closes", closes)
     for mark in row.fills:
@@ -163,7 +164,9 @@ def draw(picture: Picture, console: Console) -> None:
     line(Text(f"{'cycle':>{indent - 1}} {numbers}".rstrip(), "dim"))
     line(Text(f"{' '.join(heads):<{indent}}", "bold").append(marks.rstrip(), "dim"))
     for row in rows:
-        style = {"opener": "bold", "gap": "dim italic", "before": "dim"}.get(row.kind, "dim" if row.never else "")
+        style = {"opener": "bold", "gap": "dim italic", "before": "dim"}.get(
+            row.kind, "dim" if row.state == "never" else ""
+        )
         cells = [f"{row.number or '':>{digits}}", *([f"{_cut(row.place, place):<{place}}"] if place else [])]
         cells += [f"{_cut(row.text, text):<{text}}", f"{_cut(_waits(rows, row), waits):<{waits}}"]
         out = Text(" ".join(cells) + " ", style)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Final, Protocol
 
 from mmuemu import __version__
-from mmuemu.cpu.decode import instruction_length
+from mmuemu.cpu.decode import accesses, instruction_length
 from mmuemu.speculation.trace import NEVER, Window
 from mmuemu.view.listing import named, printable, references
 from mmuemu.view.transient_file import Header, Traced, TraceWriter
@@ -15,18 +16,34 @@ if TYPE_CHECKING:
     from mmuemu.speculation.models import CpuSpec
     from mmuemu.view.symbols import Names
 
+_FREE: Final = frozenset({"rsp", "rip"})
 LEVELS: Final = {1: "L1", 2: "L2", 3: "L3", 4: "memory"}
 
 
 class Speculating(Protocol):
     """What is asked of the speculation core."""
 
-    spec: CpuSpec
-    flaws: frozenset[str]
-    mitigations: frozenset[str]
-    cycles: int
-    instructions: int
-    on_window: Callable[[Window], object] | None
+    on_window: Callable[[Window], None] | None
+
+    @property
+    def spec(self) -> CpuSpec:
+        """The CPU model."""
+
+    @property
+    def flaws(self) -> frozenset[str]:
+        """The flaws in force."""
+
+    @property
+    def mitigations(self) -> frozenset[str]:
+        """The mitigations in force."""
+
+    @property
+    def cycles(self) -> int:
+        """Modelled cycles so far."""
+
+    @property
+    def instructions(self) -> int:
+        """Instructions so far."""
 
 
 def header_of(core: Speculating, seed: int | None, program: str, arguments: Sequence[str]) -> Header:
@@ -42,9 +59,27 @@ def header_of(core: Speculating, seed: int | None, program: str, arguments: Sequ
     )
 
 
+def with_waits(window: Window) -> Window:
+    """The window with what each instruction waited for worked out from registers, where the record does not say.
+
+    The stack pointer is left out: push, pop, call and ret find it ready (the stack engine).
+    """
+    if any(step.waits_for for step in window.steps):
+        return window
+    writers: dict[str, int] = {}
+    steps = []
+    for step in window.steps:
+        what = accesses(step.code)
+        waits = sorted({writers[register] for register in what.reads if register in writers})
+        steps.append(replace(step, waits_for=tuple(waits)))
+        writers.update(dict.fromkeys(what.writes - _FREE, step.address))
+    return replace(window, steps=steps, waited_for=tuple(address for address in window.waited_for if address))
+
+
 def annotate(window: Window, names: Names) -> Traced:
     """The window with names and instructions for the addresses in it, as memory is now."""
     context = window.context
+    window = with_waits(window)
     traced = Traced(window)
     steps = [*window.before, *window.steps]
     inside = {step.address: step.code for step in steps}

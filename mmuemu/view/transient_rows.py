@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+from mmuemu.cpu.decode import accesses
 from mmuemu.speculation.trace import NEVER, Step
 from mmuemu.view.listing import named, printable
 from mmuemu.view.transient import LEVELS, instruction, where
@@ -39,17 +40,17 @@ class Row:
     number: int = 0
     waits: list[int] = field(default_factory=list)
     """Indexes of the rows whose results it waited for."""
+    address_from: list[int] = field(default_factory=list)
+    """Indexes of the rows that last wrote the registers its address is made of."""
     note: str = ""
     fills: list[Mark] = field(default_factory=list)
     loads: bool = False
     data: str = ""
     """What it loaded or stored, by name."""
     level: int = 0
-
-    @property
-    def never(self) -> bool:
-        """Whether its operands were not there in time: it did nothing."""
-        return self.start >= NEVER
+    state: str = "runs"
+    """``runs``; ``late``: it began and had no result before the window closed; ``never``: its operands were not there
+    in time, it did nothing."""
 
 
 def _relative(cycle: int, opened: int) -> int:
@@ -66,7 +67,7 @@ def _row(traced: Traced, step: Step, kind: str) -> Row:
         start=_relative(step.start, opened),
         done=_relative(step.done, opened),
         note=printable(step.note),
-        loads=step.level > 0 or step.note.startswith(("load", "forwarded")),
+        loads=step.level > 0 or step.note.startswith("forwarded") or accesses(step.code).loads,
         data="" if step.linear is None else where(traced, step.linear),
         level=step.level,
     )
@@ -96,13 +97,39 @@ def rows_of(traced: Traced) -> list[Row]:
         )
     )
     latest[window.opener] = opener
-    for step in window.steps:
+    writers = dict.fromkeys(accesses(traced.instruction(window.opener)).writes, opener)
+    steps = window.steps
+    if steps and steps[0].address == window.start == window.opener:
+        _join(rows[opener], _row(traced, steps[0], "step"))
+        steps = steps[1:]
+    for step in steps:
         row = _row(traced, step, "step")
         row.waits = sorted({latest[one] for one in step.waits_for if one in latest})
+        what = accesses(step.code)
+        row.address_from = sorted({writers[register] for register in what.address if register in writers})
+        writers.update(dict.fromkeys(what.writes, len(rows)))
         latest[step.address] = len(rows)
         rows.append(row)
     _place_fills(traced, rows, opener)
+    for row in rows:
+        _judge(row, window.closes - window.opened)
     return rows
+
+
+def _join(opener: Row, step: Row) -> None:
+    """A window that begins with its opener (a load that faults, or passes a store): one row for both."""
+    opener.note, opener.data, opener.level = step.note, step.data, step.level
+
+
+def _judge(row: Row, closes: int) -> None:
+    """Find the row's state; an access that asked for a line began when it did, whenever its data came."""
+    if row.kind == "opener":
+        return
+    row.start = min([row.start, *(mark.cycle for mark in row.fills)])
+    if (row.start >= min(closes, NEVER) and not row.fills and row.kind == "step") or row.start >= NEVER:
+        row.state = "never"
+    elif row.kind == "step" and row.done > closes:
+        row.state = "late"
 
 
 def _place_fills(traced: Traced, rows: list[Row], opener: int) -> None:
@@ -118,7 +145,7 @@ def _place_fills(traced: Traced, rows: list[Row], opener: int) -> None:
             causes=printable(" > ".join(fill.causes)),
         )
         there = [row for row in rows[opener:] if row.address == fill.address]
-        timely = [row for row in there if not row.never and row.start <= cycle <= row.done]
+        timely = [row for row in there if cycle <= row.done and not row.fills and row.kind != "before"]
         for row in timely[:1] or there[-1:]:
             row.fills.append(mark)
             row.loads = True
@@ -127,7 +154,7 @@ def _place_fills(traced: Traced, rows: list[Row], opener: int) -> None:
 def source_of(rows: list[Row], index: int) -> int | None:
     """The nearest load that the address of row ``index``'s access was made of, as far as the window tells."""
     seen = {index}
-    queue = list(reversed(rows[index].waits))
+    queue = list(reversed(rows[index].address_from or rows[index].waits))
     while queue:
         at = queue.pop(0)
         if at in seen:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.speculation.flaws import FLAWS
-from mmuemu.speculation.trace import NEVER
 from mmuemu.view.listing import printable
 from mmuemu.view.transient import LEVELS, span, where
 from mmuemu.view.transient_rows import source_of
@@ -50,11 +49,19 @@ _RESOLVED: Final[dict[str, str]] = {
     "rsb": "Then the return address was known, and the prediction was wrong",
     "v4": "Then the store's address was known, and it was the load's own",
 }
+_NO_MORE: Final = "{}, so nothing younger could start"
 _ENDS: Final[dict[str, str]] = {
-    "reorder buffer full": "The reorder buffer was full before that, so nothing younger could start",
-    "lfence": "An LFENCE let nothing younger start",
-    "mfence": "An MFENCE let nothing younger start",
-    "no prediction": "There was no prediction for an indirect branch, so nothing younger could start",
+    "reorder buffer full": _NO_MORE.format("The reorder buffer was full before that"),
+    "no prediction": _NO_MORE.format("There was no prediction for a branch"),
+    "page fault on fetch": _NO_MORE.format("No instruction could be fetched there"),
+    "lfence": _NO_MORE.format("An LFENCE came"),
+    "mfence": _NO_MORE.format("An MFENCE came"),
+    "rdtsc": _NO_MORE.format("An RDTSC came"),
+    "rdtscp": _NO_MORE.format("An RDTSCP came"),
+    "verw": _NO_MORE.format("A VERW came"),
+    "serializing instruction": _NO_MORE.format("An instruction came that lets nothing pass"),
+    "store to code": "A store to code came, which ends it",
+    "exception": "An exception came that ends it",
 }
 """Why a window that was not resolved first ended, by the reason in its record."""
 _MOST_FILLS: Final = 3
@@ -93,8 +100,8 @@ def _inside(rows: list[Row], opener: int) -> str:
     steps = rows[opener + 1 :]
     if not steps:
         return "Nothing ran before the window closed."
-    never = sum(row.never for row in steps)
-    late = sum(not row.never and row.done >= NEVER for row in steps)
+    never = sum(row.state == "never" for row in steps)
+    late = sum(row.state == "late" for row in steps)
     text = f"{_plural(len(steps), 'instruction')} ran that the program never gets to."
     if never:
         whose = "its" if never == 1 else "their"
