@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
-from mmuemu.cpu.decode import disassemble, instruction_length
+from mmuemu.cpu import decode
 
 _KEPT: Final = 4096
+disassemble: Final = lru_cache(_KEPT)(decode.disassemble)
+"""As :func:`mmuemu.cpu.decode.disassemble`; the same instructions come again and again."""
+instruction_length: Final = lru_cache(_KEPT)(decode.instruction_length)
 _RIP: Final = re.compile(r"rip( [+-] (?:0x[0-9a-f]+|\d+))?")
 _SIZE: Final = re.compile(r"\b(x?y?z?m?m?[bdqt]?word|byte) ptr ")
 _NUMBER: Final = re.compile(r"0x[0-9a-f]+")

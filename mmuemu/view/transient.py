@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Final, Protocol
 
 from mmuemu import __version__
-from mmuemu.cpu.decode import accesses, instruction_length
+from mmuemu.cpu.decode import accesses
 from mmuemu.speculation.trace import NEVER, Window
-from mmuemu.view.listing import named, printable, references
+from mmuemu.view.listing import instruction_length, named, printable, references
 from mmuemu.view.transient_file import Header, Traced, TraceWriter
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any, Final, NamedTuple, TypeVar
 
-from mmuemu.cpu.decode import disassemble
 from mmuemu.errors import MmuemuError
 from mmuemu.speculation.trace import NEVER, Fill, Step, Window
+from mmuemu.view.listing import disassemble
 
 FORMAT: Final = "mmuemu transient windows"
 VERSION: Final = 1

@@ -166,6 +166,7 @@ def test_in_a_loop_the_last_one_before_is_waited_for():
 
 def test_the_window_with_a_telling_fill_is_the_interesting_one():
     plain = windows.spectre_v1()
+    plain.window.steps[3].code = bytes.fromhex("8a042580514000")  # mov al, [0x405180]
     plain.window.steps[3].waits_for = ()
     ordered = sorted([windows.spectre_v1(), windows.empty(), plain], key=interest)
     assert [one.window.number for one in ordered] == [1, 12, 12]
