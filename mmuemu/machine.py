@@ -33,10 +33,10 @@ from mmuemu.processor import kernel_options
 from mmuemu.speculation.settings import resolve
 
 if TYPE_CHECKING:
-    from mmuemu.speculation.core import Speculation
     from mmuemu.kernel.files.namespace import MountTree
     from mmuemu.kernel.process import Process
     from mmuemu.kernel.task import Task
+    from mmuemu.speculation.core import Speculation
     from mmuemu.speculation.models import CpuSpec
 
 _GUEST_SIGNALS: Final[dict[int, Signal]] = {

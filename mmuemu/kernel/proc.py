@@ -21,8 +21,8 @@ from mmuemu.kernel.syscalls.system import DEFAULT_LIMITS, RELEASE, RLIM_INFINITY
 from mmuemu.kernel.task import State
 from mmuemu.kernel.user_memory import UserMemory
 from mmuemu.kernel.vma import VM_EXEC, VM_GROWSDOWN, VM_SHARED, VM_WRITE, Vma
-from mmuemu.x86.features import linux_names
 from mmuemu.kernel.vulnerable import BANNER, BANNER_AT
+from mmuemu.x86.features import linux_names
 from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
 
 if TYPE_CHECKING:

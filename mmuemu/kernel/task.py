@@ -56,10 +56,6 @@ class Task:
     signal_mask: int = 0
     saved_mask: int | None = None
     """The mask to put back after the handler that ends sigsuspend, ppoll or pselect (TIF_RESTORE_SIGMASK)."""
-    ibpb: bool = False
-    """It asked that indirect branches of other processes do not steer its own (PR_SPEC_INDIRECT_BRANCH)."""
-    ssbd: bool = False
-    """It asked that its loads do not pass older stores (PR_SPEC_STORE_BYPASS)."""
     signals: Pending = field(default_factory=Pending)
     """Signals sent to this thread alone."""
     signal_wait: int = 0

@@ -60,7 +60,7 @@ class Speculation:
         self.width = spec.issue_width
         self.caches = Hierarchy(spec)
         self.times = TranslationTimes(spec, self.caches)
-        self.translations = Translations(cpu)
+        self.translations = Translations(cpu, engine)
         self.buffers = LeakyBuffers(spec, cpu.ram_bytes)
         self.board = Scoreboard(spec, self.caches, self.buffers)
         self.pattern = PatternHistory(spec)
@@ -111,7 +111,9 @@ class Speculation:
         self._per_process = "stibp" in mitigations
         self._fast_resolve = (spec.l1d.latency + 2) * self.width
         self._penalty = (spec.mispredict_penalty - spec.squash_latency) * self.width
-        self.observer = Observer(cpu, block=self._on_block, code=self._on_code, read=self._on_read, write=self._on_write)
+        self.observer = Observer(
+            cpu, block=self._on_block, code=self._on_code, read=self._on_read, write=self._on_write
+        )
         self.transient = Transient(self)
         if "ssbd" in mitigations:
             self.disambiguator.disabled = True
@@ -188,7 +190,9 @@ class Speculation:
             if block.repeated and self.cpu.window.live_q[1] > _STRING_LEAST and self._string(block):
                 return
             self._previous = block
-            if block.watched or (self._bypass and (block.bypasses or (block.stores and block.loads and self.board.busy))):
+            if block.watched or (
+                self._bypass and (block.bypasses or (block.stores and block.loads and self.board.busy))
+            ):
                 self._follow(block)
             elif self.detailed:
                 self.detailed = False
@@ -543,7 +547,11 @@ class Speculation:
         if op is None or op.kind in (Kind.UNKNOWN,):
             return
         board = self.board
-        forced = None if trap.vector in (Vector.PF, Vector.GP, Vector.SS) and op.memory is not None else self._forced(trap, op)
+        forced = (
+            None
+            if trap.vector in (Vector.PF, Vector.GP, Vector.SS) and op.memory is not None
+            else self._forced(trap, op)
+        )
         opened = board.now
         done = max(board.retired, opened)
         for register in op.memory.registers if op.memory is not None else op.sources:

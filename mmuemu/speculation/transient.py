@@ -406,4 +406,3 @@ class Transient:
                 (), note,
             )
         )  # fmt: skip
-
