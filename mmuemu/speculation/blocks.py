@@ -131,10 +131,10 @@ def _stores(lines: list[tuple[int, int, str, str]]) -> tuple[bool, bool]:
 class BlockCache:
     """Decoded blocks by address space and address."""
 
-    def __init__(self, cpu: Cpu, translations: Translations, pattern_entries: int) -> None:
+    def __init__(self, cpu: Cpu, translations: Translations, pattern_mask: int) -> None:
         self.cpu = cpu
         self.translations = translations
-        self._pattern_mask = pattern_entries - 1
+        self._pattern_mask = pattern_mask
         self._spaces: dict[int, dict[int, Block]] = {}
         self.blocks: dict[int, Block] = {}
         """Those of the address space in force."""
