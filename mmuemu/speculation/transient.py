@@ -320,6 +320,9 @@ class Transient:
         page = linear & ~PAGE_MASK
         if forwarded is None:
             return NEVER, False, "faults, forwards nothing"
+        if write and self.core.is_code(forwarded.page):
+            self.squash("store to code")
+            return time, True, ""
         self._causes = (*self._causes, forwarded.flaw) if self._causes[-1] != forwarded.flaw else self._causes
         if self._record is not None and self._record.flaw == "fault":
             self._record.flaw = forwarded.flaw

@@ -160,16 +160,17 @@ def double_shift(out: Emitter, gene: Gene) -> None:
 
 def bits(out: Emitter, gene: Gene) -> None:
     kind = gene.below(3)
-    if kind == 0:
-        out.put(encode(b"\x0f\xba", 4 + gene.below(4), operand_to_change(out, gene), tail=imm(gene.below(64), 1)))
-    elif kind == 1:
-        opcode = gene.of((b"\x0f\xa3", b"\x0f\xab", b"\x0f\xb3", b"\x0f\xbb"))
-        out.put(encode(opcode, free(gene), free(gene), wide=bool(gene.below(2))))
+    if kind < 2:
+        if kind:
+            opcode = gene.of((b"\x0f\xa3", b"\x0f\xab", b"\x0f\xb3", b"\x0f\xbb"))
+            out.put(encode(opcode, free(gene), free(gene), wide=bool(gene.below(2))))
+        else:
+            out.put(encode(b"\x0f\xba", 4 + gene.below(4), operand_to_change(out, gene), tail=imm(gene.below(64), 1)))
+        # All flags but CF and ZF are undefined now, and come from how the engine translated what was before.
+        out.put(encode(b"\x83", 2, free(gene), tail=b"\0"))  # adc
     else:
-        opcode, prefix = gene.of(
-            ((b"\x0f\xbc", b""), (b"\x0f\xbd", b""), (b"\x0f\xb8", b"\xf3"), (b"\x0f\xbc", b"\xf3"))
-        )
-        out.put(encode(opcode, free(gene), operand(out, gene), prefix=prefix))
+        code, prefix = gene.of(((b"\xbc", b""), (b"\xbd", b""), (b"\xb8", b"\xf3"), (b"\xbc", b"\xf3")))
+        out.put(encode(b"\x0f" + code, free(gene), operand(out, gene), prefix=prefix))
 
 
 def operand_to_change(out: Emitter, gene: Gene) -> int | Mem:
