@@ -39,6 +39,7 @@ class Block:
         "meets",
         "ops",
         "page",
+        "points",
         "repeated",
         "reset",
         "size",
@@ -66,6 +67,7 @@ class Block:
         """Load -> ``count`` when it last met a store of unknown address (:mod:`mmuemu.speculation.bypass`)."""
         self.ops: list[Op] | None = None
         self.steps: list[OpTimes] | None = None
+        self.points: list[list[Op] | None] = [None, None]
         kinds = [kind_of(mnemonic, operands) for _, _, mnemonic, operands in lines]
         self.kind: int = kinds[-1] if kinds and kinds[-1] in BRANCHES else Kind.PLAIN
         self.watched = any(kind in WATCHED for kind in kinds)
@@ -98,6 +100,20 @@ class Block:
                 ops.append(op)
                 at += len(op.code)
         return self.ops
+
+    def stops(self, passing: bool) -> list[Op]:
+        """Instructions to stop before, the last first; with ``passing``, loads behind a store are among them."""
+        found = self.points[passing]
+        if found is None:
+            stored = False
+            found = []
+            for op in self.described:
+                if op.kind in WATCHED or (passing and stored and op.loads):
+                    found.append(op)
+                stored = stored or (op.stores and not op.pushes)
+            found.reverse()
+            self.points[passing] = found
+        return found
 
     def times(self, width: int) -> list[OpTimes]:
         """Its instructions as the scoreboard wants them."""
