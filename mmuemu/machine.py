@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mmuemu.kernel.files.namespace import MountTree
     from mmuemu.kernel.process import Process
     from mmuemu.kernel.task import Task
+    from mmuemu.speculation.core import Speculation
     from mmuemu.speculation.models import CpuSpec
 
 _GUEST_SIGNALS: Final[dict[int, Signal]] = {
@@ -96,6 +97,7 @@ class Machine:
         vulnerable: str | Iterable[str] = (),
         not_vulnerable: str | Iterable[str] = (),
         noise: int | None = None,
+        show_secret: bool = False,
     ) -> None:
         """``memory`` is in bytes, or text like ``"64M"``; ``schedule`` is ``"coop"`` or a seed for the time slices
         (None: the machine's seed, if it was given).
@@ -104,6 +106,7 @@ class Machine:
         ``cpu`` is a CPU model's name, file or description: its transient execution is modelled, with the flaws of the
         model and of ``vulnerable``, less those of ``not_vulnerable``, under ``mitigations`` (``"off"``, ``"auto"``, or
         names; the command line's text with commas will do for each). ``noise`` seeds disturbances; None: none.
+        With ``show_secret`` labs find the kernel's secret and the vulnerable system call (docs/reference-guest.md).
         """
         load_all()
         size = parse_size(memory) if isinstance(memory, str) else memory
@@ -113,17 +116,34 @@ class Machine:
             kpti=kpti,
         )  # fmt: skip
         """CPU model, flaws and mitigations in force; None: nothing runs transiently."""
+        # What leaks is decided by time, which must not be the host's.
+        virtual = True if virtual_time is None and self.speculation_settings is not None else virtual_time
         self.kernel = Kernel(
             Options(
-                memory=size, mmu=mmu, seed=seed, aslr=aslr, virtual_time=virtual_time, schedule=schedule,
-                layout=shape, max_processes=max_processes, **kernel_options(self.speculation_settings, shape, kpti),
+                memory=size, mmu=mmu, seed=seed, aslr=aslr, virtual_time=virtual, schedule=schedule,
+                layout=shape, max_processes=max_processes, show_secret=show_secret,
+                **kernel_options(self.speculation_settings, shape, kpti),
             )
         )  # fmt: skip
+        self.speculation = self._speculate()
+        """The model of transient execution, None without a CPU model."""
         self.files = files or Files()
         self.task: Task | None = None
         """The main thread of the program that :meth:`load` loaded."""
         self.instructions: int | None = None
         self._tree: MountTree | None = None
+
+    def _speculate(self) -> Speculation | None:
+        settings = self.speculation_settings
+        if settings is None:
+            return None
+        from mmuemu.speculation.core import Speculation
+
+        core = Speculation(
+            self.kernel.cpu, settings.spec, settings.flaws, frozenset(settings.mitigations.names), noise=settings.noise
+        )
+        self.kernel.hidden = core
+        return core
 
     @property
     def seed(self) -> int:

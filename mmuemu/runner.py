@@ -16,6 +16,7 @@ from mmuemu.machine import Files, Machine, NotFound, Outcome
 from mmuemu.memory.ram import parse_size
 from mmuemu.sources import build, is_source
 from mmuemu.speculation.flaws import FLAWS
+from mmuemu.tracing import transient_trace
 
 if TYPE_CHECKING:
     from mmuemu.kernel.kernel import Kernel
@@ -47,6 +48,7 @@ def run(options: Namespace) -> int:
         vulnerable=options.vulnerable,
         not_vulnerable=options.not_vulnerable,
         noise=options.noise,
+        show_secret=options.show_secret,
         files=files,
         schedule=options.schedule,
         max_processes=options.max_processes,
@@ -124,16 +126,17 @@ def _run(machine: Machine, program: str | bytes, arguments: list[str], options: 
 
         kernel.tracer = Strace(_say)
     report = _open_report(options.json)
-    machine.load(program, arguments, _environment(options))
+    task = machine.load(program, arguments, _environment(options))
     if options.verbose:
         _say(_placement(machine))
     # What start-up made lives to the end: the collector need not look at it again and again.
     gc.freeze()
-    try:
-        outcome = machine.run(timeout=options.timeout, max_instructions=options.max_instructions, keyboard=True)
-    except MmuemuError as error:
-        outcome = Outcome(error.exit_code)
-        _say(f"mmuemu: {error}\n")
+    with transient_trace(machine, options, task.exe, arguments, _say):
+        try:
+            outcome = machine.run(timeout=options.timeout, max_instructions=options.max_instructions, keyboard=True)
+        except MmuemuError as error:
+            outcome = Outcome(error.exit_code)
+            _say(f"mmuemu: {error}\n")
     _after(machine, outcome, options)
     if report is not None:
         with report:

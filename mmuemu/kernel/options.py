@@ -60,8 +60,10 @@ class Options:
     """Texts of /sys/devices/system/cpu/vulnerabilities; a file that is not here says that it is not affected."""
     speculation_control: SpeculationControl = UNAFFECTED
     """What prctl(PR_SET_SPECULATION_CTRL) rules."""
-    mitigations: frozenset[str] = frozenset()
-    """Names of what is always in force against transient execution."""
+    mitigations: frozenset[str] | None = None
+    """Names of those in force (docs/reference-guest.md); None: the CPU does not speculate. ``kpti`` is the field."""
+    show_secret: bool = False
+    """The kernel's secret may be asked for by its address, and system call 1000 attacked."""
     max_processes: int = DEFAULT_MAX_PROCESSES
     """Tasks (threads of all processes) and zombies there may be; more is EAGAIN."""
 

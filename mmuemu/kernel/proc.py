@@ -21,6 +21,7 @@ from mmuemu.kernel.syscalls.system import DEFAULT_LIMITS, RELEASE, RLIM_INFINITY
 from mmuemu.kernel.task import State
 from mmuemu.kernel.user_memory import UserMemory
 from mmuemu.kernel.vma import VM_EXEC, VM_GROWSDOWN, VM_SHARED, VM_WRITE, Vma
+from mmuemu.kernel.vulnerable import BANNER, BANNER_AT
 from mmuemu.x86.features import linux_names
 from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
 
@@ -334,7 +335,8 @@ class KernelProc:
         model = kernel.cpu.model
         if model is not None:
             facts.cpu_vendor, facts.cpu_model = model.vendor, model.brand
-            facts.cpu_flags = linux_names(model.features, kernel.options.cpu_flags)
+            enabled = {"ospke"} if kernel.protection_keys else set()
+            facts.cpu_flags = linux_names(model.features | enabled, kernel.options.cpu_flags)
             facts.caches = model.caches
             if model.tsc_hz:
                 facts.cpu_mhz = model.tsc_hz / 1e6
@@ -374,8 +376,16 @@ class KernelProc:
             (data, "D", "_sdata"),
             (data, "D", "gdt_page"),
             (memory.per_cpu, "D", "cpu_tss_rw"),
-            (memory.per_cpu + PAGE_SIZE, "D", "_edata"),
+            *((place, "D", name) for name, place in memory.driver.data_symbols().items()),
+            *((place, "t", name) for name, place in memory.driver.text_symbols().items() if memory.has_driver),
+            (memory.driver.data + PAGE_SIZE, "D", "_edata"),
         )
+
+    def banner_read(self) -> None:
+        """/proc/version is being made: its format is read."""
+        kernel = self.kernel
+        if kernel.hidden is not None:
+            kernel.hidden.touch(kernel.memory.data_frame + BANNER_AT, len(BANNER), False)
 
     def sysvipc(self, kind: str) -> bytes:
         """The text of /proc/sysvipc/``kind``."""

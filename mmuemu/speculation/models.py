@@ -62,6 +62,8 @@ class CpuSpec:
     btb_entries: int = 4096
     btb_address_bits: int = 30
     """Low bits of a branch's address that its entry is found by."""
+    btb_target_bits: int = 32
+    """Low bits of a target that an entry keeps; the others are the branch's own."""
     rsb_entries: int = 16
     rsb_underflow: str = "stale"
     """What a return does when more were taken than pushed: ``stale`` (the ring goes round), ``btb`` (it asks the BTB)

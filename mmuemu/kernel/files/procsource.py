@@ -189,6 +189,9 @@ class ProcSource(Protocol):
     def symbols(self) -> Sequence[tuple[int, str, str]]:
         """The kernel's own: address, kind as nm(1) prints it, name."""
 
+    def banner_read(self) -> None:
+        """The format of /proc/version is read."""
+
     def sysvipc(self, kind: str) -> bytes:
         """The text of /proc/sysvipc/shm, sem or msg."""
 

@@ -268,7 +268,7 @@ def parsed_number(data: bytes) -> int:
 
 def version(s: SystemFacts) -> bytes:
     """/proc/version."""
-    return f"Linux version {s.release} (mmuemu@{s.hostname}) (gcc) {s.version}\n".encode()
+    return f"Linux version {s.release} (mmuemu@mmuemu) (gcc) {s.version}\n".encode()
 
 
 def boot_id(s: SystemFacts) -> bytes:

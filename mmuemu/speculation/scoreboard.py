@@ -1,0 +1,225 @@
+"""When things happen: a scoreboard of ready times, in-order retirement, and the clock that RDTSC reads.
+
+Time is counted in slots: ``issue_width`` of them are a cycle, and an instruction takes one to be issued. Code whose
+loads all hit L1 goes by without a look at its registers (:meth:`Scoreboard.skip`); behind a miss every instruction is
+given its times, until the miss has been waited for.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from mmuemu.speculation.buffers import LeakyBuffers
+from mmuemu.speculation.caches import LINE_SHIFT, Hierarchy
+from mmuemu.speculation.models import CpuSpec
+from mmuemu.speculation.ops import REGISTER_COUNT, Kind, Op
+
+_PENDING_CYCLES: Final = 20
+"""What is ready within so many cycles counts as ready: code goes by without a look at its registers."""
+_LONG_CYCLES: Final = 10
+"""What takes longer is waited for like a miss."""
+_MANY_ARRIVALS: Final = 256
+
+
+OpTimes = tuple[int, tuple[int, ...], tuple[int, ...], int, tuple[int, ...], int, int, int]
+"""What the scoreboard needs of an instruction: order (WAITS, DRAINS, STALLS), registers read, those of the address,
+latency in slots, registers written, accesses that are reported as reads and as writes, address."""
+READS: Final = 5
+WRITES: Final = 6
+WAITS: Final = 1
+"""It begins when everything before it is done."""
+DRAINS: Final = 2
+"""Nothing younger is issued before it is done."""
+STALLS: Final = 4
+"""Nothing younger is issued before it begins."""
+
+
+def op_times(op: Op, width: int) -> OpTimes:
+    """The times of ``op`` on a CPU that issues ``width`` instructions a cycle."""
+    order = 0
+    if op.kind in (Kind.LFENCE, Kind.MFENCE) or op.drains:
+        order = WAITS | DRAINS
+    elif op.kind == Kind.RDTSCP:
+        order = WAITS | STALLS
+    registers = op.memory.registers if op.memory is not None else ()
+    return (
+        order, op.sources, registers, op.latency * width, op.destinations, op.read_events, op.write_events, op.address,
+    )  # fmt: skip
+
+
+class Store(NamedTuple):
+    """A store whose address may be unknown to a load behind it."""
+
+    address: int
+    """Physical."""
+    address_ready: int
+    data_ready: int
+    old: bytes
+    """What was there before."""
+    by: int
+    """Address of the instruction."""
+
+
+class Scoreboard:
+    """The clock and what waits for what."""
+
+    __slots__ = (
+        "branch_done", "buffers", "caches", "forward", "granules", "long", "missing_until", "now", "pending", "queue", "ready", "retired", "rob",
+        "rob_size", "start", "unknown_until", "width", "writer",
+    )  # fmt: skip
+
+    def __init__(self, spec: CpuSpec, caches: Hierarchy, buffers: LeakyBuffers) -> None:
+        self.caches = caches
+        self.buffers = buffers
+        self.width = spec.issue_width
+        self.rob_size = spec.reorder_buffer
+        self.forward = spec.forward_latency * self.width
+        self.pending = _PENDING_CYCLES * self.width
+        self.now = 0
+        """When the next instruction is issued."""
+        self.retired = 0
+        """When everything so far has retired."""
+        self.ready = [0] * REGISTER_COUNT
+        self.writer: list[int] | None = None
+        """Address of the instruction that each register waits for, when somebody wants to know."""
+        self.rob: deque[int] = deque()
+        self.queue: deque[Store] = deque(maxlen=spec.store_queue)
+        self.granules: dict[int, tuple[int, int]] = {}
+        """8 bytes of memory -> when a store to them leaves the queue, and when its data can be forwarded."""
+        self.unknown_until = 0
+        """When the addresses of all stores so far are known."""
+        self.missing_until = 0
+        """When the last miss, or the last long computation, is over."""
+        self.long = _LONG_CYCLES * self.width
+        self.branch_done = 0
+        self.start = 0
+        """When the last instruction began to execute."""
+
+    @property
+    def cycles(self) -> int:
+        """The time-stamp counter."""
+        return self.now // self.width
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is waited for."""
+        return self.missing_until > self.now + self.pending
+
+    def skip(self, slots: int) -> None:
+        """Time for code that waits for nothing."""
+        if self.rob:
+            # Chains of short latencies are over when the misses are: they bind as much as what follows.
+            self.now = max(self.now, self.retired - self.pending)
+            self.rob.clear()
+            self.granules.clear()
+        self.now += slots
+
+    def run(self, steps: Sequence[OpTimes], reads: list[int], writes: list[int], old: list[bytes], extra: int) -> None:
+        """Give instructions their times, one after the other.
+
+        ``reads`` and ``writes`` are physical addresses in the order of the accesses; ``old`` is what the writes
+        replaced, if anybody asked; ``extra`` is what the first instruction's translation takes.
+        """
+        now, retired, ready, rob, size, width = self.now, self.retired, self.ready, self.rob, self.rob_size, self.width
+        lines, arrivals, hit = self.caches.l1.lines, self.caches.arrivals, self.caches.l1.latency
+        granules = self.granules
+        free = size - len(rob)
+        exact = len(reads) == sum([step[READS] for step in steps]) and len(writes) == sum(
+            [step[WRITES] for step in steps]
+        )
+        first = second = 0
+        start = done = now
+        for order, sources, registers, latency, destinations, loads, stores, address in steps:
+            if free > 0:
+                free -= 1
+            elif (oldest := rob.popleft()) > now:
+                now = oldest
+            if order & WAITS:
+                start = retired if retired > now else now
+            else:
+                start = now
+                for register in sources:
+                    if ready[register] > start:
+                        start = ready[register]
+            if loads or stores:
+                known = now + extra
+                for register in registers:
+                    if ready[register] > known:
+                        known = ready[register]
+                if loads and first < len(reads):
+                    last = first + loads if exact else len(reads)
+                    for physical in reads[first:last]:
+                        store = granules.get(physical >> 3) if granules else None
+                        line = physical >> LINE_SHIFT
+                        if store is not None and store[0] > known:
+                            there = (known if known > store[1] else store[1]) + self.forward
+                        elif line in lines and line not in arrivals:
+                            self.caches.tick += 1
+                            lines[line] = self.caches.tick
+                            there = known + hit
+                        else:
+                            there = self._load(line, known)
+                        if there > start:
+                            start = there
+                    first = last
+                done = start + latency
+                if stores and second < len(writes):
+                    last = second + stores if exact else len(writes)
+                    mine = writes[second:last]
+                    leaves = done if done > retired else retired
+                    for physical in mine:
+                        granules[physical >> 3] = (leaves, done if done > known else known)
+                        line = physical >> LINE_SHIFT
+                        if line not in lines:
+                            self.caches.access(line, leaves)
+                    if old:
+                        self.queue.extend(
+                            Store(physical, known, done, was, address)
+                            for physical, was in zip(mine, old[second:last], strict=False)
+                        )
+                    if known > self.unknown_until:
+                        self.unknown_until = known
+                    second = last
+            else:
+                done = start + latency
+            extra = 0
+            for register in destinations:
+                ready[register] = done
+            if self.writer is not None:
+                for register in destinations:
+                    self.writer[register] = address
+            if latency > self.long and done > self.missing_until:
+                self.missing_until = done
+            if done > retired:
+                retired = done
+            rob.append(retired)
+            if order:
+                if order & DRAINS and done > now:
+                    now = done
+                elif order & STALLS:
+                    # Its microcode waits as LFENCE does: nothing younger is issued meanwhile.
+                    now = start
+            now += 1
+        self.start, self.branch_done, self.now, self.retired = start, done, now, retired
+        if len(arrivals) > _MANY_ARRIVALS:
+            self.caches.arrivals = {line: time for line, time in arrivals.items() if time > now}
+
+    def _load(self, line: int, time: int) -> int:
+        """When the data of a load that is no plain hit is there."""
+        latency, level = self.caches.access(line, time)
+        if level > 1:
+            self.buffers.filled(line)
+            if time + latency > self.missing_until:
+                self.missing_until = time + latency
+        return time + latency
+
+    def wait(self, until: int) -> None:
+        """Nothing is issued before ``until``."""
+        if until > self.now:
+            self.now = until
+
+    def drain(self) -> None:
+        """Everything so far is waited for."""
+        self.wait(self.retired)
