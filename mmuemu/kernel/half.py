@@ -128,13 +128,21 @@ class KernelMemory:
         self.on_unmap: Callable[[], None] = _nothing
         """Called when translations of the kernel half have gone."""
         self._map_direct()
-        text = harden_entry(load("syscall_entry_kpti" if isolated else "syscall_entry"), mitigations)
         self.data = layout.text + SIZE_2M
         self.per_cpu = self.data + PAGE_SIZE
-        self.driver = Driver(layout.text, self.per_cpu + 2 * PAGE_SIZE, isolated=isolated, mitigations=mitigations)
+        trampoline = self.per_cpu + PAGE_SIZE
+        self.driver = Driver(layout.text, trampoline + PAGE_SIZE, isolated=isolated, mitigations=mitigations)
         """The vulnerable driver, whose data are there always and its code only when asked for."""
         self.has_driver = driver
-        self.entry = self.driver.start if driver else layout.text
+        first = self.driver.start if driver else layout.text
+        words = {VERW_SELECTOR: KERNEL_SS, PER_CPU_WORD: self.driver.data}
+        if isolated:
+            values = (first, trampoline + _EXIT_AT[0], trampoline + _EXIT_AT[1], self.per_cpu + 0x40)
+            words |= {0x10 + 8 * index: value for index, value in enumerate(values)}
+        text = harden_entry(
+            load("syscall_entry_kpti" if isolated else "syscall_entry"), mitigations, layout.text, words
+        )
+        self.entry = trampoline if isolated else first
         """What ``syscall`` enters (MSR_LSTAR)."""
         self.resume = layout.text + text.index(HYPERCALL) + len(HYPERCALL)
         """Where a task that is in the kernel goes on, with RSP at its pt_regs."""
@@ -147,23 +155,14 @@ class KernelMemory:
         self.per_cpu_frame = self._map_page(self.per_cpu, P | RW | NX | G, b"", entry_area=True)
         self.data_frame = self._map_page(self.driver.data, P | RW | NX | self._global, self.driver.page(secret))
         """The frame of the driver's data, with the secret."""
-        words = self.frames.ram.qwords[self.per_cpu_frame >> 3 :]
-        words[VERW_SELECTOR >> 3] = KERNEL_SS
-        words[PER_CPU_WORD >> 3] = self.driver.data
+        for offset, value in words.items():
+            self.frames.ram.qwords[self.per_cpu_frame + offset >> 3] = value
         self._new_task = (self.per_cpu_frame + NEW_TASK_AT) >> 3 if "rsb-fill" in mitigations else -1
         if isolated:
-            self._map_trampoline(mitigations)
-
-    def _map_trampoline(self, mitigations: Collection[str]) -> None:
-        """The only kernel code in ring 3's tables, and what it finds in the per-CPU page (its source tells)."""
-        at = self.per_cpu + PAGE_SIZE
-        code = harden_entry(load("trampoline"), mitigations)
-        self._map_page(at, P | G, code, entry_area=True)
-        self._ways_out.append(range(at + min(_EXIT_AT), at + len(code)))
-        words = self.frames.ram.qwords[self.per_cpu_frame >> 3 :]
-        for index, value in enumerate((self.entry, at + _EXIT_AT[0], at + _EXIT_AT[1], self.per_cpu + 0x40), 2):
-            words[index] = value
-        self.entry = at
+            # The only kernel code in ring 3's tables.
+            code = harden_entry(load("trampoline"), mitigations, trampoline, words)
+            self._map_page(trampoline, P | G, code, entry_area=True)
+            self._ways_out.append(range(trampoline + min(_EXIT_AT), trampoline + len(code)))
 
     def _map_page(self, linear: int, flags: int, content: bytes, *, entry_area: bool = False) -> int:
         frame = self.frames.allocate()

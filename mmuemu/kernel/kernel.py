@@ -141,6 +141,9 @@ class Kernel:
         self.running = False
         self._until: Process | None = None
         self.loaded_root = 0
+        self.lazy_fpu = options.lazy_fpu
+        self.fpu_owner: Task | None = None
+        """Whose floating-point registers the CPU has; with lazy FPU only."""
         self.charged_at = self.clock.used()
         """Up to when CPU time has been given to the tasks that used it."""
         self.mm: AddressSpace | None = None
@@ -305,6 +308,7 @@ class Kernel:
     def reload(self, task: Task) -> None:
         """``task``, which is running, has a new program: fresh CPU state, the new address space."""
         task.snapshot = switching.first_state(self, task)
+        task.floats = None
         switching.put_on(self, task)
 
     def abandoned(self) -> bool:
