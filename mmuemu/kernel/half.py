@@ -10,7 +10,7 @@ entry area: the GDT, the per-CPU page and the trampoline that changes CR3.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Final
@@ -149,20 +149,24 @@ class KernelMemory:
         self._ways_out = [range(self.resume, layout.text + len(text))]
         code = self.driver.code.rjust(self.driver.end - layout.text, b"\xcc")[len(text) :] if driver else b""
         self.text_frame = self._map_page(layout.text, P | self._global, text + code)
-        gdt = b"".join(descriptor.to_bytes(8, "little") for descriptor in KERNEL_GDT)
-        self.gdt_limit = len(gdt) - 1
-        self._map_page(self.data, P | RW | NX | G, gdt, entry_area=True)
-        self.per_cpu_frame = self._map_page(self.per_cpu, P | RW | NX | G, b"", entry_area=True)
-        self.data_frame = self._map_page(self.driver.data, P | RW | NX | self._global, self.driver.page(secret))
-        """The frame of the driver's data, with the secret."""
-        for offset, value in words.items():
-            self.frames.ram.qwords[self.per_cpu_frame + offset >> 3] = value
+        self._map_data(words, secret)
         self._new_task = (self.per_cpu_frame + NEW_TASK_AT) >> 3 if "rsb-fill" in mitigations else -1
         if isolated:
             # The only kernel code in ring 3's tables.
             code = harden_entry(load("trampoline"), mitigations, trampoline, words)
             self._map_page(trampoline, P | G, code, entry_area=True)
             self._ways_out.append(range(trampoline + min(_EXIT_AT), trampoline + len(code)))
+
+    def _map_data(self, per_cpu: Mapping[int, int], secret: bytes) -> None:
+        """The GDT, the per-CPU page with the words ``per_cpu`` by their offset, and the driver's page."""
+        gdt = b"".join(descriptor.to_bytes(8, "little") for descriptor in KERNEL_GDT)
+        self.gdt_limit = len(gdt) - 1
+        self._map_page(self.data, P | RW | NX | G, gdt, entry_area=True)
+        self.per_cpu_frame = self._map_page(self.per_cpu, P | RW | NX | G, b"", entry_area=True)
+        self.data_frame = self._map_page(self.driver.data, P | RW | NX | self._global, self.driver.page(secret))
+        """The frame of the driver's data, with the secret."""
+        for offset, value in per_cpu.items():
+            self.frames.ram.qwords[self.per_cpu_frame + offset >> 3] = value
 
     def _map_page(self, linear: int, flags: int, content: bytes, *, entry_area: bool = False) -> int:
         frame = self.frames.allocate()
