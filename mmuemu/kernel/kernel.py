@@ -38,6 +38,7 @@ from mmuemu.memory.ram import GuestRam
 from mmuemu.mmu.state import PagingState
 from mmuemu.x86.registers import (
     CR4_LA57,
+    CR4_OSXSAVE,
     CR4_PKE,
     CR4_SMAP,
     CR4_SMEP,
@@ -156,6 +157,8 @@ class Kernel:
         cr4 = controls.cr4 | CR4_SMEP | (CR4_LA57 if self.layout.levels == 5 else 0)
         cr4 |= CR4_SMAP if self.hardening.smap else 0
         cr4 |= CR4_PKE if self.protection_keys else 0
+        if self.lazy_fpu:
+            cr4 &= ~CR4_OSXSAVE  # XSAVE heeds no CR0.TS in this engine, and Linux is eager where there is XSAVE
         cpu.set_paging(PagingState(self.memory.half.table.root, controls.cr0, cr4, controls.efer))
         cpu.uc.msr_write(MSR_STAR, STAR)
         cpu.uc.msr_write(MSR_LSTAR, self.memory.entry)

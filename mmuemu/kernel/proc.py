@@ -33,7 +33,17 @@ _ARGUMENTS: Final = (regs.DI, regs.SI, regs.DX, regs.R10, regs.R8, regs.R9)
 _LONGEST_ARGUMENTS: Final = 1 << 21
 TICK: Final = NANOSECONDS // 100
 """Nanoseconds in a tick of /proc's times."""
+_BY_XSAVE: Final = frozenset({"xsave", "xsaveopt", "xsavec", "xgetbv1", "xsaves"})
 _NO_CALL: Final = (1 << 64) - 1
+
+
+def _used(flags: Sequence[str], *, lazy_fpu: bool) -> list[str]:
+    """The processor's flags as the kernel uses them: it turns protection keys on, and XSAVE unless it is lazy."""
+    shown: list[str] = []
+    for flag in flags:
+        if not (lazy_fpu and flag in _BY_XSAVE):
+            shown += (flag, "ospke") if flag == "pku" else (flag,)
+    return shown
 
 
 def living_thread(process: Process) -> Task | None:
@@ -323,9 +333,7 @@ class KernelProc:
         model = kernel.cpu.model
         if model is not None:
             facts.cpu_vendor, facts.cpu_model = model.vendor, model.brand
-            facts.cpu_flags = tuple(
-                flag for name in model.flags for flag in ((name, "ospke") if name == "pku" else (name,))
-            )
+            facts.cpu_flags = _used(model.flags, lazy_fpu=kernel.lazy_fpu)
             facts.cpu_version = (model.family, model.model, model.stepping)
             facts.address_bits = (model.maxphyaddr, 48)
             facts.cpuid_level = model.last_leaf

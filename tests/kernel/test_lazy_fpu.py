@@ -119,6 +119,32 @@ def test_a_new_program_starts_with_fresh_registers(mmu: str) -> None:
         assert process.stdout == b"1\n2\n3\n1.500"
 
 
+TOUCHES = ("fxsave [rsp]", "ldmxcsr [rsp]", "movaps xmm0, xmm1", "emms", "fninit", "fwait", "fld1", "paddb xmm1, xmm2")
+XSAVE = ("xsave [rsp]", "xrstor [rsp]", "xgetbv")
+
+
+@pytest.mark.parametrize("instruction", [*TOUCHES, *XSAVE])
+def test_no_instruction_reaches_the_registers_of_another(instruction: str, mmu: str) -> None:
+    """Each either makes its task the owner, or does not exist (#UD)."""
+    source = (
+        "mov eax, 57\nsyscall\ntest rax, rax\njz child\nmovq xmm5, rax\n"
+        "mov eax, 61\nmov rdi, -1\npush 0\nmov rsi, rsp\nxor edx, edx\nxor r10d, r10d\nsyscall\n"
+        "pop rdi\ntest edi, 127\njnz away\nshr edi, 8\naway:\nmov eax, 231\nsyscall\n"
+        "child:\nsub rsp, 4096\nand rsp, -64\nxor ecx, ecx\nmov eax, 3\nxor edx, edx\nmov dword ptr [rsp], 0x1f80\n"
+        f"{instruction}\nmov eax, 39\nsyscall\nmov edi, 42\njmp away\n"
+    )
+    with lazy_machine(mmu=mmu, schedule="coop") as machine:
+        kernel = machine.kernel
+        owners = []
+        kernel.watch_syscall(39, lambda _event: owners.append(kernel.fpu_owner is kernel.current))
+        machine.load(assemble(source, "t.s"), ["t"], {})
+        outcome = machine.run(timeout=20)
+    if instruction in XSAVE:
+        assert (outcome.exit_code & 127, owners) == (4, [])
+    else:
+        assert (outcome.exit_code, owners) == (42, [True])
+
+
 def test_without_the_option_nothing_is_lazy() -> None:
     with Machine(aslr=False, seed=1, memory=64 << 20) as machine:
         machine.load(assemble(OWN + CHECK, "test.s"), ["test"], {})
