@@ -42,7 +42,7 @@ def _needed(rows: list[Row]) -> set[int]:
     """The rows that a picture cannot do without: what led to the fills, the opener, the ends."""
     opener = next(index for index, row in enumerate(rows) if row.kind == "opener")
     wanted = {index for index, row in enumerate(rows) if row.fills or row.note.startswith(("forwarded", "nested"))}
-    wanted |= {opener, opener + 1, len(rows) - 1} & set(range(len(rows)))
+    wanted |= {opener, min(opener + 1, len(rows) - 1)}
     queue = list(wanted)
     while queue:
         for one in rows[queue.pop()].waits:
@@ -76,7 +76,7 @@ def _shortened(rows: list[Row], limit: int) -> tuple[list[Row], int]:
 
 def times_of(row: Row, closes: int) -> list[int]:
     """The cycles in which something of a row is drawn."""
-    times = [] if row.state == "never" else [row.start, row.done if row.state == "runs" else closes]
+    times = [] if row.state in ("never", "ends") else [row.start, row.done if row.state == "runs" else closes]
     times += [time for mark in row.fills for time in (mark.cycle, mark.arrives) if time < NEVER]
     return times
 

@@ -97,7 +97,7 @@ def _opening(traced: Traced, rows: list[Row], opener: int) -> str:
 
 
 def _inside(rows: list[Row], opener: int) -> str:
-    steps = rows[opener + 1 :]
+    steps = [row for row in rows[opener + 1 :] if row.state != "ends"]
     if not steps:
         return "Nothing ran before the window closed."
     never = sum(row.state == "never" for row in steps)
