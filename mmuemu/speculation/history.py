@@ -25,7 +25,7 @@ def writers(core: Speculation, registers: Iterable[int], now: int) -> list[int]:
 def under_way(core: Speculation, registers: Iterable[int], now: int) -> list[Step]:
     """The instructions that ``registers`` wait for at ``now``, themselves or through others, producers first.
 
-    They began before ``now``; when is not kept, so their steps begin there.
+    Those that have begun before ``now`` begin there: when is not kept.
     """
     board = core.board
     found: dict[int, Step] = {}
@@ -39,8 +39,9 @@ def under_way(core: Speculation, registers: Iterable[int], now: int) -> list[Ste
         sources = (*op.sources, *(op.memory.registers if op.memory is not None else ()))
         waiting = [one for one in writers(core, sources, now) if board.writer[one] != address]
         linear = _missing(core, op, now)
+        began = max([now, *(board.ready[one] for one in waiting)])
         found[address] = Step(
-            address, op.code, now // board.width, board.ready[register] // board.width,
+            address, op.code, began // board.width, board.ready[register] // board.width,
             tuple(sorted({board.writer[one] for one in waiting})), linear=linear,
             level=MEMORY if linear is not None and board.ready[register] - now > core.caches.l3.latency else 0,
         )  # fmt: skip

@@ -61,13 +61,14 @@ def _shortened(rows: list[Row], limit: int) -> tuple[list[Row], int]:
     out: list[Row] = []
     moved: dict[int, int] = {}
     previous = -1
-    for index in wanted:
-        if index - previous > 1:
-            missing = index - previous - 1
+    for index in [*wanted, len(rows)]:
+        missing = index - previous - 1
+        if missing:
             text = f"({missing} instruction{'s' if missing > 1 else ''} not shown)"
             out.append(Row("gap", 0, "", text, NEVER, NEVER, state="never"))
-        moved[index] = len(out)
-        out.append(rows[index])
+        if index < len(rows):
+            moved[index] = len(out)
+            out.append(rows[index])
         previous = index
     for row in out:
         row.waits = [moved[one] for one in row.waits if one in moved]
