@@ -59,13 +59,49 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _machine_options(run)
+    _speculation_options(run)
     _view_options(run)
     _report_options(run)
     run.add_argument("program", nargs=argparse.REMAINDER, metavar="PROGRAM [ARGS...]", help=argparse.SUPPRESS)
     _boot_options(commands)
     _layouts_options(commands)
+    _cpus_options(commands)
     _explain_options(commands)
     return parser
+
+
+def _cpus_options(commands: argparse._SubParsersAction[_Parser]) -> None:
+    cpus = commands.add_parser(
+        "cpus",
+        help="show the CPU models there are",
+        usage="mmuemu cpus [--json] [NAME|FILE.json...]",
+        description="Show the CPU models whose transient execution can be modelled, all there are or those named: "
+        "their flaws, what Linux mitigates on them by itself, their caches. With --json in the form that --cpu "
+        "FILE.json reads.",
+    )
+    cpus.add_argument("--json", action="store_true", help="print a CPU file, with the source of each number")
+    cpus.add_argument("names", nargs="*", metavar="NAME|FILE.json")
+
+
+def _speculation_options(run: argparse.ArgumentParser) -> None:
+    group = run.add_argument_group("speculation")
+    group.add_argument(
+        "--cpu",
+        metavar="NAME|FILE.json",
+        help="model the transient execution of this CPU (default: none; see mmuemu cpus)",
+    )
+    group.add_argument(
+        "--mitigations",
+        metavar="off|auto|LIST",
+        default="off",
+        help="what the kernel does against it: nothing, what Linux picks for that CPU, or names separated by commas "
+        "(default: off)",
+    )
+    group.add_argument(
+        "--vulnerable", metavar="LIST", default="", help="flaws the CPU has besides its own (or all it can have)"
+    )
+    group.add_argument("--not-vulnerable", metavar="LIST", default="", help="flaws it does not have (or all)")
+    group.add_argument("--noise", type=int, metavar="SEED", help="disturb clock and caches, repeatably (default: not)")
 
 
 def _explain_options(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -173,6 +209,11 @@ def _machine_options(run: argparse.ArgumentParser) -> None:
         "--kpti", action="store_true", help="page-table isolation: ring 3 runs on tables without the kernel"
     )
     group.add_argument(
+        "--show-secret",
+        action="store_true",
+        help="for labs: /proc/mmuemu tells where the kernel's secret lies, and system call 1000 can be attacked",
+    )
+    group.add_argument(
         "--clock",
         choices=("host", "virtual"),
         help="the guest's time: the host's, or one that only moves when it is read or slept through "
@@ -253,6 +294,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from mmuemu.loader.layout_file import show
 
             show(options.names, options.json)
+            return 0
+        if options.command == "cpus":
+            from mmuemu.speculation.listing import show_cpus
+
+            show_cpus(options.names, options.json)
             return 0
         if options.command == "explain":
             from mmuemu.explainer import explain

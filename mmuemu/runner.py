@@ -15,6 +15,7 @@ from mmuemu.kernel.task import State
 from mmuemu.machine import Files, Machine, NotFound, Outcome
 from mmuemu.memory.ram import parse_size
 from mmuemu.sources import build, is_source
+from mmuemu.speculation.flaws import FLAWS
 from mmuemu.tracing import transient_trace
 
 if TYPE_CHECKING:
@@ -42,6 +43,12 @@ def run(options: Namespace) -> int:
         aslr=not options.no_aslr,
         layout=options.layout,
         kpti=options.kpti,
+        cpu=options.cpu,
+        mitigations=options.mitigations,
+        vulnerable=options.vulnerable,
+        not_vulnerable=options.not_vulnerable,
+        noise=options.noise,
+        show_secret=options.show_secret,
         files=files,
         schedule=options.schedule,
         max_processes=options.max_processes,
@@ -212,7 +219,7 @@ def statistics(kernel: Kernel) -> dict[str, int]:
 
 def facts(machine: Machine, outcome: Outcome, arguments: list[str]) -> dict[str, Any]:
     """How a run ended, for scripts (the fields are documented in docs/reference/cli.md)."""
-    kernel, task = machine.kernel, machine.task
+    kernel, task, settings = machine.kernel, machine.task, machine.speculation_settings
     assert task is not None
     out: dict[str, Any] = {
         "version": JSON_VERSION,
@@ -225,6 +232,9 @@ def facts(machine: Machine, outcome: Outcome, arguments: list[str]) -> dict[str,
         "mmu": kernel.cpu.engine.name,
         "layout": kernel.layout.name,
         "kpti": kernel.options.kpti,
+        "cpu": None if settings is None else settings.spec.name,
+        "flaws": [] if settings is None else [name for name in FLAWS if name in settings.flaws],
+        "mitigations": None if settings is None else str(settings.mitigations),
         "instructions": machine.instructions,
         "statistics": statistics(kernel),
         "unknown_syscalls": {str(number): count for number, count in kernel.statistics.unknown.items()},

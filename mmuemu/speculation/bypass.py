@@ -51,7 +51,6 @@ class Disambiguator:
             return 0
         block.reset[op.address] = block.count + 1
         closes = max(store.address_ready for store in met) + core.squash_latency
-        board.start = time
         if not core.open_bypass(op, [(store.address, store.old) for store in met], time, closes):
             return board.unknown_until - time
         return -1

@@ -21,14 +21,14 @@ from mmuemu.speculation.bypass import Disambiguator
 from mmuemu.speculation.caches import LINE_SHIFT, Hierarchy
 from mmuemu.speculation.forwarding import Forwarded
 from mmuemu.speculation.models import CpuSpec
-from mmuemu.speculation.ops import Kind, Memory, Op
+from mmuemu.speculation.ops import WATCHED, Kind, Memory, Op
 from mmuemu.speculation.predictors import STRONGEST, TAKEN, BranchTargets, PatternHistory, ReturnStack
 from mmuemu.speculation.scoreboard import Scoreboard
 from mmuemu.speculation.trace import Window
 from mmuemu.speculation.transient import Transient
 from mmuemu.speculation.translations import READ, Translations, TranslationTimes
 from mmuemu.x86.exceptions import Vector
-from mmuemu.x86.paging import PAGE_MASK
+from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
 
 if TYPE_CHECKING:
     from mmuemu.cpu.cpu import Cpu
@@ -40,14 +40,16 @@ _SHORT_CYCLES: Final = 24
 _HFLAG_TS: Final = 1 << 11
 _CR0_TS: Final = 8
 _CR4_LA57: Final = 1 << 12
-_MANY_ARRIVALS: Final = 256
 _STRING_LEAST: Final = 8
 
 
 class Speculation:
     """One core, attached to ``cpu`` before it runs. ``flaws`` are those in force."""
 
-    def __init__(self, cpu: Cpu, spec: CpuSpec, flaws: frozenset[str], mitigations: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, cpu: Cpu, spec: CpuSpec, flaws: frozenset[str], mitigations: frozenset[str] = frozenset(),
+        noise: int | None = None,
+    ) -> None:  # fmt: skip
         engine = cpu.engine
         if not isinstance(engine, PythonEngine):
             raise UsageError("speculation follows every translation in Python: use the python engine (--mmu python)")
@@ -58,7 +60,7 @@ class Speculation:
         self.width = spec.issue_width
         self.caches = Hierarchy(spec)
         self.times = TranslationTimes(spec, self.caches)
-        self.translations = Translations(cpu)
+        self.translations = Translations(cpu, engine)
         self.buffers = LeakyBuffers(spec, cpu.ram_bytes)
         self.board = Scoreboard(spec, self.caches, self.buffers)
         self.pattern = PatternHistory(spec)
@@ -76,6 +78,8 @@ class Speculation:
         """Windows that have closed, when it is a list."""
         self.on_window: Callable[[Window], None] | None = None
         """Called with every window that has closed."""
+        self.on_access: Callable[[list[int], list[int]], None] | None = None
+        """Called with the physical addresses that retired instructions read and wrote, a block (or a part) at a time."""
         self.windows = 0
         self.mispredictions = 0
         self.instructions = 0
@@ -93,8 +97,10 @@ class Speculation:
         self._previous: Block | None = None
         self.detailed = False
         """Whether the block that runs is followed instruction by instruction."""
-        self._ops: dict[int, Op] = {}
-        self._op: Op | None = None
+        self._points: list[Op] = []
+        """Instructions of it that are looked at before they run, the next one last."""
+        self._done = 0
+        """How many of its instructions have their times."""
         self._extra = 0
         self._tsc = 0
         self._engine = engine
@@ -105,7 +111,9 @@ class Speculation:
         self._per_process = "stibp" in mitigations
         self._fast_resolve = (spec.l1d.latency + 2) * self.width
         self._penalty = (spec.mispredict_penalty - spec.squash_latency) * self.width
-        self.observer = Observer(cpu, block=self._on_block, code=self._on_code, read=self._on_read, write=self._on_write)
+        self.observer = Observer(
+            cpu, block=self._on_block, code=self._on_code, read=self._on_read, write=self._on_write
+        )
         self.transient = Transient(self)
         if "ssbd" in mitigations:
             self.disambiguator.disabled = True
@@ -143,10 +151,11 @@ class Speculation:
     def _on_write(self, _uc: int, _kind: int, physical: int, size: int) -> None:
         try:
             if self.transient.active:
-                self.transient.undo.append((physical, bytes(self.cpu.ram_bytes[physical : physical + size])))
+                self.transient.stored(physical, size)
                 return
             self._writes.append(physical)
             if self.detailed:
+                size = min(size, PAGE_SIZE - (physical & PAGE_MASK))
                 self._old.append(bytes(self.cpu.ram_bytes[physical : physical + size]))
             if physical >> 12 in self.code.frames:
                 self.code.written(physical >> 12)
@@ -158,7 +167,7 @@ class Speculation:
             if self.transient.active:
                 self.transient.step(address)
             else:
-                self._detail(address)
+                self._look(address)
         except BaseException as error:
             self.cpu.fail(error)
 
@@ -181,11 +190,10 @@ class Speculation:
             if block.repeated and self.cpu.window.live_q[1] > _STRING_LEAST and self._string(block):
                 return
             self._previous = block
-            if block.watched or (self._bypass and (block.bypasses or (block.stores and block.loads and self.board.busy))):
-                self.detailed = True
-                self._op = None
-                self._ops = {op.address: op for op in block.described}
-                self.observer.watch(address, block.end - 1)
+            if block.watched or (
+                self._bypass and (block.bypasses or (block.stores and block.loads and self.board.busy))
+            ):
+                self._follow(block)
             elif self.detailed:
                 self.detailed = False
                 self.observer.watch_nothing()
@@ -232,9 +240,9 @@ class Speculation:
         block.count += 1
         self.instructions += block.length
         accounted = True
-        if self.detailed:
-            self._finish()
-        elif block.slow or board.retired > board.now + board.pending:
+        if self.on_access is not None:
+            self.on_access(self._reads, self._writes)
+        if self.detailed or block.slow or board.missing_until > board.now + board.pending:
             self._account(block, block.end)
         else:
             accounted = self._skim(block)
@@ -267,7 +275,7 @@ class Speculation:
         if kind == Kind.RETURN:
             target, flaw = self._return_target(block.branch)
         else:
-            target, flaw = self.targets.predict(block.branch), "v2"
+            target, flaw = self._branch_target(block.branch), "v2"
             self.targets.learn(block.branch, successor)
             if kind == Kind.INDIRECT_CALL:
                 self.rsb.push(block.end)
@@ -305,39 +313,39 @@ class Speculation:
         return False
 
     def _account(self, block: Block, end: int) -> None:
-        """Give every instruction of ``block`` below ``end`` its times, now that its accesses are known."""
+        """Give the instructions of ``block`` that have no times yet, below ``end``, theirs: their accesses are known."""
         reads, writes = self._reads, self._writes
         if self._leaky:
             self.buffers.stores.extend(writes)
             self.buffers.loads.extend(reads[-2:])
-        board = self.board
-        none: list[int] = []
-        old: list[bytes] = []
-        first = second = 0
-        ops = [op for op in block.described if op.address < end]
-        exact = sum(op.read_events for op in ops) == len(reads) and sum(op.write_events for op in ops) == len(writes)
-        for op in ops:
-            mine = theirs = none
-            if op.loads and first < len(reads):
-                last = first + op.read_events if exact else len(reads)
-                mine = reads[first:last]
-                first = last
-            if op.stores and second < len(writes):
-                last = second + op.write_events if exact else len(writes)
-                theirs = writes[second:last]
-                second = last
-            board.execute(op, mine, theirs, old)
+        steps = block.times(self.width)
+        done, self._done = self._done, 0
+        if done:
+            steps = steps[done:]
+        if end < block.end:
+            steps = [step for step in steps if step[-1] < end]
+            self._done = done + len(steps)
+        extra, self._extra = self._extra, 0
+        if self.on_access is not None and end < block.end:
+            self.on_access(reads, writes)
+        self.board.run(steps, reads, writes, self._old, extra)
         reads.clear()
         writes.clear()
-        if len(self.caches.arrivals) > _MANY_ARRIVALS:
-            now = board.now
-            self.caches.arrivals = {line: time for line, time in self.caches.arrivals.items() if time > now}
+        if self._old:
+            self._old = []
 
     def _return_target(self, address: int) -> tuple[int | None, str]:
         target = self.rsb.pop()
         if target == 0:
-            return self.targets.predict(address), "v2"
+            return self._branch_target(address), "v2"
         return target, "rsb"
+
+    def _branch_target(self, address: int) -> int | None:
+        """What the BTB says of the branch at ``address``; IBRS tells rings apart, STIBP processes."""
+        if self._tagged or self._per_process:
+            ring = 1 if self._tagged and self.ring == 3 else 0
+            self.targets.tag = ring | (self.context << 1 if self._per_process else 0)
+        return self.targets.predict(address)
 
     def predict(self, op: Op) -> tuple[int | None, str]:
         """Where a branch inside a window is predicted to go, and the flaw of following it."""
@@ -346,7 +354,7 @@ class Speculation:
             return (op.target if self.pattern.predicts_taken(op.address) else op.end), "v1"
         if kind == Kind.RETURN:
             return self._return_target(op.address)
-        return self.targets.predict(op.address), "v2"
+        return self._branch_target(op.address), "v2"
 
     def _mispredicted(
         self, block: Block, flaw: str, predicted: int | None, successor: int, accounted: bool, may_open: bool
@@ -358,8 +366,6 @@ class Speculation:
         closes = resolved + self.squash_latency
         opened_window = False
         if may_open and predicted is not None and flaw in self.flaws:
-            if self.contract != "predictors":
-                closes = max(closes, opened + board.rob_size)
             self.opener_sources = block.described[-1].sources if self.trace is not None or self.on_window else ()
             opened_window = self.transient.open(flaw, block.branch, predicted, successor, opened, closes)
         board.wait(closes + self._penalty)
@@ -367,65 +373,65 @@ class Speculation:
 
     def clear_log(self) -> None:
         """Forget accesses that belong to nothing."""
+        self._done = self._extra = 0
         self._reads.clear()
         self._writes.clear()
         self._old.clear()
 
-    # -- instruction by instruction ------------------------------------------------------------------------------
+    # -- blocks that are followed --------------------------------------------------------------------------------
 
-    def _detail(self, address: int) -> None:
-        """The instruction at ``address`` of a followed block is about to run."""
-        self._finish()
-        op = self._ops.get(address)
-        self._op = op
-        if op is None:
+    def _follow(self, block: Block) -> None:
+        """Stop at those instructions of ``block`` that must be looked at before they run."""
+        points = []
+        bypass = self._bypass and block.stores
+        for op in block.described:
+            if op.kind in WATCHED or (bypass and op.loads):
+                points.append(op)
+        points.reverse()
+        self._points = points
+        self.detailed = True
+        self._done = 0
+        self._next_point()
+
+    def _next_point(self) -> None:
+        if self._points:
+            address = self._points[-1].address
+            self.observer.watch(address, address)
+        else:
+            self.observer.watch_nothing()
+
+    def _look(self, address: int) -> None:
+        """A point of the block that is followed has been reached."""
+        block = self._previous
+        if block is None or not self._points or self._points[-1].address != address:
             return
-        kind = op.kind
+        op = self._points.pop()
+        self._next_point()
         board = self.board
-        memory = op.memory
-        if memory is not None:
-            linear = self.linear(memory)
-            if kind == Kind.FLUSH:
-                physical = self.translations.physical(linear, READ)
-                if physical >= 0 and self.caches.flush(physical >> LINE_SHIFT):
-                    self._extra = self.caches.l1.latency
-            elif kind == Kind.PREFETCH:
-                self._prefetch(linear)
-            elif op.loads:
-                page = linear >> 12
-                self._extra = max(self.times.hit(page), 0)
-                if self._bypass and board.unknown_until > board.now and self._previous is not None:
-                    wait = self.disambiguator.load(self._previous, op, linear)
-                    if wait < 0:
-                        return
+        kind = op.kind
+        if kind == Kind.PLAIN:
+            if self._done or board.busy or self._reads:
+                self._account(block, address)
+            if board.unknown_until > board.now:
+                wait = self.disambiguator.load(block, op, self.linear(op.memory)) if op.memory is not None else 0
+                if wait > 0:
                     self._extra += wait
+            return
+        self._account(block, address)
         if kind == Kind.RDTSC:
             self._tsc = board.now
         elif kind == Kind.RDTSCP:
             self._tsc = max(board.now, board.retired)
-        elif kind == Kind.VERW and "md_clear" in self.spec.microcode:
-            self.buffers.clear()
-
-    def _finish(self) -> None:
-        """The followed instruction has run."""
-        op = self._op
-        if op is None:
-            return
-        self._op = None
-        reads, writes = self._reads, self._writes
-        if self._leaky:
-            self.buffers.stores.extend(writes)
-            self.buffers.loads.extend(reads[-2:])
-        board = self.board
-        extra, self._extra = self._extra, 0
-        board.execute(op, reads, writes, self._old, extra)
-        if op.kind in (Kind.FLUSH, Kind.PREFETCH):
-            board.retired += extra
-        if reads:
-            reads.clear()
-        if writes:
-            writes.clear()
-            self._old = []
+        elif kind == Kind.VERW:
+            self.verw()
+        elif op.memory is not None:
+            linear = self.linear(op.memory)
+            if kind == Kind.PREFETCH:
+                self._prefetch(linear)
+            elif kind == Kind.FLUSH:
+                physical = self.translations.physical(linear, READ)
+                if physical >= 0 and self.caches.flush(physical >> LINE_SHIFT):
+                    board.retired = max(board.retired, board.now) + self.caches.l1.latency
 
     def _prefetch(self, linear: int) -> None:
         """PREFETCHh: no fault, but a walk, whose time shows; it fetches what may be read."""
@@ -438,7 +444,7 @@ class Speculation:
                 self.times.insert(page)
         if found >= 0:
             self.caches.access((found & ~PAGE_MASK | linear & PAGE_MASK) >> LINE_SHIFT, self.board.now + delay)
-        self._extra = delay
+        self.board.retired = max(self.board.retired, self.board.now) + delay
 
     def linear(self, memory: Memory) -> int:
         """The linear address of a memory operand, by the registers as they are."""
@@ -464,7 +470,6 @@ class Speculation:
             ram[address : address + len(data)] = data
         self.transient.undo.extend(new)
         self.detailed = False
-        self._op = None
         self._previous = None
         self.board.wait(closes + self._penalty)
         self.transient.step(op.address)
@@ -502,6 +507,7 @@ class Speculation:
         self.limited = False
         self.limit = NO_LIMIT if limit is None else self.instructions + limit
         self._previous = None
+        self._done = self._extra = 0
         self.detailed = False
         self.observer.watch_nothing()
         self.clear_log()
@@ -518,16 +524,11 @@ class Speculation:
             self.clear_log()
             return False
         if block.address < rip < block.end:
-            op = self._op
-            if self.detailed:
-                if op is not None and op.address != rip:
-                    self._finish()
-            else:
-                self._account(block, rip)
+            self._account(block, rip)
+            self._done = 0
             self.instructions += sum(op.address < rip for op in block.described)
         else:
             self._retire(block, rip, False)
-        self._op = None
         self.clear_log()
         return False
 
@@ -546,7 +547,11 @@ class Speculation:
         if op is None or op.kind in (Kind.UNKNOWN,):
             return
         board = self.board
-        forced = None if trap.vector in (Vector.PF, Vector.GP, Vector.SS) and op.memory is not None else self._forced(trap, op)
+        forced = (
+            None
+            if trap.vector in (Vector.PF, Vector.GP, Vector.SS) and op.memory is not None
+            else self._forced(trap, op)
+        )
         opened = board.now
         done = max(board.retired, opened)
         for register in op.memory.registers if op.memory is not None else op.sources:
@@ -613,5 +618,3 @@ class Speculation:
             self.context = context
             self.code.enter(context)
             self.times.flush()
-            if self._per_process:
-                self.targets.tag = context

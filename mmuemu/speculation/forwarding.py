@@ -51,9 +51,7 @@ class Forwarding:
             forwarded = self._protection(linear, access, error, entry, len(trace), time)
         return forwarded or (self._stale(linear) if access != WRITE else None)
 
-    def _protection(
-        self, linear: int, access: int, error: int, entry: int, depth: int, time: int
-    ) -> Forwarded | None:
+    def _protection(self, linear: int, access: int, error: int, entry: int, depth: int, time: int) -> Forwarded | None:
         flaws = self.core.flaws
         if not error & FaultBits.P or error & FaultBits.RSVD:
             if "l1tf" in flaws and access != WRITE and entry:

@@ -16,10 +16,22 @@ if TYPE_CHECKING:
 _MOST: Final = 16
 
 
-def writers(core: Speculation, registers: Iterable[int], now: int) -> list[int]:
-    """Those of ``registers`` that are not ready at ``now`` (in slots), where it is known who writes them."""
+def _unready(core: Speculation, registers: Iterable[int], now: int) -> list[tuple[int, int]]:
+    """Those of ``registers`` that are not ready at ``now`` (in slots), and the address of who writes each.
+
+    The scoreboard keeps writers from the first question on.
+    """
     board = core.board
-    return [register for register in registers if board.ready[register] > now and board.writer[register]]
+    writer = board.writer
+    if writer is None:
+        board.writer = [0] * len(board.ready)
+        return []
+    return [(register, writer[register]) for register in registers if board.ready[register] > now and writer[register]]
+
+
+def writers_of(core: Speculation, registers: Iterable[int], now: int) -> tuple[int, ...]:
+    """Addresses of the instructions whose results ``registers`` wait for at ``now``."""
+    return tuple(sorted({address for _, address in _unready(core, registers, now)}))
 
 
 def under_way(core: Speculation, registers: Iterable[int], now: int) -> list[Step]:
@@ -29,21 +41,20 @@ def under_way(core: Speculation, registers: Iterable[int], now: int) -> list[Ste
     """
     board = core.board
     found: dict[int, Step] = {}
-    queue = writers(core, registers, now)
+    queue = _unready(core, registers, now)
     while queue and len(found) < _MOST:
-        register = queue.pop()
-        address = board.writer[register]
+        register, address = queue.pop()
         op = None if address in found else core.code.op(address)
         if op is None:
             continue
         sources = (*op.sources, *(op.memory.registers if op.memory is not None else ()))
-        waiting = [one for one in writers(core, sources, now) if board.writer[one] != address]
+        waiting = [(one, writer) for one, writer in _unready(core, sources, now) if writer != address]
         linear = _missing(core, op, now)
-        began = max([now, *(board.ready[one] for one in waiting)])
+        began = max([now, *(board.ready[one] for one, _ in waiting)])
+        far = linear is not None and board.ready[register] - now > core.caches.l3.latency
         found[address] = Step(
             address, op.code, began // board.width, board.ready[register] // board.width,
-            tuple(sorted({board.writer[one] for one in waiting})), linear=linear,
-            level=MEMORY if linear is not None and board.ready[register] - now > core.caches.l3.latency else 0,
+            tuple(sorted({writer for _, writer in waiting})), linear=linear, level=MEMORY if far else 0,
         )  # fmt: skip
         queue += waiting
     return sorted(found.values(), key=lambda step: step.done)

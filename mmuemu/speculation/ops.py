@@ -98,6 +98,8 @@ _LATENCY: Final[dict[str, int]] = {
     "cpuid": 100, "lfence": 4, "mfence": 33, "sfence": 2, "clflush": 2, "clflushopt": 2,
 }  # fmt: skip
 """Cycles; 1 where none is named. Skylake's of Agner Fog's instruction tables, RDTSC and fences rounded."""
+SLOW: Final = DRAINS | {"pause"} | {name for name, latency in _LATENCY.items() if latency > 10}
+"""Mnemonics that are worth a look at what waits for them."""
 _LOCKED: Final = 18
 """Cycles of a locked read-modify-write (the same tables)."""
 _ZEROING: Final = frozenset({"xor", "sub", "pxor", "xorps", "xorpd", "psubb", "psubd", "psubq"})

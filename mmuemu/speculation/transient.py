@@ -9,15 +9,14 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Final
 
-from mmuemu.cpu.observe import SCRATCH
-from mmuemu.cpu.window import FS, GS, Q_RSP
+from mmuemu.cpu.window import Q_RDI, Q_RSP
 from mmuemu.speculation.caches import LINE, LINE_SHIFT
 from mmuemu.speculation.forwarding import Forwarded, Forwarding
-from mmuemu.speculation.history import under_way, writers
-from mmuemu.speculation.ops import ENDS_WINDOW, RSP, Kind, Memory, Op
+from mmuemu.speculation.history import under_way, writers_of
+from mmuemu.speculation.ops import ENDS_WINDOW, Kind, Memory, Op
 from mmuemu.speculation.trace import NEVER, Fill, Step, Window
 from mmuemu.speculation.translations import READ, WRITE
-from mmuemu.x86.paging import PAGE_MASK
+from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
 
 if TYPE_CHECKING:
     from mmuemu.speculation.core import Speculation
@@ -46,6 +45,8 @@ class Transient:
         self.undo: list[tuple[int, bytes]] = []
         self._barren: dict[int, int] = {}
         self._q = core.cpu.window.live_q
+        self._untimed = False
+        """Whether everything is there at once, and only the reorder buffer ends the window (a contract, not a CPU)."""
         self._opened = 0
         self._closes = 0
         self._time = 0
@@ -56,6 +57,7 @@ class Transient:
         self._ready: list[int] = []
         self._written: dict[int, int] = {}
         self._previous: Op | None = None
+        self._current: Op | None = None
         self._previous_done = 0
         self._skipping = 0
         self._filled = 0
@@ -92,7 +94,8 @@ class Transient:
         self._site = opener
         self._flaw = flaw
         self._causes = (flaw,)
-        self._opened, self._closes = opened, closes
+        self._untimed = core.contract != "predictors"
+        self._opened, self._closes = opened, NEVER if self._untimed else closes
         self._time = opened + 1
         self._resume = resume
         self._ready = self.board.ready.copy()
@@ -106,10 +109,9 @@ class Transient:
         core.windows += 1
         self._record = None
         if core.trace is not None or core.on_window is not None:
-            waits = {self.board.writer[register] for register in writers(core, core.opener_sources, opened)}
             self._record = Window(
                 core.windows, flaw, opener, start, resume, core.context, core.ring, opened // self.board.width,
-                closes // self.board.width, waited_for=tuple(sorted(waits)),
+                closes // self.board.width, waited_for=writers_of(core, core.opener_sources, opened),
                 before=under_way(core, core.opener_sources, opened),
             )  # fmt: skip
         core.clear_log()
@@ -178,6 +180,7 @@ class Transient:
             self.squash("reorder buffer full")
             return
         self._time = time + 1
+        self._current = op
         self._execute(op, time)
 
     def _execute(self, op: Op, time: int) -> None:
@@ -297,7 +300,7 @@ class Transient:
         line = physical >> LINE_SHIFT
         latency, level = core.caches.access(line, time)
         self._accessed = linear, level
-        if level > 1:
+        if level > 1 or self._untimed:
             self._filled += 1
             core.buffers.filled(line)
             record = self._record
@@ -313,7 +316,7 @@ class Transient:
         if (physical & LINE - 1) + size > LINE and (linear & PAGE_MASK) + size <= PAGE_MASK + 1:
             more, _ = core.caches.access(line + 1, time)
             latency = max(latency, more)
-        return time + latency, level
+        return time + (1 if self._untimed else latency), level
 
     def _faulting(self, op: Op, linear: int, write: bool, time: int) -> tuple[int, bool, str]:
         """The access would fault: what it forwards, by the CPU's flaws."""
@@ -333,6 +336,30 @@ class Transient:
             self._written[(forwarded.page & ~PAGE_MASK | linear & PAGE_MASK) >> 3] = self._data_ready(op, time)
             return time, True, f"forwarded {forwarded.flaw}"
         return time + forwarded.latency, True, f"forwarded {forwarded.flaw}"
+
+    def stored(self, physical: int, size: int) -> None:
+        """A store is about to happen: keep what is there. One that crosses a page is reported once, by its first byte."""
+        ram = self.core.cpu.ram_bytes
+        inside = min(size, PAGE_SIZE - (physical & PAGE_MASK))
+        self.undo.append((physical, bytes(ram[physical : physical + inside])))
+        if inside == size:
+            return
+        for linear in self._store_addresses():
+            first = self.core.translations.physical(linear, WRITE)
+            if first & ~PAGE_MASK == physical & ~PAGE_MASK and first <= physical:
+                second = self.core.translations.physical((linear | PAGE_MASK) + 1, WRITE)
+                if second >= 0:
+                    self.undo.append((second, bytes(ram[second : second + size - inside])))
+                return
+
+    def _store_addresses(self) -> list[int]:
+        """Where the instruction that runs may store: its operand, the stack, what RDI points to."""
+        op = self._current
+        found = [self._q[Q_RSP] - 8 & _MASK, self._q[Q_RSP] - 2 & _MASK]
+        if op is not None and op.memory is not None:
+            found.insert(0, self.core.linear(op.memory))
+        found.append(self._q[Q_RDI])
+        return found
 
     # -- predictions inside --------------------------------------------------------------------------------------
 
@@ -387,6 +414,3 @@ class Transient:
                 (), note, linear, level,
             )
         )  # fmt: skip
-
-
-__all__ = ["FS", "GS", "RSP", "SCRATCH", "Transient"]
