@@ -14,6 +14,7 @@ from mmuemu.view.transient_file import Traced
 LINE: Final = 64
 LONG_CYCLES: Final = 40
 """Windows so long had an opener that waited for memory."""
+_SCALING: Final = ("shl", "sal", "imul", "mul", "sll")
 BRANCHES: Final = frozenset({"v1", "v2", "rsb"})
 """What opens at a prediction: the opener gives those behind it no data."""
 
@@ -161,33 +162,39 @@ def _place_fills(traced: Traced, rows: list[Row], opener: int) -> None:
             row.loads = True
 
 
-def source_of(rows: list[Row], index: int) -> int | None:
-    """The nearest load that the address of row ``index``'s access was made of, as far as the window tells."""
-    seen = {index}
+def path_of(rows: list[Row], index: int) -> list[int]:
+    """From the nearest load that the address of row ``index``'s access was made of to that row, as far as the window
+    tells; empty without such a load."""
     row = rows[index]
-    queue = list(reversed(row.waits if row.address_from is None else row.address_from))
+    came_from = {index: index}
+    queue = [(one, index) for one in reversed(row.waits if row.address_from is None else row.address_from)]
     while queue:
-        at = queue.pop(0)
-        if at in seen:
+        at, after = queue.pop(0)
+        if at in came_from:
             continue
-        seen.add(at)
+        came_from[at] = after
         if rows[at].loads and rows[at].kind != "before":
-            return at
-        queue += [one for one in reversed(rows[at].waits) if one not in seen]
-    return None
+            path = [at]
+            while path[-1] != index:
+                path.append(came_from[path[-1]])
+            return path
+        queue += [(one, at) for one in reversed(rows[at].waits)]
+    return []
 
 
-def interest(traced: Traced) -> tuple[bool, bool, int, int]:
+def _scaled(rows: list[Row], path: list[int]) -> bool:
+    """Whether what was read became an index of lines on the way."""
+    return any(rows[at].text.startswith(_SCALING) for at in path[1:]) or any("*" in rows[at].text for at in path[1:])
+
+
+def interest(traced: Traced) -> tuple[bool, bool, bool, int]:
     """How much there is to see in a window: the larger, the more.
 
-    Most telling is a fill whose address was computed of what a transient load read (and is not simply that, as when a
-    list is walked), in a window that was open for long.
+    Most telling is a fill whose address was computed of what a transient load read, as an index (not as when a list is
+    walked), in a window that was open for long, with little else in it.
     """
-    rows = rows_of(traced) if traced.window.fills else []
-    sources = [(index, source_of(rows, index)) for index, row in enumerate(rows) if row.fills]
-    telling = [index for index, source in sources if source is not None]
-    computed = any(source is not None and source not in (rows[index].address_from or ()) for index, source in sources)
-    long = traced.window.closes - traced.window.opened >= LONG_CYCLES
-    fills = traced.window.fills
-    farthest = max((fill.level for fill in fills), default=0)
-    return computed, computed and long, min(len(telling), 1), farthest
+    window = traced.window
+    rows = rows_of(traced) if window.fills else []
+    paths = [path_of(rows, index) for index, row in enumerate(rows) if row.fills]
+    long = window.closes - window.opened >= LONG_CYCLES
+    return any(_scaled(rows, path) for path in paths), any(paths), long and any(paths), -len(window.fills)
