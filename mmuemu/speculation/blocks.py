@@ -27,9 +27,29 @@ class Block:
     """What the engine translated as one piece: straight code and, at its end, perhaps a branch."""
 
     __slots__ = (
-        "address", "branch", "bypasses", "code", "count", "end", "generation", "kind", "length", "loads", "ops", "page", "repeated",
-        "reset", "size", "slot", "slow", "steps", "stores", "target", "watched",
-    )  # fmt: skip
+        "address",
+        "branch",
+        "bypasses",
+        "code",
+        "count",
+        "end",
+        "generation",
+        "kind",
+        "length",
+        "meets",
+        "ops",
+        "page",
+        "repeated",
+        "reset",
+        "size",
+        "slot",
+        "slow",
+        "special",
+        "steps",
+        "stores",
+        "target",
+        "watched",
+    )
 
     def __init__(self, address: int, code: bytes, page: int, generation: int, pattern_mask: int) -> None:
         self.address = address
@@ -62,8 +82,10 @@ class Block:
         self.target = 0
         if self.kind in (Kind.CONDITIONAL, Kind.JUMP, Kind.CALL):
             self.target = int(operands.split()[-1], 0)
-        self.loads = any("[" in operands for _, _, _, operands in lines)
         self.stores, self.bypasses = _stores(lines)
+        self.meets = self.stores and any(_LOAD.match(operands) for _, _, _, operands in lines)
+        """Whether there are both stores and loads."""
+        self.special = self.repeated or self.watched or self.bypasses
 
     @property
     def described(self) -> list[Op]:
@@ -109,10 +131,10 @@ def _stores(lines: list[tuple[int, int, str, str]]) -> tuple[bool, bool]:
 class BlockCache:
     """Decoded blocks by address space and address."""
 
-    def __init__(self, cpu: Cpu, translations: Translations, pattern_entries: int) -> None:
+    def __init__(self, cpu: Cpu, translations: Translations, pattern_mask: int) -> None:
         self.cpu = cpu
         self.translations = translations
-        self._pattern_mask = pattern_entries - 1
+        self._pattern_mask = pattern_mask
         self._spaces: dict[int, dict[int, Block]] = {}
         self.blocks: dict[int, Block] = {}
         """Those of the address space in force."""

@@ -44,7 +44,7 @@ _RANGES: Final[dict[str, tuple[int, int]]] = {
     "family": (5, 270), "model": (0, 255), "stepping": (0, 15), "issue_width": (1, 16), "reorder_buffer": (1, 4096),
     "memory_latency": (1, 10_000), "tlb_entries": (1, 1 << 16), "stlb_entries": (0, 1 << 20), "stlb_latency": (0, 1000),
     "squash_latency": (0, 1000), "mispredict_penalty": (0, 1000), "fault_window": (0, 1000),
-    "pattern_entries": (0, 1 << 24), "btb_entries": (0, 1 << 24), "btb_address_bits": (0, 57), "rsb_entries": (0, 1024),
+    "pattern_entries": (0, 1 << 24), "btb_entries": (0, 1 << 24), "btb_address_bits": (0, 57), "btb_target_bits": (1, 64), "rsb_entries": (0, 1024),
     "disambiguation_threshold": (0, 1 << 20), "store_queue": (1, 1024), "forward_latency": (0, 1000),
     "fill_buffers": (1, 1024), "load_ports": (1, 16), "tsc_hz": (1_000_000, 100_000_000_000),
     "crystal_hz": (0, 1_000_000_000), "base_mhz": (0, 0xFFFF),

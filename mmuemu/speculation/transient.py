@@ -19,7 +19,7 @@ from mmuemu.speculation.translations import READ, WRITE
 from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
 
 if TYPE_CHECKING:
-    from mmuemu.speculation.core import Speculation
+    from mmuemu.speculation.pipeline import Pipeline
 
 _PATIENCE: Final = 16
 """Short windows from one place that brought nothing before only every so many-th is run."""
@@ -30,7 +30,7 @@ _STACK: Final = frozenset({Kind.CALL, Kind.INDIRECT_CALL, Kind.RETURN})
 class Transient:
     """The window that is open, and how it runs."""
 
-    def __init__(self, core: Speculation) -> None:
+    def __init__(self, core: Pipeline) -> None:
         self.core = core
         self.observer = core.observer
         self.board = core.board
@@ -115,6 +115,7 @@ class Transient:
                 before=under_way(core, core.opener_sources, opened),
             )  # fmt: skip
         core.clear_log()
+        core.watch_stores(True)
         observer.watch_everything()
         if not outer and not in_place:
             observer.redirect(start)
@@ -134,8 +135,7 @@ class Transient:
         core.clear_log()
         if self._short:
             self._barren[self._site] = 0 if self._filled else self._barren.get(self._site, 0) + 1
-        observer.watch_nothing()
-        core.detailed = False
+        core.unfollow()
         observer.restore()
         if self.dirty:
             self.dirty = False
@@ -331,14 +331,15 @@ class Transient:
             self._causes = self._causes[1:]
         self.forged[page] = forwarded.page | 7
         self.dirty = True
-        self.core.forget_page(linear)
+        # Nothing that is kept may say how the tables translate it.
+        self.core.engine.flush()
         if write:
             self._written[(forwarded.page & ~PAGE_MASK | linear & PAGE_MASK) >> 3] = self._data_ready(op, time)
             return time, True, f"forwarded {forwarded.flaw}"
         return time + forwarded.latency, True, f"forwarded {forwarded.flaw}"
 
     def stored(self, physical: int, size: int) -> None:
-        """A store is about to happen: keep what is there. One that crosses a page is reported once, by its first byte."""
+        """A store is about to happen: keep what is there. One across two pages is reported once, by its first byte."""
         ram = self.core.cpu.ram_bytes
         inside = min(size, PAGE_SIZE - (physical & PAGE_MASK))
         self.undo.append((physical, bytes(ram[physical : physical + inside])))
@@ -406,11 +407,8 @@ class Transient:
         if record is None:
             return
         width = self.board.width
+        begins = start // width if start < NEVER else NEVER
+        ends = done // width if done < NEVER else NEVER
         linear, level = self._accessed
         self._accessed = None, 0
-        record.steps.append(
-            Step(
-                op.address, op.code, start // width if start < NEVER else NEVER, done // width if done < NEVER else NEVER,
-                (), note, linear, level,
-            )
-        )  # fmt: skip
+        record.steps.append(Step(op.address, op.code, begins, ends, (), note, linear, level))
