@@ -10,13 +10,13 @@ from mmuemu.speculation.trace import Step
 from mmuemu.speculation.translations import READ
 
 if TYPE_CHECKING:
-    from mmuemu.speculation.core import Speculation
+    from mmuemu.speculation.pipeline import Pipeline
     from mmuemu.speculation.ops import Op
 
 _MOST: Final = 16
 
 
-def _unready(core: Speculation, registers: Iterable[int], now: int) -> list[tuple[int, int]]:
+def _unready(core: Pipeline, registers: Iterable[int], now: int) -> list[tuple[int, int]]:
     """Those of ``registers`` that are not ready at ``now`` (in slots), and the address of who writes each.
 
     The scoreboard keeps writers from the first question on.
@@ -29,12 +29,12 @@ def _unready(core: Speculation, registers: Iterable[int], now: int) -> list[tupl
     return [(register, writer[register]) for register in registers if board.ready[register] > now and writer[register]]
 
 
-def writers_of(core: Speculation, registers: Iterable[int], now: int) -> tuple[int, ...]:
+def writers_of(core: Pipeline, registers: Iterable[int], now: int) -> tuple[int, ...]:
     """Addresses of the instructions whose results ``registers`` wait for at ``now``."""
     return tuple(sorted({address for _, address in _unready(core, registers, now)}))
 
 
-def under_way(core: Speculation, registers: Iterable[int], now: int) -> list[Step]:
+def under_way(core: Pipeline, registers: Iterable[int], now: int) -> list[Step]:
     """The instructions that ``registers`` wait for at ``now``, themselves or through others, producers first.
 
     Those that have begun before ``now`` begin there: when is not kept.
@@ -60,7 +60,7 @@ def under_way(core: Speculation, registers: Iterable[int], now: int) -> list[Ste
     return sorted(found.values(), key=lambda step: step.done)
 
 
-def _missing(core: Speculation, op: Op, now: int) -> int | None:
+def _missing(core: Pipeline, op: Op, now: int) -> int | None:
     """Where ``op`` loads from, if that line is on its way: by the registers as they are, so not where it wrote them."""
     memory = op.memory
     if memory is None or not op.loads or set(memory.registers) & set(op.destinations):
