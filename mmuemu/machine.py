@@ -22,7 +22,7 @@ from mmuemu.kernel.files.inode import MAX_FILES
 from mmuemu.kernel.files.namespace import ViewOptions, build_namespace
 from mmuemu.kernel.kernel import Kernel
 from mmuemu.kernel.maps import maps_text
-from mmuemu.kernel.options import DEFAULT_MAX_PROCESSES, Options
+from mmuemu.kernel.options import DEFAULT_MAX_PROCESSES, DEFAULT_USER, Options
 from mmuemu.kernel.signals.pending import SigInfo
 from mmuemu.kernel.signals.send import to_group
 from mmuemu.kernel.syscalls import load_all
@@ -88,11 +88,13 @@ class Machine:
         schedule: str | int | None = None,
         layout: str | Layout = "linux",
         kpti: bool = False,
+        user: tuple[int, int] = DEFAULT_USER,
     ) -> None:
         """``memory`` is in bytes, or text like ``"64M"``; ``schedule`` is ``"coop"`` or a seed for the time slices
         (None: the machine's seed, if it was given).
 
         ``layout`` is a name, a JSON file or a description; ``kpti`` gives ring 3 page tables without the kernel.
+        ``user`` is the user and group number of what is started; (0, 0) is root, which in the guest may all.
         """
         load_all()
         size = parse_size(memory) if isinstance(memory, str) else memory
@@ -100,7 +102,7 @@ class Machine:
         self.kernel = Kernel(
             Options(
                 memory=size, mmu=mmu, seed=seed, aslr=aslr, virtual_time=virtual_time, schedule=schedule,
-                layout=shape, kpti=kpti, max_processes=max_processes,
+                layout=shape, kpti=kpti, max_processes=max_processes, user=user,
             )
         )  # fmt: skip
         self.files = files or Files()
@@ -204,6 +206,8 @@ class Machine:
             files=shown,
             cwd=self.files.cwd,
             max_files=self.files.max_files,
+            uid=self.kernel.options.user[0],
+            gid=self.kernel.options.user[1],
             hostname=self.kernel.hostname,
             clock=self.kernel.clock.realtime,
             random=self.kernel.random.randbytes,
