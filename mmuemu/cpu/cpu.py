@@ -33,6 +33,7 @@ from mmuemu.x86.registers import MSR_EFER
 
 if TYPE_CHECKING:
     from mmuemu.cpu.modelled import ModelledTlb
+    from mmuemu.cpu.transient import Transient
 
 DEFAULT_CONTROLS: Final = PagingState(cr3=0, cr0=0x8001_0033, cr4=0x0005_06A0, efer=0xD01)
 """Paging with WP, NX and global pages on; SMEP and SMAP are added by whoever has a kernel to protect."""
@@ -72,6 +73,8 @@ class Cpu(Registers):
         """The TLB model, if there is one (:func:`mmuemu.cpu.modelled.model_tlb`)."""
         self.breaker: Breaker | None = None
         """Set (:meth:`make_breakable`) where a run that was interrupted must be able to go on."""
+        self.transient: Transient | None = None
+        """Who models transient execution, if anybody does; instructions are then counted there."""
         self._error: BaseException | None = None
         self._trap: Trap | None = None
         self._trap_state: bytes | None = None
@@ -79,6 +82,7 @@ class Cpu(Registers):
         self._stop: Stop | None = None
         self._counting = self._again = self._repeats = False
         self._interrupted = self._kicked = False
+        self._retired = 0
         map_ram(self.uc, ram)
         self.engine: Engine = ENGINES[mmu](self)
         self.engine.install()
@@ -102,6 +106,8 @@ class Cpu(Registers):
 
     def _on_interrupt(self, _uc: int, vector: int) -> None:
         try:
+            if self.transient is not None and self.transient.abort():
+                return
             state = self.window
             state.save()
             d = state.d
@@ -132,6 +138,8 @@ class Cpu(Registers):
 
     def _on_invalid(self) -> bool:
         try:
+            if self.transient is not None and self.transient.abort():
+                return True
             state = self.window
             state.save()
             self.raise_trap(Trap(Vector.UD, 0, state.q[window.Q_RIP], 0, state.d[window.D_HFLAGS] & 3))
@@ -256,12 +264,14 @@ class Cpu(Registers):
                 return Stop.UNTIL
             if self.privileged is not None:
                 self.privileged.prepare(rip)
-            self._counting = remaining is not None
+            limit = remaining if self.transient is None else None
+            self._counting = limit is not None
             if self._counting is not self.engine.counted:
                 self.engine.count(self._counting, rip)
-            status = library.emu_start(self.handle, rip, 0, 0, remaining or 0)
+            if self.transient is not None:
+                self.transient.begin(remaining)
+            status = library.emu_start(self.handle, rip, 0, 0, limit or 0)
             self._counting = False
-            limit = remaining
             if self._repeats:
                 # Perhaps the access was not repeated yet, and the translation that it would replace is still cached.
                 self._repeats = False
@@ -276,8 +286,13 @@ class Cpu(Registers):
                 # The refusal is reported when the run ends, whatever ended it.
                 status = 0
                 self._again = self._again or (remaining is None and self.privileged is None)
-            if remaining is not None and limit is not None:
+            if limit is not None and remaining is not None:
                 remaining -= self._count(limit, trap)
+            elif self.transient is not None:
+                done, undone = self._count_transient(self.transient)
+                remaining = None if remaining is None else remaining - done
+                if undone:
+                    continue
             again, self._again = self._again, False
             if self.privileged is not None:
                 if self.privileged.rescan:
@@ -297,6 +312,8 @@ class Cpu(Registers):
             if self.engine.permitted is not None:
                 self.ring_three.settle()
             if trap is not None:
+                if self.transient is not None:
+                    self.transient.fault(trap)
                 self.handler.trap(trap)
                 if isinstance(self.handler, NoHandler):
                     return Stop.REQUESTED
@@ -356,6 +373,15 @@ class Cpu(Registers):
             raise MmuemuError("this Unicorn does not say how many instructions it ran: install unicorn>=2.1.4,<2.2")
         self.instructions += executed
         return executed
+
+    def _count_transient(self, transient: Transient) -> tuple[int, bool]:
+        """Instructions that the last stretch executed, and whether it ended in a window, so that it is to go on."""
+        self.window.save()
+        undone = transient.ended(self.window.q[window.Q_RIP])
+        executed = transient.instructions - self._retired
+        self._retired = transient.instructions
+        self.instructions += executed
+        return executed, undone
 
     def _stack_fault(self, trap: Trap) -> Trap:
         """#SS(0) in place of #GP(0) where a stack access was not canonical (SDM volume 1, section 3.3.7.1)."""

@@ -1,0 +1,183 @@
+"""Blocks of code as the engine runs them, decoded once and checked again when translations may have changed."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from mmuemu.speculation.ops import BRANCHES, DRAINS, WATCHED, Kind, Op, decode, kind_of, outline
+from mmuemu.speculation.translations import FETCH, Translations
+from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
+
+if TYPE_CHECKING:
+    from mmuemu.cpu.cpu import Cpu
+
+_STORE: Final = re.compile(r"^[a-z ]*ptr (?:[fg]s:)?\[([^]]*)\]")
+_LOAD: Final = re.compile(r"^(\w+), .*\[")
+_LONGEST: Final = 15
+_READ_ONLY: Final = frozenset({"cmp", "test", "push", "jmp", "call", "nop", "bt", "verw", "mul", "div", "idiv", "imul"})
+_WIDE: Final = re.compile(r"xmmword ptr")
+_EVENT_BYTES: Final = 8
+_CONTEXTS: Final = 64
+"""Address spaces whose code is kept."""
+
+
+class Block:
+    """What the engine translated as one piece: straight code and, at its end, perhaps a branch."""
+
+    __slots__ = (
+        "address", "bypasses", "code", "count", "end", "generation", "kind", "length", "loads", "ops", "page", "repeated", "reset",
+        "size", "slot", "slow", "stores", "target", "watched",
+    )  # fmt: skip
+
+    def __init__(self, address: int, code: bytes, page: int, generation: int, pattern_mask: int) -> None:
+        self.address = address
+        self.code = code
+        self.size = len(code)
+        self.page = page
+        self.generation = generation
+        lines = outline(code, address)
+        self.length = max(len(lines), 1)
+        """Instructions."""
+        self.count = 0
+        """Times it was executed."""
+        self.reset: dict[int, int] = {}
+        """Load -> ``count`` when it last met a store of unknown address (:mod:`mmuemu.speculation.bypass`)."""
+        self.ops: list[Op] | None = None
+        kinds = [kind_of(mnemonic, operands) for _, _, mnemonic, operands in lines]
+        self.kind: int = kinds[-1] if kinds and kinds[-1] in BRANCHES else Kind.PLAIN
+        self.watched = any(kind in WATCHED for kind in kinds)
+        self.repeated = bool(kinds) and kinds[0] == Kind.STRING
+        self.slow = any(mnemonic in DRAINS or mnemonic == "pause" for _, _, mnemonic, _ in lines)
+        self.end = address + self.size
+        if lines:
+            last, size, _, operands = lines[-1]
+            self.end = last + size
+            self.slot = last & pattern_mask
+        else:
+            self.slot = 0
+        self.target = 0
+        if self.kind in (Kind.CONDITIONAL, Kind.JUMP, Kind.CALL):
+            self.target = int(operands.split()[-1], 0)
+        self.loads = any("[" in operands for _, _, _, operands in lines)
+        self.stores, self.bypasses = _stores(lines)
+
+    @property
+    def branch(self) -> int:
+        """Address of its last instruction."""
+        return self.described[-1].address
+
+    @property
+    def described(self) -> list[Op]:
+        """Its instructions in detail."""
+        if self.ops is None:
+            self.ops = ops = []
+            at = 0
+            while at < self.size:
+                op = decode(self.code[at : at + _LONGEST], self.address + at)
+                ops.append(op)
+                at += len(op.code)
+        return self.ops
+
+
+def _stores(lines: list[tuple[int, int, str, str]]) -> tuple[bool, bool]:
+    """Whether there are stores, and whether one goes where a load of the same block says, with a load behind it."""
+    loaded: set[str] = set()
+    stores = waiting = False
+    for _, _, mnemonic, operands in lines:
+        if "[" not in operands or mnemonic == "lea":
+            continue
+        store = _STORE.match(operands)
+        if store and mnemonic not in _READ_ONLY:
+            stores = True
+            if any(name in loaded for name in re.findall(r"\w+", store.group(1))):
+                waiting = True
+                continue
+        if waiting:
+            return True, True
+        load = _LOAD.match(operands)
+        if load:
+            name = load.group(1)
+            loaded.add("r" + name[1:] if name[0] == "e" else name.rstrip("d") if name[0] == "r" else name)
+    return stores, False
+
+
+class BlockCache:
+    """Decoded blocks by address space and address."""
+
+    def __init__(self, cpu: Cpu, translations: Translations, pattern_entries: int) -> None:
+        self.cpu = cpu
+        self.translations = translations
+        self._pattern_mask = pattern_entries - 1
+        self._spaces: dict[int, dict[int, Block]] = {}
+        self.blocks: dict[int, Block] = {}
+        """Those of the address space in force."""
+        self._ops: dict[int, Op] = {}
+        self._ops_generation = -1
+        self.frames: dict[int, set[int]] = {}
+        """Frame (physical address >> 12) -> addresses of blocks in it."""
+
+    def enter(self, context: int) -> None:
+        """Code of address space ``context`` runs from now on."""
+        found = self._spaces.get(context)
+        if found is None:
+            if len(self._spaces) >= _CONTEXTS:
+                del self._spaces[next(iter(self._spaces))]
+            found = self._spaces[context] = {}
+        self.blocks = found
+        self._ops_generation = -1
+
+    def block(self, address: int, size: int) -> Block:
+        """The block of ``size`` bytes at linear ``address``, which is about to run."""
+        found = self.blocks.get(address)
+        generation = self.cpu.engine.flushes
+        code, page = self._code(address, size)
+        if found is not None and found.code == code and found.page == page:
+            found.generation = generation
+            return found
+        made = Block(address, code, page, generation, self._pattern_mask)
+        self.blocks[address] = made
+        self.frames.setdefault(page >> 12, set()).add(address)
+        last = (address + max(size, 1) - 1) & ~PAGE_MASK
+        if last != address & ~PAGE_MASK:
+            beyond = self.translations.page(last, FETCH)
+            if beyond >= 0:
+                self.frames.setdefault(beyond >> 12, set()).add(address)
+        return made
+
+    def _code(self, address: int, size: int) -> tuple[bytes, int]:
+        """The bytes at linear ``address`` as far as they can be fetched, and the physical page of the first."""
+        ram = self.cpu.ram_bytes
+        first = self.translations.page(address, FETCH)
+        if first < 0:
+            return b"", 0
+        first &= ~PAGE_MASK
+        offset = address & PAGE_MASK
+        code = bytes(ram[first + offset : first + min(offset + size, PAGE_SIZE)])
+        if len(code) < size:
+            second = self.translations.page(address + len(code), FETCH)
+            if second >= 0:
+                second &= ~PAGE_MASK
+                code += bytes(ram[second : second + size - len(code)])
+        return code, first
+
+    def op(self, address: int) -> Op | None:
+        """The instruction at linear ``address``; None: it cannot be fetched."""
+        generation = self.cpu.engine.flushes
+        if generation != self._ops_generation:
+            self._ops_generation = generation
+            self._ops.clear()
+        found = self._ops.get(address)
+        if found is None:
+            code, _ = self._code(address, _LONGEST)
+            if not code:
+                return None
+            found = self._ops[address] = decode(code, address)
+        return found
+
+    def written(self, frame: int) -> None:
+        """Code in ``frame`` (physical address >> 12) is being overwritten."""
+        for address in self.frames.pop(frame, ()):
+            for space in self._spaces.values():
+                space.pop(address, None)
+        self._ops_generation = -1
