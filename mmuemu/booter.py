@@ -18,6 +18,7 @@ from mmuemu.errors import BadImage, Exit, MmuemuError, UsageError
 from mmuemu.loader.kernel_image import read_kernel
 from mmuemu.loader.multiboot import Block, Module, place
 from mmuemu.memory.ram import parse_size
+from mmuemu.tracing import parse_kinds
 
 if TYPE_CHECKING:
     from mmuemu.cpu.modelled import ModelledTlb
@@ -88,17 +89,9 @@ def _read(path: str, what: str) -> bytes:
         raise BadImage(path, f"cannot be read: {error.strerror}") from None
 
 
-def _traced(text: str | None) -> set[str]:
-    kinds = set(filter(None, (text or "").split(",")))
-    unknown = kinds - set(TRACE_KINDS)
-    if unknown:
-        raise UsageError(f"--trace {text}: {', '.join(sorted(unknown))}? choose from {', '.join(TRACE_KINDS)}")
-    return kinds
-
-
 def boot(options: Namespace) -> int:
     """Boot the kernel that ``options`` (of the command line) name; the exit code."""
-    traced = _traced(options.trace)
+    traced = parse_kinds(options.trace, TRACE_KINDS)
     memory = parse_size(options.memory)
     image = read_kernel(_read(options.kernel, "kernel"), options.kernel, options.entry)
     modules = [Module(_read(path, "module"), path) for path in options.module]

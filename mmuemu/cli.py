@@ -59,12 +59,65 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _machine_options(run)
+    _speculation_options(run)
     _view_options(run)
     _report_options(run)
     run.add_argument("program", nargs=argparse.REMAINDER, metavar="PROGRAM [ARGS...]", help=argparse.SUPPRESS)
     _boot_options(commands)
     _layouts_options(commands)
+    _cpus_options(commands)
+    _explain_options(commands)
     return parser
+
+
+def _cpus_options(commands: argparse._SubParsersAction[_Parser]) -> None:
+    cpus = commands.add_parser(
+        "cpus",
+        help="show the CPU models there are",
+        usage="mmuemu cpus [--json] [NAME|FILE.json...]",
+        description="Show the CPU models whose transient execution can be modelled, all there are or those named: "
+        "their flaws, what Linux mitigates on them by itself, their caches. With --json in the form that --cpu "
+        "FILE.json reads.",
+    )
+    cpus.add_argument("--json", action="store_true", help="print a CPU file, with the source of each number")
+    cpus.add_argument("names", nargs="*", metavar="NAME|FILE.json")
+
+
+def _speculation_options(run: argparse.ArgumentParser) -> None:
+    group = run.add_argument_group("speculation")
+    group.add_argument(
+        "--cpu",
+        metavar="NAME|FILE.json",
+        help="model the transient execution of this CPU (default: none; see mmuemu cpus)",
+    )
+    group.add_argument(
+        "--mitigations",
+        metavar="off|auto|LIST",
+        default="off",
+        help="what the kernel does against it: nothing, what Linux picks for that CPU, or names separated by commas "
+        "(default: off)",
+    )
+    group.add_argument(
+        "--vulnerable", metavar="LIST", default="", help="flaws the CPU has besides its own (or all it can have)"
+    )
+    group.add_argument("--not-vulnerable", metavar="LIST", default="", help="flaws it does not have (or all)")
+    group.add_argument("--noise", type=int, metavar="SEED", help="disturb clock and caches, repeatably (default: not)")
+
+
+def _explain_options(commands: argparse._SubParsersAction[_Parser]) -> None:
+    explain = commands.add_parser(
+        "explain",
+        help="show a transient window of a saved trace as a picture",
+        usage="mmuemu explain [options] TRACE",
+        description="Show one transient window of TRACE, which mmuemu run --trace-file wrote: its instructions against "
+        "cycles, what waited for what, which lines it filled, and what happened in words.",
+    )
+    explain.add_argument("--window", type=_count, metavar="N", help="window N (default: the one with the most to see)")
+    explain.add_argument("--list", action="store_true", help="list the windows, a line each")
+    explain.add_argument("--all", action="store_true", help="show every instruction of a long window")
+    explain.add_argument("--svg", metavar="FILE", help="write the picture to FILE as SVG, too")
+    explain.add_argument("--width", type=_count, metavar="N", help="columns (default: the terminal's)")
+    explain.add_argument("trace", metavar="TRACE")
 
 
 def _layouts_options(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -163,6 +216,11 @@ def _machine_options(run: argparse.ArgumentParser) -> None:
         help="who the program runs as; 0 is root, in the guest only (default: 1000)",
     )
     group.add_argument(
+        "--show-secret",
+        action="store_true",
+        help="for labs: /proc/mmuemu tells where the kernel's secret lies, and system call 1000 can be attacked",
+    )
+    group.add_argument(
         "--clock",
         choices=("host", "virtual"),
         help="the guest's time: the host's, or one that only moves when it is read or slept through "
@@ -198,6 +256,12 @@ def _report_options(run: argparse.ArgumentParser) -> None:
     group.add_argument("--strace", action="store_true", help="print every system call")
     group.add_argument("--maps", action="store_true", help="print the memory map at the end or the fault")
     group.add_argument("--stats", action="store_true", help="print counts: system calls, faults, TLB fills, memory")
+    group.add_argument(
+        "--trace", metavar="LIST", help="print spec, what ran transiently (of a CPU that speculates), as it happens"
+    )
+    group.add_argument(
+        "--trace-file", metavar="FILE", help="write the trace to FILE as JSON lines (implies --trace spec)"
+    )
     group.add_argument("-v", "--verbose", action="store_true", help="print the seed and where things were put")
     group.add_argument("--json", metavar="FILE", help="write how the run ended to FILE")
 
@@ -250,6 +314,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             show(options.names, options.json)
             return 0
+        if options.command == "cpus":
+            from mmuemu.speculation.listing import show_cpus
+
+            show_cpus(options.names, options.json)
+            return 0
+        if options.command == "explain":
+            from mmuemu.explainer import explain
+
+            return explain(options)
         if options.command == "boot":
             from mmuemu.booter import boot
 

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 
@@ -29,11 +29,15 @@ from mmuemu.kernel.syscalls import load_all
 from mmuemu.loader.layout_file import check, find_layout
 from mmuemu.loader.layouts import Layout
 from mmuemu.memory.ram import parse_size
+from mmuemu.processor import kernel_options
+from mmuemu.speculation.settings import resolve
 
 if TYPE_CHECKING:
     from mmuemu.kernel.files.namespace import MountTree
     from mmuemu.kernel.process import Process
     from mmuemu.kernel.task import Task
+    from mmuemu.speculation.core import Speculation
+    from mmuemu.speculation.models import CpuSpec
 
 _GUEST_SIGNALS: Final[dict[int, Signal]] = {
     int(getattr(signal, name)): Signal[name] for name in Keyboard.SIGNALS if hasattr(signal, name)
@@ -89,27 +93,59 @@ class Machine:
         layout: str | Layout = "linux",
         kpti: bool = False,
         user: tuple[int, int] = DEFAULT_USER,
+        cpu: str | CpuSpec | None = None,
+        mitigations: str | Iterable[str] = "off",
+        vulnerable: str | Iterable[str] = (),
+        not_vulnerable: str | Iterable[str] = (),
+        noise: int | None = None,
+        show_secret: bool = False,
     ) -> None:
         """``memory`` is in bytes, or text like ``"64M"``; ``schedule`` is ``"coop"`` or a seed for the time slices
         (None: the machine's seed, if it was given).
 
         ``layout`` is a name, a JSON file or a description; ``kpti`` gives ring 3 page tables without the kernel.
         ``user`` is the user and group number of what is started; (0, 0) is root, which in the guest may all.
+        ``cpu`` is a CPU model's name, file or description: its transient execution is modelled, with the flaws of the
+        model and of ``vulnerable``, less those of ``not_vulnerable``, under ``mitigations`` (``"off"``, ``"auto"``, or
+        names; the command line's text with commas will do for each). ``noise`` seeds disturbances; None: none.
+        With ``show_secret`` labs find the kernel's secret and the vulnerable system call (docs/reference-guest.md).
         """
         load_all()
         size = parse_size(memory) if isinstance(memory, str) else memory
         shape = find_layout(layout) if isinstance(layout, str) else check(layout)
+        self.speculation_settings = resolve(
+            cpu, mitigations=mitigations, vulnerable=vulnerable, not_vulnerable=not_vulnerable, noise=noise, mmu=mmu,
+            kpti=kpti,
+        )  # fmt: skip
+        """CPU model, flaws and mitigations in force; None: nothing runs transiently."""
+        # What leaks is decided by time, which must not be the host's.
+        virtual = True if virtual_time is None and self.speculation_settings is not None else virtual_time
         self.kernel = Kernel(
             Options(
-                memory=size, mmu=mmu, seed=seed, aslr=aslr, virtual_time=virtual_time, schedule=schedule,
-                layout=shape, kpti=kpti, max_processes=max_processes, user=user,
+                memory=size, mmu=mmu, seed=seed, aslr=aslr, virtual_time=virtual, schedule=schedule,
+                layout=shape, max_processes=max_processes, show_secret=show_secret, user=user,
+                **kernel_options(self.speculation_settings, shape, kpti),
             )
         )  # fmt: skip
+        self.speculation = self._speculate()
+        """The model of transient execution, None without a CPU model."""
         self.files = files or Files()
         self.task: Task | None = None
         """The main thread of the program that :meth:`load` loaded."""
         self.instructions: int | None = None
         self._tree: MountTree | None = None
+
+    def _speculate(self) -> Speculation | None:
+        settings = self.speculation_settings
+        if settings is None:
+            return None
+        from mmuemu.speculation.core import Speculation
+
+        core = Speculation(
+            self.kernel.cpu, settings.spec, settings.flaws, frozenset(settings.mitigations.names), noise=settings.noise
+        )
+        self.kernel.hidden = core
+        return core
 
     @property
     def seed(self) -> int:

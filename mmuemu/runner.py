@@ -15,6 +15,8 @@ from mmuemu.kernel.task import State
 from mmuemu.machine import Files, Machine, NotFound, Outcome
 from mmuemu.memory.ram import parse_size
 from mmuemu.sources import build, is_source
+from mmuemu.speculation.flaws import FLAWS
+from mmuemu.tracing import transient_trace
 
 if TYPE_CHECKING:
     from mmuemu.kernel.kernel import Kernel
@@ -41,6 +43,12 @@ def run(options: Namespace) -> int:
         aslr=not options.no_aslr,
         layout=options.layout,
         kpti=options.kpti,
+        cpu=options.cpu,
+        mitigations=options.mitigations,
+        vulnerable=options.vulnerable,
+        not_vulnerable=options.not_vulnerable,
+        noise=options.noise,
+        show_secret=options.show_secret,
         files=files,
         schedule=options.schedule,
         max_processes=options.max_processes,
@@ -119,16 +127,17 @@ def _run(machine: Machine, program: str | bytes, arguments: list[str], options: 
 
         kernel.tracer = Strace(_say)
     report = _open_report(options.json)
-    machine.load(program, arguments, _environment(options))
+    task = machine.load(program, arguments, _environment(options))
     if options.verbose:
         _say(_placement(machine))
     # What start-up made lives to the end: the collector need not look at it again and again.
     gc.freeze()
-    try:
-        outcome = machine.run(timeout=options.timeout, max_instructions=options.max_instructions, keyboard=True)
-    except MmuemuError as error:
-        outcome = Outcome(error.exit_code)
-        _say(f"mmuemu: {error}\n")
+    with transient_trace(machine, options, task.exe, arguments, _say):
+        try:
+            outcome = machine.run(timeout=options.timeout, max_instructions=options.max_instructions, keyboard=True)
+        except MmuemuError as error:
+            outcome = Outcome(error.exit_code)
+            _say(f"mmuemu: {error}\n")
     _after(machine, outcome, options)
     if report is not None:
         with report:
@@ -211,7 +220,7 @@ def statistics(kernel: Kernel) -> dict[str, int]:
 
 def facts(machine: Machine, outcome: Outcome, arguments: list[str]) -> dict[str, Any]:
     """How a run ended, for scripts (the fields are documented in docs/reference/cli.md)."""
-    kernel, task = machine.kernel, machine.task
+    kernel, task, settings = machine.kernel, machine.task, machine.speculation_settings
     assert task is not None
     out: dict[str, Any] = {
         "version": JSON_VERSION,
@@ -224,6 +233,9 @@ def facts(machine: Machine, outcome: Outcome, arguments: list[str]) -> dict[str,
         "mmu": kernel.cpu.engine.name,
         "layout": kernel.layout.name,
         "kpti": kernel.options.kpti,
+        "cpu": None if settings is None else settings.spec.name,
+        "flaws": [] if settings is None else [name for name in FLAWS if name in settings.flaws],
+        "mitigations": None if settings is None else str(settings.mitigations),
         "instructions": machine.instructions,
         "statistics": statistics(kernel),
         "unknown_syscalls": {str(number): count for number, count in kernel.statistics.unknown.items()},

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mmuemu.cpu import window
 from mmuemu.errors import UsageError
-from mmuemu.x86.features import EAX, EBX, ECX, EDX, FEATURES, linux_names, words
+from mmuemu.x86.features import EAX, EBX, ECX, EDX, FEATURES, SPECULATION_CONTROL, linux_names, words
 from mmuemu.x86.registers import CR4_OSXSAVE, CR4_PKE
 
 if TYPE_CHECKING:
@@ -32,14 +32,28 @@ XCR0_PKRU: Final = 1 << 9
 _LEGACY_AREA: Final = 576
 _PKRU_OFFSET: Final = 0xA80
 """Where the engine's XSAVE puts PKRU (it is Intel's place too)."""
-_CACHES: Final = (
-    # level, type (1 data, 2 code, 3 both), KiB, ways
-    (1, 1, 32, 8),
-    (1, 2, 32, 8),
-    (2, 3, 1280, 20),
-    (3, 3, 16384, 16),
-)
-_LINE: Final = 64
+LINE: Final = 64
+"""Bytes of a cache line, and of what CLFLUSH flushes."""
+
+
+class Cache(NamedTuple):
+    """A cache as leaf 4 shows it; ``kind`` is 1 for data, 2 for code, 3 for both."""
+
+    level: int
+    kind: int
+    kib: int
+    ways: int
+
+    @property
+    def sets(self) -> int:
+        """How many sets of ``ways`` lines it has."""
+        return (self.kib << 10) // (self.ways * LINE)
+
+
+DEFAULT_CACHES: Final = (Cache(1, 1, 32, 8), Cache(1, 2, 32, 8), Cache(2, 3, 1280, 20), Cache(3, 3, 16384, 16))
+AMD: Final = "AuthenticAMD"
+_AMD_WAYS: Final = {1: 1, 2: 2, 4: 4, 8: 6, 16: 8, 32: 10, 48: 11, 64: 12, 96: 13, 128: 14}
+"""Ways as leaf 0x80000006 writes them (AMD APM volume 3, E.4.5)."""
 LAST_EXTENDED: Final = 0x8000_0008
 _HYPERVISOR: Final = 0x4000_0000
 
@@ -72,7 +86,7 @@ _ICE_LAKE: Final = _SKYLAKE | frozenset(
 )  # fmt: skip
 BOARD_FEATURES: Final = frozenset({"apic", "x2apic", "tsc_deadline", "arat", "invariant_tsc", "tsc_adjust"})
 """Features of the machine around the CPU, which :meth:`CpuModel.on_board` adds."""
-HIDDEN: Final = frozenset(FEATURES) - _ICE_LAKE - BOARD_FEATURES - {"osxsave", "ospke", "pks"}
+HIDDEN: Final = frozenset(FEATURES) - _ICE_LAKE - BOARD_FEATURES - SPECULATION_CONTROL - {"osxsave", "ospke", "pks"}
 """Features no model has."""
 
 _NEEDS: Final = {
@@ -91,7 +105,7 @@ class CpuModel(NamedTuple):
     """One kind of processor.
 
     ``features`` are names of :data:`mmuemu.x86.features.FEATURES`; ``tsc_hz`` and ``crystal_hz`` (the clock of the
-    APIC timer) are shown in leaf 0x15, 0 when not known.
+    APIC timer) are shown in leaf 0x15, 0 when not known. ``caches`` are the data cache first, then outwards.
     """
 
     name: str
@@ -105,6 +119,11 @@ class CpuModel(NamedTuple):
     tsc_hz: int = 0
     crystal_hz: int = 0
     apic_id: int = 0
+    caches: tuple[Cache, ...] = DEFAULT_CACHES
+    base_mhz: int = 0
+    """Leaf 0x16's frequency, 0: there is no such leaf."""
+    arch_capabilities: int = 0
+    """IA32_ARCH_CAPABILITIES, for a model with that feature."""
 
     def without(self, features: Iterable[str]) -> CpuModel:
         """The model less some features and what stands on them.
@@ -167,7 +186,9 @@ class CpuModel(NamedTuple):
     @property
     def last_leaf(self) -> int:
         """The highest basic leaf."""
-        return 0x15 if self.tsc_hz and self.crystal_hz else 0xD
+        if not self.tsc_hz or not self.crystal_hz:
+            return 0xD
+        return 0x16 if self.base_mhz else 0x15
 
     # -- leaves ----------------------------------------------------------------------------------------
 
@@ -185,13 +206,15 @@ class CpuModel(NamedTuple):
             return (_HYPERVISOR, *_text("mmuemummuemu"))
         if leaf > self.last_leaf:
             # Beyond the end Intel answers as for the highest basic leaf (SDM volume 2, CPUID, "Inputs").
-            if _HYPERVISOR <= leaf < _HYPERVISOR + 0x100:
+            if _HYPERVISOR <= leaf < _HYPERVISOR + 0x100 or self.vendor == AMD:
                 return 0, 0, 0, 0
             return self.leaf(self.last_leaf, subleaf)
-        if leaf == 2:
+        if leaf == 2 and self.vendor != AMD:
             return 0x00FF01, 0, 0, 0  # one round; 0xff: the caches are in leaf 4
         if leaf == 0x15:
             return _ratio(self.tsc_hz, self.crystal_hz)
+        if leaf == 0x16:
+            return self.base_mhz, self.base_mhz, 100, 0
         return self._bits(leaf, subleaf) if leaf in (6, 7) else (0, 0, 0, 0)
 
     def _bits(self, leaf: int, subleaf: int) -> Leaf:
@@ -210,14 +233,27 @@ class CpuModel(NamedTuple):
     def _version_leaf(self, _subleaf: int) -> Leaf:
         bits = self._bits(1, 0)
         # CLFLUSH size in 8 bytes, one logical processor, initial APIC id.
-        return self.signature, _LINE // 8 << 8 | 1 << 16 | self.apic_id << 24, bits[ECX], bits[EDX]
+        return self.signature, LINE // 8 << 8 | 1 << 16 | self.apic_id << 24, bits[ECX], bits[EDX]
 
     def _cache_leaf(self, subleaf: int) -> Leaf:
-        if subleaf >= len(_CACHES):
+        if subleaf >= len(self.caches) or self.vendor == AMD:
             return 0, 0, 0, 0
-        level, kind, size, ways = _CACHES[subleaf]
-        sets = (size << 10) // (ways * _LINE)
-        return kind | level << 5 | 1 << 8, (ways - 1) << 22 | _LINE - 1, sets - 1, 0
+        cache = self.caches[subleaf]
+        return cache.kind | cache.level << 5 | 1 << 8, (cache.ways - 1) << 22 | LINE - 1, cache.sets - 1, 0
+
+    def _older_cache_leaf(self, leaf: int) -> Leaf:
+        """Leaves 0x80000005 and 0x80000006 (AMD APM volume 3, E.4.4 and E.4.5); Intel's tell of the L2 only."""
+        found = {(cache.level, cache.kind): cache for cache in self.caches}
+        if leaf == 0x8000_0005:
+            data, code = found[1, 1], found[1, 2]
+            pair = [cache.kib << 24 | cache.ways << 16 | 1 << 8 | LINE for cache in (data, code)]
+            return 0, 0, pair[0], pair[1]
+        second, third = found[2, 3], found.get((3, 3))
+        amd = self.vendor == AMD
+        ecx = second.kib << 16 | (_AMD_WAYS.get(second.ways, 7) if amd else 7) << 12 | amd << 8 | LINE
+        if third is None or not amd:
+            return 0, 0, ecx, 0
+        return 0, 0, ecx, third.kib // 512 << 18 | _AMD_WAYS.get(third.ways, 9) << 12 | 1 << 8 | LINE
 
     def _topology_leaf(self, subleaf: int) -> Leaf:
         if subleaf > 1:
@@ -246,8 +282,8 @@ class CpuModel(NamedTuple):
         if 0x8000_0002 <= leaf <= 0x8000_0004:
             at = (leaf - 0x8000_0002) * 16
             return _quad(self.brand.encode().ljust(48, b"\0")[at : at + 16])
-        if leaf == 0x8000_0006:
-            return 0, 0, _LINE | 0x7 << 12 | 1280 << 16, 0
+        if leaf == 0x8000_0006 or (leaf == 0x8000_0005 and self.vendor == AMD):
+            return self._older_cache_leaf(leaf)
         bits = self._bits(leaf, 0)
         if leaf == 0x8000_0008:
             return self.maxphyaddr | self.linear_bits << 8, bits[EBX], 0, 0

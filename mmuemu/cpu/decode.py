@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mmuemu.cpu.window import D_HFLAGS, FS, GS, HFLAG_CS64, Q_RSP, REGISTERS, StateWindow
 from mmuemu.x86.paging import is_canonical
@@ -39,6 +39,48 @@ def disassemble(code: bytes, address: int) -> str | None:
 def instruction_length(code: bytes, address: int) -> int:
     """Bytes of the first instruction of ``code``, 0 when it decodes to nothing."""
     return next((size for _, size, _, _ in _decoder(True).disasm_lite(code, address, 1)), 0)
+
+
+class Accesses(NamedTuple):
+    """What an instruction reads and writes: registers by their 64-bit names (``rflags`` too), and memory."""
+
+    reads: frozenset[str]
+    writes: frozenset[str]
+    loads: bool
+    """Whether it reads memory that it names."""
+    address: frozenset[str] = frozenset()
+    """The registers that the address of its memory operand is made of."""
+
+
+_NOTHING: Final = Accesses(frozenset(), frozenset(), False)
+_ZEROING: Final = frozenset({"xor", "sub", "pxor", "xorps", "xorpd", "psubd", "psubq"})
+"""Of two equal operands these give zero, whatever those held."""
+_WHOLE: Final = {
+    **{part: f"r{letter}x" for letter in "abcd" for part in (f"e{letter}x", f"{letter}x", f"{letter}l", f"{letter}h")},
+    **{part: f"r{name}" for name in ("si", "di", "bp", "sp") for part in (f"e{name}", name, f"{name}l")},
+    **{f"r{number}{size}": f"r{number}" for number in range(8, 16) for size in "dwb"},
+}
+
+
+@lru_cache(_KEPT)
+def accesses(code: bytes) -> Accesses:
+    """What the first instruction of ``code`` reads and writes; nothing when it decodes to nothing."""
+    from capstone import x86
+
+    for instruction in _decoder(True).disasm(code, 0, 1):
+        reads, writes = (
+            frozenset(_WHOLE.get(name, name) for name in map(instruction.reg_name, registers))
+            for registers in instruction.regs_access()
+        )
+        operands = instruction.operands
+        named = [one.reg for one in operands if one.type == x86.X86_OP_REG]
+        if instruction.mnemonic in _ZEROING and len(named) == 2 and named[0] == named[1]:
+            reads -= writes
+        memory = [one for one in operands if one.type == x86.X86_OP_MEM]
+        loads = any(one.access & 1 for one in memory) and instruction.mnemonic != "lea"
+        parts = (instruction.reg_name(part) for one in memory for part in (one.mem.base, one.mem.index) if part)
+        return Accesses(reads, writes, loads, frozenset(_WHOLE.get(name, name) for name in parts))
+    return _NOTHING
 
 
 def memory_operand(code: bytes, state: StateWindow) -> int | None:

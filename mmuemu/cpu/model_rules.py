@@ -30,7 +30,7 @@ class ModelRules:
         self.cr4 = controls.CR4_PCE | sum(bits for name, bits in _CR4.items() if name in features)
         self.efer = registers.EFER_LMA | sum(bit for name, bit in _EFER.items() if name in features)
         self.missing_msrs = self._missing(features)
-        self.fixed_msrs = {msrs.MSR_MCG_CAP: 0}
+        self.fixed_msrs = {msrs.MSR_MCG_CAP: 0, msrs.MSR_ARCH_CAPABILITIES: model.arch_capabilities}
 
     def _missing(self, features: frozenset[str]) -> frozenset[int]:
         missing = set()
@@ -40,4 +40,6 @@ class ModelRules:
             missing.add(msrs.MSR_TSC_ADJUST)
         if "pks" not in features:
             missing.add(msrs.MSR_PKRS)
+        if "arch_capabilities" not in features:
+            missing.add(msrs.MSR_ARCH_CAPABILITIES)
         return frozenset(missing)

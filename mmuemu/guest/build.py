@@ -16,12 +16,16 @@ from mmuemu.guest.vdso import build_vdso
 SOURCES: Final = {
     "syscall_entry": ("syscall_entry", "KPTI = 0\n"),
     "syscall_entry_kpti": ("syscall_entry", "KPTI = 1\n"),
+    "vulnerable": ("vulnerable", "KPTI = 0\nENTRY = 0\n"),
+    "vulnerable_kpti": ("vulnerable", "KPTI = 1\nENTRY = 0\n"),
     **{
         name: (name, "")
         for name in ("trampoline", "link_start", "link_fini", "tls_get_addr", "tlsdesc", "tlsdesc_undefined")
     },
 }
 """What is built: the name of the bytes -> the source's name, and what stands before its first line."""
+PLACES: Final = {"vulnerable": 0x400}
+"""How far behind the code that its ``ENTRY`` means a source's code lies, by the source's name."""
 IMAGES: Final = ("vdso",)
 """What is built into a shared object, not into bare code."""
 _LABEL: Final = re.compile(r"^(\w+):\n", re.MULTILINE)
@@ -32,17 +36,17 @@ def _source(name: str) -> str:
     return "\n".join(line.split("#", 1)[0].rstrip() for line in source.splitlines()) + "\n"
 
 
-def _encode(code: str) -> bytes:
+def _encode(code: str, address: int = 0) -> bytes:
     import keystone
 
-    encoded, _ = keystone.Ks(keystone.KS_ARCH_X86, keystone.KS_MODE_64).asm(code)
+    encoded, _ = keystone.Ks(keystone.KS_ARCH_X86, keystone.KS_MODE_64).asm(code, address)
     return bytes(encoded)
 
 
 def assemble(name: str) -> bytes:
     """The machine code that :data:`SOURCES` calls ``name``, by Keystone."""
     source, settings = SOURCES[name]
-    return _encode(settings + _source(source))
+    return _encode(settings + _source(source), PLACES.get(source, 0))
 
 
 def assemble_functions(name: str) -> dict[str, bytes]:

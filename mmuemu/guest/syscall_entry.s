@@ -11,6 +11,10 @@
 # KPTI: built with page-table isolation. Then trampoline.s has done the `swapgs` and the first store and changed CR3,
 # and does the last steps: they need the user's RSP in gs:[8], or the frame of `iretq` in gs:[0x40] to gs:[0x68],
 # which lie in a page that ring 3's tables have too. The kernel stack is not in those.
+#
+# What mitigations add is not here but put in when the kernel half is built (mmuemu/kernel/alternatives.py): VERW before
+# each last `swapgs`, which moves into the nine bytes behind it that nobody executes, and in place of the load behind
+# `out` a jump to `switched`, which fills the return stack buffer when gs:[0x38] says that this is another task.
 
 .if KPTI == 0
     swapgs
@@ -40,6 +44,7 @@
     push r15
     out 0x51, al
     mov rcx, qword ptr [rsp + 0x58]
+resumed:
     cmp rcx, qword ptr [rsp + 0x80]
     jne by_iret
     shl rcx, 16
@@ -80,6 +85,7 @@
     mov rsp, qword ptr [rsp + 32]
     swapgs
     .byte 0x48, 0x0f, 0x07                              # sysretq
+    .byte 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc
 .endif
 by_iret:
     pop r15
@@ -108,4 +114,25 @@ by_iret:
 .else
     swapgs
     iretq
+    .byte 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc
 .endif
+
+switched:
+    .byte 0x65, 0x80, 0x3c, 0x25, 0x38, 0, 0, 0, 0      # cmp byte ptr gs:[0x38], 0
+    je same_task
+    mov ecx, 16
+fill:
+    call fill_again
+    .byte 0xcc
+fill_again:
+    call filled
+    .byte 0xcc
+filled:
+    add rsp, 16
+    dec ecx
+    jnz fill
+    lfence
+    .byte 0x65, 0xc6, 0x04, 0x25, 0x38, 0, 0, 0, 0      # mov byte ptr gs:[0x38], 0
+same_task:
+    mov rcx, qword ptr [rsp + 0x58]
+    jmp resumed

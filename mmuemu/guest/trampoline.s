@@ -4,7 +4,8 @@
 #
 # The per-CPU block: gs:[0] top of the kernel stack, gs:[8] scratch for the user's RSP, gs:[0x10] where the entry
 # goes on in kernel text, gs:[0x18] and gs:[0x20] the two exits below, gs:[0x28] the linear address of gs:[0x40],
-# gs:[0x40] a frame for `iretq`. The exits stand at 0x40 and 0x60, to which the code before them is padded.
+# gs:[0x40] a frame for `iretq`. The exits stand at 0x40 and 0x80, to which the code before them is padded: VERW may be put
+# before their last two instructions (mmuemu/kernel/alternatives.py).
 
 entry:
     swapgs
@@ -21,7 +22,7 @@ exit_by_sysret:
     .byte 0x65, 0x48, 0x8b, 0x24, 0x25, 8, 0, 0, 0      # mov rsp, gs:[8]
     swapgs
     .byte 0x48, 0x0f, 0x07                              # sysretq
-    .balign 32, 0xcc
+    .balign 64, 0xcc
 exit_by_iret:
     mov rsp, cr3
     or rsp, 4096
@@ -29,3 +30,4 @@ exit_by_iret:
     .byte 0x65, 0x48, 0x8b, 0x24, 0x25, 0x28, 0, 0, 0   # mov rsp, gs:[0x28]
     swapgs
     iretq
+    .byte 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc

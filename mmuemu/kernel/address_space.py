@@ -42,6 +42,7 @@ from mmuemu.kernel.areas import (
     page_align,
 )
 from mmuemu.kernel.faults import PROTNONE, FaultResult
+from mmuemu.kernel.keys import KEYS, NO_KEY
 from mmuemu.kernel.page_cache import FileMapping, SharedMemory
 from mmuemu.kernel.vma import (
     VM_ACCESS,
@@ -49,6 +50,7 @@ from mmuemu.kernel.vma import (
     VM_DONTCOPY,
     VM_EXEC,
     VM_GROWSDOWN,
+    VM_KEY_SHIFT,
     VM_LOCKED,
     VM_MAYACCESS,
     VM_MAYSHARE,
@@ -64,7 +66,7 @@ from mmuemu.kernel.vma import (
 )
 from mmuemu.loader.layouts import LINUX, Layout
 from mmuemu.memory.page_table import PageTable
-from mmuemu.x86.paging import ADDRESS_MASK, NX, PAGE_MASK, PAGE_SIZE, RW, A, D, P
+from mmuemu.x86.paging import ADDRESS_MASK, KEY_MASK, KEY_SHIFT, NX, PAGE_MASK, PAGE_SIZE, RW, A, D, P
 
 if TYPE_CHECKING:
     from mmuemu.kernel.idle_pages import IdlePages
@@ -78,7 +80,7 @@ __all__ = [
 
 _INHERITED: Final = (
     "mmap_base", "start_brk", "brk", "start_stack", "max_map_count", "stack_limit", "_shm_ino",
-    "membarrier",
+    "membarrier", "keys",
 )  # fmt: skip
 
 
@@ -106,12 +108,16 @@ class AddressSpace(AreaSpace):
         self._shm_ino = 0
         self.membarrier = 0
         """Registrations of membarrier(2)."""
+        self.keys = 1
+        """Bits of the protection keys that are allocated; key 0 always was."""
         self.users = 1
         """Tasks that live here."""
         self.idle: IdlePages | None = None
         """Where the pages of files go that nobody maps any more."""
         self.on_map: Callable[[Vma], object] | None = None
         """Called with each new area."""
+        self.touch: Callable[[int, int, bool], None] | None = None
+        """Called with physical address, size and whether it was a write when the kernel copies from or to here."""
 
     # mmap
 
@@ -221,8 +227,10 @@ class AddressSpace(AreaSpace):
 
     # mprotect and everything else that changes flags of a range
 
-    def mprotect(self, addr: int, length: int, prot: int) -> None:
-        """Change the rights of a range; areas before the first hole or refusal stay changed."""
+    def mprotect(self, addr: int, length: int, prot: int, key: int = NO_KEY) -> None:
+        """Change the rights of a range, and its protection key if one is given; areas before the first hole or refusal
+        stay changed.
+        """
         grows = prot & (PROT_GROWSDOWN | PROT_GROWSUP)
         prot &= ~grows
         if grows == PROT_GROWSDOWN | PROT_GROWSUP or addr & PAGE_MASK:
@@ -233,6 +241,8 @@ class AddressSpace(AreaSpace):
         if not addr < end < 1 << 64:
             raise SyscallError(Errno.ENOMEM)
         if prot & ~(VM_ACCESS | PROT_SEM):
+            raise SyscallError(Errno.EINVAL)
+        if key != NO_KEY and not self.has_key(key):
             raise SyscallError(Errno.EINVAL)
         vma = self.vmas.at_or_above(addr)
         if vma is None:
@@ -247,9 +257,13 @@ class AddressSpace(AreaSpace):
             raise SyscallError(Errno.ENOMEM)
         if grows & PROT_GROWSUP:
             raise SyscallError(Errno.EINVAL)
-        self._protect(addr, end, prot & VM_ACCESS)
+        self._protect(addr, end, prot & VM_ACCESS, key)
 
-    def _protect(self, addr: int, end: int, prot: int) -> None:
+    def has_key(self, key: int) -> bool:
+        """Whether the protection key ``key`` is allocated."""
+        return 0 <= key < KEYS and bool(self.keys >> key & 1)
+
+    def _protect(self, addr: int, end: int, prot: int, key: int) -> None:
         at = addr
         flush = False
         try:
@@ -258,7 +272,10 @@ class AddressSpace(AreaSpace):
                     break
                 if prot & ~(vma.flags >> 4):
                     raise SyscallError(Errno.EACCES)
-                flags = self._reaccount(vma, vma.flags & ~VM_ACCESS | prot)
+                flags = vma.flags & ~VM_ACCESS | prot
+                if key != NO_KEY:
+                    flags = flags & (1 << VM_KEY_SHIFT) - 1 | key << VM_KEY_SHIFT
+                flags = self._reaccount(vma, flags)
                 if flags != vma.flags:
                     self.set_flags(vma, start, stop, flags)
                     flush |= self._sync_entries(vma, start, stop, flags)
@@ -283,14 +300,15 @@ class AddressSpace(AreaSpace):
 
         The right to write is never added here: the next write faults and copies if it must.
         """
+        key = flags >> VM_KEY_SHIFT << KEY_SHIFT
         if not flags & VM_ACCESS:
-            return self.page_table.protect_range(start, end, PROTNONE, P)
-        clear = PROTNONE | (0 if flags & VM_WRITE else RW)
+            return self.page_table.protect_range(start, end, PROTNONE | key, P | KEY_MASK)
+        clear = PROTNONE | KEY_MASK | (0 if flags & VM_WRITE else RW)
         if flags & VM_EXEC and not (vma.mapping is not None and vma.mapping.aliased):
             for _, entry, _ in self.page_table.iterate(start, end, absent=True):
                 self.frames.mark_executed(entry & ADDRESS_MASK)
-            return self.page_table.protect_range(start, end, P, clear | NX)
-        return self.page_table.protect_range(start, end, P | NX, clear)
+            return self.page_table.protect_range(start, end, P | key, clear | NX)
+        return self.page_table.protect_range(start, end, P | NX | key, clear)
 
     # brk
 

@@ -117,7 +117,7 @@ def _populate(mm: AddressSpace, addr: int, end: int, advice: int) -> None:
     result = mm.populate(addr, end, write=write)
     if result is FaultResult.OOM:
         raise SyscallError(Errno.ENOMEM)
-    if result is FaultResult.SEGV_ACCERR:
+    if result in (FaultResult.SEGV_ACCERR, FaultResult.SEGV_PKUERR):
         raise SyscallError(Errno.EINVAL)
     if result:
         raise SyscallError(Errno.EFAULT)

@@ -24,7 +24,7 @@ from mmuemu.kernel.syscalls.table import TABLE
 from mmuemu.kernel.traps import FLOATING_POINT, Death, as_delivered, floating_point_code, signal_of
 from mmuemu.kernel.wait import Blocked
 from mmuemu.x86.exceptions import Vector
-from mmuemu.x86.paging import PAGE_SIZE
+from mmuemu.x86.paging import KEY_MASK, PAGE_SIZE
 
 if TYPE_CHECKING:
     from mmuemu.kernel.kernel import Kernel
@@ -55,7 +55,8 @@ class Entry:
         self.serving = mm.serving = -1
         if self.kernel.events.fault and not result and self.kernel.current is not None:
             self._tell_fault(self.kernel.current, page, error_code, True)
-        return mm.installed or not result
+        # Whether the page's protection key lets the access through is for the walk to say.
+        return mm.installed if mm.installed and not mm.installed & KEY_MASK else not result
 
     def _tell_fault(self, task: Task, address: int, error_code: int, resolved: bool) -> None:
         for callback in self.kernel.events.fault:
@@ -100,7 +101,14 @@ class Entry:
         kernel.work()
 
     def _trap_in_kernel(self, task: Task, trap: Trap) -> None:
-        """The way back to ring 3 faults when the place is not canonical: the task's own fault."""
+        """The way back to ring 3 faults when the place is not canonical: the task's own fault.
+
+        A fault in the vulnerable driver fails the call (EFAULT).
+        """
+        fixup = self.kernel.memory.fixup(trap.rip)
+        if fixup:
+            switching.resume_at_fixup(self.kernel, fixup)
+            return
         if not switching.stopped_in_kernel(self.kernel, task):
             raise MmuemuError(f"kernel panic: {trap}")
         force(task, Death(Signal.SIGSEGV, 0x80, 0, trap))
@@ -125,6 +133,8 @@ class Entry:
         self.call(task)
         if kernel.attention:
             kernel.work()
+        if kernel.hidden is not None and kernel.hardening.flush_l1d:
+            kernel.hidden.flush_l1d()
 
     def call(self, task: Task) -> None:
         """Make the system call in ``task``'s registers, for the first time or again after it has slept."""

@@ -11,7 +11,7 @@ from random import Random
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mmuemu.errors import BadImage, OutOfFrames
-from mmuemu.kernel import life
+from mmuemu.kernel import life, speculation_control
 from mmuemu.kernel import registers as regs
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.address_space import (
@@ -220,6 +220,7 @@ class Loader:
         process.executed = True
         task.mm, task.memory = loaded.mm, loaded.memory
         task.alternate_stack = NO_ALTSTACK
+        speculation_control.executed(task)
         forget_posix_timers(process)
         task.clear_child_tid = task.robust_list = 0
         self._become(task, program, loaded, envp)

@@ -17,12 +17,13 @@ from mmuemu.kernel.vma import (
     VM_ACCESS,
     VM_EXEC,
     VM_GROWSDOWN,
+    VM_KEY_SHIFT,
     VM_MAYSHARE,
     VM_WRITE,
     Vma,
     VmaList,
 )
-from mmuemu.x86.paging import ADDRESS_MASK, NX, PAGE_MASK, PAGE_SIZE, RW, US, A, D, G, P
+from mmuemu.x86.paging import ADDRESS_MASK, KEY_MASK, KEY_SHIFT, NX, PAGE_MASK, PAGE_SIZE, RW, US, A, D, G, P
 
 if TYPE_CHECKING:
     from mmuemu.kernel.page_cache import FileMapping
@@ -40,6 +41,7 @@ _RESERVED: Final = 1 << 3
 _FETCH: Final = 1 << 4
 _KEY: Final = 1 << 5
 _NEW: Final = RW | A | D
+_NO_KEY: Final = (1 << VM_KEY_SHIFT) - 1
 
 
 class FaultResult(IntEnum):
@@ -55,16 +57,18 @@ class FaultResult(IntEnum):
     """The page lies beyond the end of the mapped file."""
     OOM = 4
     """Guest memory is exhausted: Linux's OOM killer would end the task with SIGKILL."""
+    SEGV_PKUERR = 5
+    """PKRU refuses the access by the page's protection key."""
 
     @property
     def signal(self) -> int:
         """The signal number, 0 for RESOLVED."""
-        return (0, 11, 11, 7, 9)[self]
+        return (0, 11, 11, 7, 9, 11)[self]
 
     @property
     def si_code(self) -> int:
         """The ``si_code`` of the signal's siginfo."""
-        return (0, 1, 2, 2, 0)[self]
+        return (0, 1, 2, 2, 0, 4)[self]
 
 
 RESOLVED: Final = FaultResult.RESOLVED
@@ -90,6 +94,8 @@ class PagedSpace:
         self.vmas = VmaList(self)
         self.on_flush: Callable[[int, int], None] = _no_flush
         """Called with (start, end) when translations of that range may have become wrong; set by the CPU."""
+        self.pkru: Callable[[], int] | None = None
+        """The running task's rights to protection keys; None on a CPU without them."""
         self.stack_limit = DEFAULT_STACK_LIMIT
         """How large an area that grows down may get, in bytes (RLIMIT_STACK)."""
         self.user_start = MMAP_MIN_ADDR
@@ -128,6 +134,8 @@ class PagedSpace:
                 return FaultResult.SEGV_MAPERR
             self._last = vma = found
         write = error & 2
+        if (vma.flags > _NO_KEY or error & _KEY) and self.key_refuses(vma.key, write, error & _FETCH):
+            return FaultResult.SEGV_PKUERR
         if write:
             if not vma.flags & 2:
                 return FaultResult.SEGV_ACCERR
@@ -160,6 +168,12 @@ class PagedSpace:
             return FaultResult.OOM
         return RESOLVED
 
+    def key_refuses(self, key: int, write: int, fetch: int = 0) -> bool:
+        """Whether PKRU keeps the running task from data with ``key`` (``arch_vma_access_permitted``)."""
+        if self.pkru is None or fetch:
+            return False
+        return bool(self.pkru() >> 2 * key & (3 if write else 1))
+
     def _map_new(self, la: int, entry: int) -> None:
         """Put ``entry`` into tables yet to be made; without room for them its frame is let go."""
         try:
@@ -171,6 +185,8 @@ class PagedSpace:
 
     def _present(self, vma: Vma, la: int, error: int, address: int, old: int) -> FaultResult:
         """There is an entry: copy on write, a right that came later, or a translation gone stale."""
+        if not old & P:
+            old = self.page_table.kept(old)
         if not error & _WRITE:
             new = (old | P | A) & ~PROTNONE if not old & P else old | A
             if error & _FETCH:
@@ -305,10 +321,10 @@ class PagedSpace:
             if vma.mapping is not mapping or not vma.start <= la < vma.end:
                 continue
             address = self.page_table.entry_address(la)
-            entry = self._q[address >> 3] if address >= 0 else 0
+            entry = self.page_table.kept(self._q[address >> 3]) if address >= 0 else 0
             new = entry & ~RW if right == RW else entry | NX
             if entry & ADDRESS_MASK == frame and new != entry:
-                self._q[address >> 3] = new
+                self._q[address >> 3] = self.page_table.kept(new)
                 self.on_flush(la, la + PAGE_SIZE)
 
     def _grow_stack(self, la: int) -> Vma | None:
@@ -340,7 +356,7 @@ class PagedSpace:
         if vma is None or (write and vma.flags & VM_MAYSHARE and not vma.flags & VM_WRITE):
             return -1
         flags = vma.flags
-        vma.set_flags(flags | VM_ACCESS)
+        vma.set_flags((flags | VM_ACCESS) & _NO_KEY)
         try:
             result = self.fault(la, _USER | (_WRITE if write else 0))
         finally:
@@ -348,14 +364,14 @@ class PagedSpace:
         address = self.page_table.entry_address(la)
         if result or address < 0:
             return -1
-        entry = self._q[address >> 3]
+        entry = self._q[address >> 3] & ~KEY_MASK | vma.key << KEY_SHIFT
         if not flags & VM_WRITE:
             entry &= ~RW
         if not flags & VM_EXEC:
             entry |= NX
         if not flags & VM_ACCESS:
             entry = entry & ~P | PROTNONE
-        self._q[address >> 3] = entry
+        self._q[address >> 3] = self.page_table.kept(entry)
         la &= ~PAGE_MASK
         self.on_flush(la, la + PAGE_SIZE)
         return entry & ADDRESS_MASK

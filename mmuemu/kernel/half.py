@@ -10,18 +10,21 @@ entry area: the GDT, the per-CPU page and the trampoline that changes CR3.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Final
 
 from mmuemu.errors import OutOfFrames, UsageError
 from mmuemu.guest.build import load
+from mmuemu.kernel.alternatives import NEW_TASK as NEW_TASK_AT
+from mmuemu.kernel.alternatives import VERW_SELECTOR, harden_entry
+from mmuemu.kernel.vulnerable import PER_CPU_WORD, Driver
 from mmuemu.loader.layouts import LINUX, KernelArea, Layout
 from mmuemu.memory.frames import FrameAllocator
 from mmuemu.memory.kernel_half import KernelHalf
 from mmuemu.x86.paging import NX, PAGE_SIZE, RW, SIZE_1G, SIZE_2M, G, P
-from mmuemu.x86.segments import KERNEL_GDT
+from mmuemu.x86.segments import KERNEL_GDT, KERNEL_SS
 
 DIRECT_MAP: Final = LINUX.direct_map.base
 VMALLOC: Final = LINUX.vmalloc.base
@@ -35,7 +38,7 @@ HYPERCALL_PORT: Final = 0x51
 HYPERCALL: Final = bytes([0xE6, HYPERCALL_PORT])
 """``out 0x51, al``, by which the entry code calls the kernel."""
 _STACK_STRIDE: Final = (STACK_PAGES + 1) * PAGE_SIZE
-_EXIT_AT: Final = (0x40, 0x60)
+_EXIT_AT: Final = (0x40, 0x80)
 """Where in the trampoline the two ways out begin: by ``sysretq`` and by ``iretq``."""
 
 
@@ -98,12 +101,24 @@ class KernelMemory:
     """The kernel half of one machine: built once, then shared by every address space."""
 
     def __init__(
-        self, frames: FrameAllocator, layout: KernelLayout, shape: Layout = LINUX, *, isolated: bool = False
+        self,
+        frames: FrameAllocator,
+        layout: KernelLayout,
+        shape: Layout = LINUX,
+        *,
+        isolated: bool = False,
+        mitigations: Collection[str] = (),
+        secret: bytes = b"",
+        driver: bool = False,
     ) -> None:
-        """Build it at ``layout``, bases chosen in ``shape``; ``isolated`` for KPTI. Raises OutOfFrames."""
+        """Build it at ``layout``, bases chosen in ``shape``; ``isolated`` for KPTI. Raises OutOfFrames.
+
+        The ring-0 code is hardened by ``mitigations``; the data has ``secret``; with ``driver`` system call 1000 exists
+        (:mod:`mmuemu.kernel.vulnerable`).
+        """
         self.frames = frames
         self.layout = layout
-        self.half = KernelHalf(frames, shape.levels, isolated=isolated)
+        self.half = KernelHalf(frames, shape.levels, isolated=isolated, inverts="pte-inversion" in mitigations)
         self._global = 0 if isolated else G
         self._vmalloc_end = shape.vmalloc.end
         self._stacks = 0
@@ -113,30 +128,40 @@ class KernelMemory:
         self.on_unmap: Callable[[], None] = _nothing
         """Called when translations of the kernel half have gone."""
         self._map_direct()
-        text = load("syscall_entry_kpti" if isolated else "syscall_entry")
-        self.entry = layout.text
+        text = harden_entry(load("syscall_entry_kpti" if isolated else "syscall_entry"), mitigations)
+        self.data = layout.text + SIZE_2M
+        self.per_cpu = self.data + PAGE_SIZE
+        self.driver = Driver(layout.text, self.per_cpu + 2 * PAGE_SIZE, isolated=isolated, mitigations=mitigations)
+        """The vulnerable driver, whose data are there always and its code only when asked for."""
+        self.has_driver = driver
+        self.entry = self.driver.start if driver else layout.text
         """What ``syscall`` enters (MSR_LSTAR)."""
         self.resume = layout.text + text.index(HYPERCALL) + len(HYPERCALL)
         """Where a task that is in the kernel goes on, with RSP at its pt_regs."""
         self._ways_out = [range(self.resume, layout.text + len(text))]
-        self.text_frame = self._map_page(layout.text, P | self._global, text)
-        self.data = layout.text + SIZE_2M
+        code = self.driver.code.rjust(self.driver.end - layout.text, b"\xcc")[len(text) :] if driver else b""
+        self.text_frame = self._map_page(layout.text, P | self._global, text + code)
         gdt = b"".join(descriptor.to_bytes(8, "little") for descriptor in KERNEL_GDT)
         self.gdt_limit = len(gdt) - 1
-        self.per_cpu = self.data + PAGE_SIZE
         self._map_page(self.data, P | RW | NX | G, gdt, entry_area=True)
         self.per_cpu_frame = self._map_page(self.per_cpu, P | RW | NX | G, b"", entry_area=True)
+        self.data_frame = self._map_page(self.driver.data, P | RW | NX | self._global, self.driver.page(secret))
+        """The frame of the driver's data, with the secret."""
+        words = self.frames.ram.qwords[self.per_cpu_frame >> 3 :]
+        words[VERW_SELECTOR >> 3] = KERNEL_SS
+        words[PER_CPU_WORD >> 3] = self.driver.data
+        self._new_task = (self.per_cpu_frame + NEW_TASK_AT) >> 3 if "rsb-fill" in mitigations else -1
         if isolated:
-            self._map_trampoline()
+            self._map_trampoline(mitigations)
 
-    def _map_trampoline(self) -> None:
+    def _map_trampoline(self, mitigations: Collection[str]) -> None:
         """The only kernel code in ring 3's tables, and what it finds in the per-CPU page (its source tells)."""
         at = self.per_cpu + PAGE_SIZE
-        code = load("trampoline")
+        code = harden_entry(load("trampoline"), mitigations)
         self._map_page(at, P | G, code, entry_area=True)
         self._ways_out.append(range(at + min(_EXIT_AT), at + len(code)))
         words = self.frames.ram.qwords[self.per_cpu_frame >> 3 :]
-        for index, value in enumerate((self.layout.text, at + _EXIT_AT[0], at + _EXIT_AT[1], self.per_cpu + 0x40), 2):
+        for index, value in enumerate((self.entry, at + _EXIT_AT[0], at + _EXIT_AT[1], self.per_cpu + 0x40), 2):
             words[index] = value
         self.entry = at
 
@@ -164,6 +189,11 @@ class KernelMemory:
     def leaves(self, rip: int) -> bool:
         """Whether ``rip`` lies in the entry code behind the hypercall: only registers are still to be restored."""
         return any(rip in way for way in self._ways_out)
+
+    def fixup(self, rip: int) -> int:
+        """Where the kernel goes on after a fault at ``rip`` in its own code; 0: that cannot be."""
+        driver = self.driver
+        return driver.fixup if self.has_driver and driver.start <= rip < driver.end else 0
 
     def new_stack(self) -> KernelStack:
         """A kernel stack in the vmalloc area, with an unmapped guard page below it. Raises OutOfFrames."""
@@ -208,7 +238,10 @@ class KernelMemory:
         """Make ``stack`` the one that the next system call switches to, and that the CPU is on in the kernel."""
         if len(self._unused) > MOST_UNUSED:
             self._give_back()
-        self.frames.ram.qwords[self.per_cpu_frame >> 3] = stack.top
+        q = self.frames.ram.qwords
+        q[self.per_cpu_frame >> 3] = stack.top
+        if self._new_task >= 0:
+            q[self._new_task] = 1
 
     def regions(self) -> list[tuple[int, int, str, str]]:
         """(start, end, permissions, name) of what is mapped, in address order."""
@@ -219,7 +252,8 @@ class KernelMemory:
             (layout.vmalloc, stacks, "rw-", "kernel stacks"),
             (layout.text, layout.text + PAGE_SIZE, "r-x", "kernel text"),
             (self.data, self.per_cpu + PAGE_SIZE, "rw-", "kernel data"),
+            (self.driver.data, self.driver.data + PAGE_SIZE, "rw-", "kernel data"),
         ]
-        if self.entry != layout.text:
+        if self.half.trampoline is not None:
             found.append((self.entry, self.entry + PAGE_SIZE, "r-x", "entry trampoline"))
         return sorted(found)

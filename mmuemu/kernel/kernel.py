@@ -8,6 +8,8 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.cpu.cpu import DEFAULT_CONTROLS, Cpu, Stop
+from mmuemu.cpu.model_rules import ModelRules
+from mmuemu.cpu.window import Q_PKRU
 from mmuemu.kernel import life, oom, switching
 from mmuemu.kernel.abi.signals import Signal
 from mmuemu.kernel.accounting import charge
@@ -16,9 +18,11 @@ from mmuemu.kernel.entry import Entry
 from mmuemu.kernel.events import Events, SyscallEvent, watched
 from mmuemu.kernel.futex import FutexTable, mm_release
 from mmuemu.kernel.half import KernelLayout, KernelMemory
+from mmuemu.kernel.hardening import Hardening, HiddenState
 from mmuemu.kernel.idle_pages import IdlePages
 from mmuemu.kernel.ipc.namespace import IpcNamespace
 from mmuemu.kernel.itimers import forget_timers
+from mmuemu.kernel.keys import INITIAL_PKRU
 from mmuemu.kernel.options import Options, Statistics, Tracer
 from mmuemu.kernel.scheduler import Scheduler
 from mmuemu.kernel.signals.deliver import deliver
@@ -29,11 +33,13 @@ from mmuemu.kernel.task import State
 from mmuemu.kernel.timers import Timers
 from mmuemu.kernel.traps import Death
 from mmuemu.kernel.vdso import Vdso
+from mmuemu.kernel.vulnerable import CALL, draw_secret
 from mmuemu.memory.frames import FrameAllocator
 from mmuemu.memory.ram import GuestRam
 from mmuemu.mmu.state import PagingState
 from mmuemu.x86.registers import (
     CR4_LA57,
+    CR4_PKE,
     CR4_SMAP,
     CR4_SMEP,
     MSR_LSTAR,
@@ -74,11 +80,27 @@ class Kernel:
         self.frames = FrameAllocator(self.ram)
         self.layout = options.layout
         placed = KernelLayout.placed(self.layout, options.memory, self.aslr)
-        self.memory = KernelMemory(self.frames, placed, self.layout, isolated=options.kpti)
+        self.hardening = Hardening(options.mitigations)
+        self.hidden: HiddenState | None = None
+        """The CPU's hidden state, to be set before the first program is loaded; None: there is none."""
+        self.secret = draw_secret(Random(f"{self.seed} secret"))
+        """What ring 3 cannot read."""
+        self.memory = KernelMemory(
+            self.frames,
+            placed,
+            self.layout,
+            isolated=options.kpti,
+            mitigations=self.hardening.names,
+            secret=self.secret,
+            driver=options.show_secret,
+        )
         self.vdso = Vdso()
         self.entry = Entry(self)
         self.cpu = Cpu(self.ram, mmu=options.mmu, handler=self.entry)
         self.cpu.make_breakable()
+        if options.cpu_model is not None:
+            self.cpu.set_model(options.cpu_model)
+        self.protection_keys = self.cpu.model is not None and "pku" in self.cpu.model.features
         if virtual:
             self.cpu.tsc = self.clock.tsc
         self.memory.on_unmap = self.cpu.flush_tlb
@@ -87,7 +109,7 @@ class Kernel:
         self.tracer: Tracer | None = None
         self.on_unknown_syscall: Callable[[int], None] | None = None
         self.events = Events()
-        self.table = TABLE
+        self.table = {**TABLE, CALL.number: CALL} if options.show_secret else TABLE
         """System calls by number; a copy once one of them is watched."""
         self.tasks: dict[int, Task] = {}
         """Live threads by number."""
@@ -103,6 +125,8 @@ class Kernel:
         """Called with a process that is killed for lack of memory, and its resident pages."""
         self.on_stopped: Callable[[], None] | None = None
         """Called when the first process has stopped and nobody can run."""
+        self.on_speculation_control: Callable[[Task], None] | None = None
+        """Called when the running task has changed what prctl(PR_SET_SPECULATION_CTRL) or execve rules."""
         self._making_room = False
         self.frames.on_exhausted = self._make_room
         self.idle_pages = IdlePages(self.frames.limit // 8)
@@ -129,13 +153,20 @@ class Kernel:
     def _set_up_cpu(self) -> None:
         cpu = self.cpu
         controls = DEFAULT_CONTROLS
-        cr4 = controls.cr4 | CR4_SMEP | CR4_SMAP | (CR4_LA57 if self.layout.levels == 5 else 0)
+        cr4 = controls.cr4 | CR4_SMEP | (CR4_LA57 if self.layout.levels == 5 else 0)
+        cr4 |= CR4_SMAP if self.hardening.smap else 0
+        cr4 |= CR4_PKE if self.protection_keys else 0
+        if cpu.model is not None:
+            cr4 &= ModelRules(cpu.model).cr4
         cpu.set_paging(PagingState(self.memory.half.table.root, controls.cr0, cr4, controls.efer))
         cpu.uc.msr_write(MSR_STAR, STAR)
         cpu.uc.msr_write(MSR_LSTAR, self.memory.entry)
         cpu.uc.msr_write(MSR_SFMASK, SFMASK)
         cpu.set_gdt(self.memory.data, self.memory.gdt_limit)
         cpu.window.save()
+        if self.protection_keys:
+            cpu.fp.pkru = INITIAL_PKRU
+            cpu.window.restore()
         self.idle_state = cpu.window.snapshot()
         """The CPU's state before any program has run."""
 
@@ -144,6 +175,13 @@ class Kernel:
         from mmuemu.kernel.proc import KernelProc
 
         tree.proc = KernelProc(self)
+        if self.options.show_secret:
+            from mmuemu.kernel.files.procfs import ProcRoot
+            from mmuemu.kernel.procdriver import add_driver_files
+
+            proc = tree.lookup(b"/proc")
+            assert isinstance(proc, ProcRoot)
+            add_driver_files(self, proc)
         tree.terminal.kernel = self
 
     def adopt(self, space: AddressSpace) -> None:
@@ -155,7 +193,13 @@ class Kernel:
 
         space.on_flush = flush
         space.on_map = self._mapped
+        space.pkru = self._pkru if self.protection_keys else None
+        space.touch = None if self.hidden is None else self.hidden.touch
         space.idle = self.idle_pages
+
+    def _pkru(self) -> int:
+        """PKRU of the task that is on the CPU."""
+        return self.cpu.window.live_q[Q_PKRU] & 0xFFFF_FFFF
 
     def _mapped(self, vma: Vma) -> None:
         if self.events.map and self.current is not None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from mmuemu.cpu import window
 from mmuemu.errors import OutOfFrames
-from mmuemu.kernel import accounting
+from mmuemu.kernel import accounting, speculation_control
 from mmuemu.kernel import registers as regs
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.signals import LAST_SIGNAL, SIG_IGN, Signal
@@ -109,7 +109,9 @@ def clone(parent: Task, flags: int, stack: int, tls: int, exit_signal: int, chil
         kernel_stack, UserRegisters(kernel.ram.qwords, kernel_stack.registers),
         name=parent.name, uid=parent.uid, gid=parent.gid, signal_mask=parent.signal_mask,
     )  # fmt: skip
+    child.ibpb, child.ssbd = parent.ibpb, parent.ssbd
     child.scheduling = inherited_scheduling(*parent.scheduling)
+    speculation_control.inherit(parent, child)
     if flags & CLONE_CHILD_CLEARTID:
         child.clear_child_tid = child_tid
     if not flags & CLONE_VM or flags & CLONE_VFORK:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
+from mmuemu.kernel.speculation_control import UNAFFECTED, SpeculationControl
 from mmuemu.loader.layouts import LINUX, Layout
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mmuemu.cpu.cpuid import CpuModel
     from mmuemu.kernel.signals.pending import SigInfo
     from mmuemu.kernel.syscalls.table import Syscall
     from mmuemu.kernel.task import Task
@@ -47,6 +51,20 @@ class Options:
     layout: Layout = LINUX
     kpti: bool = False
     """Page-table isolation: ring 3 runs on tables that hold of the kernel only a trampoline."""
+    cpu_model: CpuModel | None = None
+    """What CPUID shows; None: the default model."""
+    cpu_flags: tuple[str, ...] = ()
+    """Flags of /proc/cpuinfo that no CPUID bit stands for (``pti``)."""
+    bugs: tuple[str, ...] = ()
+    """The ``bugs`` of /proc/cpuinfo."""
+    vulnerabilities: Mapping[str, str] = field(default_factory=dict)
+    """Texts of /sys/devices/system/cpu/vulnerabilities; a file that is not here says that it is not affected."""
+    speculation_control: SpeculationControl = UNAFFECTED
+    """What prctl(PR_SET_SPECULATION_CTRL) rules."""
+    mitigations: frozenset[str] | None = None
+    """Names of those in force (docs/reference-guest.md); None: the CPU does not speculate. ``kpti`` is the field."""
+    show_secret: bool = False
+    """The kernel's secret may be asked for by its address, and system call 1000 attacked."""
     max_processes: int = DEFAULT_MAX_PROCESSES
     """Tasks (threads of all processes) and zombies there may be; more is EAGAIN."""
     user: tuple[int, int] = DEFAULT_USER

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.kernel import registers as regs
+from mmuemu.kernel import speculation_control
 from mmuemu.kernel.abi.errno import SyscallError
 from mmuemu.kernel.abi.signals import SIG_IGN
 from mmuemu.kernel.accounting import process_cpu_time, thread_cpu_time
@@ -20,6 +21,8 @@ from mmuemu.kernel.syscalls.system import DEFAULT_LIMITS, RELEASE, RLIM_INFINITY
 from mmuemu.kernel.task import State
 from mmuemu.kernel.user_memory import UserMemory
 from mmuemu.kernel.vma import VM_EXEC, VM_GROWSDOWN, VM_SHARED, VM_WRITE, Vma
+from mmuemu.kernel.vulnerable import BANNER, BANNER_AT
+from mmuemu.x86.features import linux_names
 from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -106,6 +109,16 @@ class TaskFacts(ProcessFacts):
         if task.ended:
             return State.DEAD.value
         return State.RUNNABLE.value if task is task.kernel.current else task.state.value
+
+    @property
+    def store_bypass(self) -> str:  # type: ignore[override]
+        """What status says of speculative store bypass."""
+        return speculation_control.status_texts(self.task)[0]
+
+    @property
+    def indirect_branch(self) -> str:  # type: ignore[override]
+        """What it says of indirect branch speculation."""
+        return speculation_control.status_texts(self.task)[1]
 
     @property
     def syscall(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -321,10 +334,16 @@ class KernelProc:
         facts.hostname = kernel.hostname
         model = kernel.cpu.model
         if model is not None:
-            facts.cpu_vendor, facts.cpu_model, facts.cpu_flags = model.vendor, model.brand, model.flags
+            facts.cpu_vendor, facts.cpu_model = model.vendor, model.brand
+            enabled = {"ospke"} if kernel.protection_keys else set()
+            facts.cpu_flags = linux_names(model.features | enabled, kernel.options.cpu_flags)
+            facts.caches = model.caches
+            if model.tsc_hz:
+                facts.cpu_mhz = model.tsc_hz / 1e6
             facts.cpu_version = (model.family, model.model, model.stepping)
             facts.address_bits = (model.maxphyaddr, 48)
             facts.cpuid_level = model.last_leaf
+        facts.cpu_bugs, facts.vulnerabilities = kernel.options.bugs, kernel.options.vulnerabilities
         facts.randomize_va_space = 2 if kernel.aslr is not None else 0
         facts.last_pid = kernel.last_pid
         self._count_tasks(facts)
@@ -357,8 +376,16 @@ class KernelProc:
             (data, "D", "_sdata"),
             (data, "D", "gdt_page"),
             (memory.per_cpu, "D", "cpu_tss_rw"),
-            (memory.per_cpu + PAGE_SIZE, "D", "_edata"),
+            *((place, "D", name) for name, place in memory.driver.data_symbols().items()),
+            *((place, "t", name) for name, place in memory.driver.text_symbols().items() if memory.has_driver),
+            (memory.driver.data + PAGE_SIZE, "D", "_edata"),
         )
+
+    def banner_read(self) -> None:
+        """/proc/version is being made: its format is read."""
+        kernel = self.kernel
+        if kernel.hidden is not None:
+            kernel.hidden.touch(kernel.memory.data_frame + BANNER_AT, len(BANNER), False)
 
     def sysvipc(self, kind: str) -> bytes:
         """The text of /proc/sysvipc/``kind``."""

@@ -95,9 +95,10 @@ def smaps_text(mm: AddressSpace) -> str:
         usage.add(mm, vma)
         sizes = (("Size", vma.end - vma.start), ("KernelPageSize", PAGE_SIZE), ("MMUPageSize", PAGE_SIZE))
         flags = "".join(f"{name} " for bit, name in _VM_NAMES if vma.flags & bit)
+        key = "" if mm.pkru is None else f"ProtectionKey:  {vma.key:8d}\n"
         parts.append(
             f"{maps_line(mm, vma)}\n{_text(sizes)}{_text(usage.lines(rollup=False))}"
-            f"THPeligible:           0\nVmFlags: {flags}\n"
+            f"THPeligible:           0\n{key}VmFlags: {flags}\n"
         )
     return "".join(parts)
 

@@ -66,6 +66,15 @@ def stopped_in_kernel(kernel: Kernel, task: Task) -> bool:
     return True
 
 
+def resume_at_fixup(kernel: Kernel, rip: int) -> None:
+    """A fault in ring 0 that was to be expected: the CPU goes on at ``rip``, everything else as it was."""
+    state = kernel.cpu.window
+    state.save()
+    state.q[Q_RIP] = rip
+    state.d[window.D_OLD_EXCEPTION] = window.NO_EXCEPTION
+    state.restore()
+
+
 def first_state(kernel: Kernel, task: Task) -> bytes:
     """The CPU's state for a task that has never run: an idle CPU's, in the kernel."""
     state = kernel.cpu.window
@@ -102,12 +111,14 @@ def put_on(kernel: Kernel, task: Task) -> None:
     state = kernel.cpu.window
     state.load(task.snapshot)
     root = task.mm.page_table.root
-    changed = kernel.loaded_root != root
     q = state.q
+    changed = kernel.loaded_root != root or state.live_q[window.Q_PKRU] != q[window.Q_PKRU]
     q[window.Q_CR3], q[Q_RIP], q[Q_RSP] = root, kernel.memory.resume, task.stack.pointer
     state.restore()
     kernel.current = task
     kernel.set_address_space(task.mm)
     kernel.memory.use_stack(task.stack)
+    if kernel.hidden is not None:
+        kernel.hardening.switch(kernel.hidden, task)
     if changed:
         kernel.cpu.flush_tlb()

@@ -64,6 +64,14 @@ class Task:
     """Its last exception, which the frames of all later signals show."""
     parent_death_signal: int = 0
     """PR_SET_PDEATHSIG."""
+    ssbd: bool = False
+    """Speculative store bypass is disabled while it runs (TIF_SSBD)."""
+    ibpb: bool = False
+    """Indirect branch speculation is disabled: predictions are forgotten when it comes and goes (TIF_SPEC_IB)."""
+    l1d_flush: bool = False
+    """The L1 data cache is emptied when it leaves the CPU (TIF_SPEC_L1D_FLUSH)."""
+    speculation_flags: int = 0
+    """SSB_FORCE, IB_FORCE, SSB_NOEXEC of :mod:`mmuemu.kernel.speculation_control`."""
     alternate_stack: AltStack = NO_ALTSTACK
     """sigaltstack: address, SS_* flags, size."""
     state: State = State.RUNNABLE

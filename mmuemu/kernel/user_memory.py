@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Final
 from mmuemu.errors import OutOfFrames
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.faults import FaultResult
-from mmuemu.x86.paging import ADDRESS_MASK, PAGE_MASK, PAGE_SIZE, RW, US, A, D, P
+from mmuemu.x86.paging import ADDRESS_MASK, KEY_MASK, PAGE_MASK, PAGE_SIZE, RW, US, A, D, P, protection_key
 
 if TYPE_CHECKING:
     from mmuemu.kernel.address_space import AddressSpace
 
 _READABLE: Final = P | US
 _WRITABLE: Final = P | US | RW
+_PLAINLY_READABLE: Final = _READABLE | KEY_MASK
+_PLAINLY_WRITABLE: Final = _WRITABLE | KEY_MASK
+"""Bits that decide about a page with protection key 0, which PKRU is not asked about."""
 _USER_READ: Final = 4
 _USER_WRITE: Final = 6
 _STRETCH: Final = 1 << 20
@@ -51,10 +54,12 @@ class UserMemory:
             slot = self.mm.page_table.entry_address(address) >> 3
             if slot >= 0:
                 entry = self._q[slot]
-                if entry & 5 == 5:
+                if entry & _PLAINLY_READABLE == _READABLE:
                     if not entry & A:
                         self._q[slot] = entry | A
                     at = (entry & ADDRESS_MASK) | offset
+                    if self.mm.touch is not None:
+                        self.mm.touch(at, count, False)
                     return bytes(self._bytes[at : at + count])
         return b"".join([bytes(piece) for piece in self.chunks(address, count, False)])
 
@@ -69,6 +74,8 @@ class UserMemory:
             at = self._locate(address, False)
             part = bytes(self._bytes[at : at + size])
             stop = part.find(0)
+            if self.mm.touch is not None:
+                self.mm.touch(at, stop + 1 or size, False)
             if stop >= 0:
                 parts.append(part[:stop])
                 return b"".join(parts)
@@ -102,12 +109,14 @@ class UserMemory:
             slot = self.mm.page_table.entry_address(address) >> 3
             if slot >= 0:
                 entry = self._q[slot]
-                if entry & 7 == 7:
+                if entry & _PLAINLY_WRITABLE == _WRITABLE:
                     self._q[slot] = entry | 0x60
                     frame = entry & ADDRESS_MASK
                     if self._frames.is_executed(frame):
                         self.on_code_write(frame)
                     at = frame | offset
+                    if self.mm.touch is not None:
+                        self.mm.touch(at, count, True)
                     self._bytes[at : at + count] = data
                     return
         done = 0
@@ -133,6 +142,7 @@ class UserMemory:
         what lies before the bad address. A view is good until the next system call.
         """
         end = address + count
+        touch = self.mm.touch
         start = stop = -1
         while address < end:
             size = min(PAGE_SIZE - (address & PAGE_MASK), end - address)
@@ -142,6 +152,8 @@ class UserMemory:
                 if start >= 0:
                     yield self._bytes[start:stop]
                 raise
+            if touch is not None:
+                touch(at, size, write)
             if at == stop and stop - start < _STRETCH:
                 stop += size
             else:
@@ -162,7 +174,7 @@ class UserMemory:
             at = mm.page_table.entry_address(address)
             if at >= 0:
                 entry = self._q[at >> 3]
-                if entry & need == need:
+                if entry & need == need and not (entry & KEY_MASK and mm.key_refuses(protection_key(entry), write)):
                     self._q[at >> 3] = entry | (A | D if write else A)
                     frame = entry & ADDRESS_MASK
                     if write and self._frames.is_executed(frame):
@@ -189,6 +201,8 @@ class UserMemory:
         while address < end:
             size = min(PAGE_SIZE - (address & PAGE_MASK), end - address)
             at = self._force(address, False)
+            if self.mm.touch is not None:
+                self.mm.touch(at, size, False)
             parts.append(bytes(self._bytes[at : at + size]))
             address += size
         return b"".join(parts)
@@ -206,6 +220,8 @@ class UserMemory:
             frame = at & ~PAGE_MASK
             if self._frames.is_executed(frame):
                 self.on_code_write(frame)
+            if self.mm.touch is not None:
+                self.mm.touch(at, size, True)
             self._bytes[at : at + size] = data[done : done + size]
             done += size
             address += size

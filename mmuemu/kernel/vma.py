@@ -10,7 +10,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, Protocol
 
-from mmuemu.x86.paging import NX, US, P
+from mmuemu.x86.paging import KEY_SHIFT, NX, US, P
 
 if TYPE_CHECKING:
     from mmuemu.kernel.faults import PagedSpace
@@ -41,6 +41,8 @@ VM_DONTDUMP: Final = 0x400_0000
 VM_HUGEPAGE: Final = 0x2000_0000
 VM_NOHUGEPAGE: Final = 0x4000_0000
 VM_MERGEABLE: Final = 0x8000_0000
+VM_KEY_SHIFT: Final = 32
+"""Bits 32 to 35 are the protection key (VM_PKEY_SHIFT)."""
 VM_ACCESS: Final = VM_READ | VM_WRITE | VM_EXEC
 VM_MAYACCESS: Final = VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC
 
@@ -94,7 +96,7 @@ class Vma:
         self.mapping = mapping
         self.anon = 0
         self.entry_flags = 0
-        """P, US and NX of the entries of this area's pages."""
+        """P, US, NX and the protection key of the entries of this area's pages."""
         self.set_flags(flags)
 
     def __repr__(self) -> str:
@@ -103,7 +105,12 @@ class Vma:
     def set_flags(self, flags: int) -> None:
         """Replace the VM_* flags."""
         self.flags = flags
-        self.entry_flags = P | US | (0 if flags & VM_EXEC else NX)
+        self.entry_flags = P | US | (0 if flags & VM_EXEC else NX) | flags >> VM_KEY_SHIFT << KEY_SHIFT
+
+    @property
+    def key(self) -> int:
+        """The protection key."""
+        return self.flags >> VM_KEY_SHIFT
 
     @property
     def prot(self) -> int:

@@ -19,12 +19,16 @@ class KernelHalf:
     Every such table's upper entries point to the same lower tables; a new upper entry reaches all of them.
     """
 
-    __slots__ = ("__weakref__", "_live", "table", "trampoline")
+    __slots__ = ("__weakref__", "_live", "inverts", "table", "trampoline")
 
-    def __init__(self, frames: FrameAllocator, levels: int = 4, *, isolated: bool = False) -> None:
+    def __init__(
+        self, frames: FrameAllocator, levels: int = 4, *, isolated: bool = False, inverts: bool = False
+    ) -> None:
         """With ``isolated`` (page-table isolation, KPTI) every table made with this half has a second root, for ring 3,
-        whose upper half is that of ``trampoline``. Raises OutOfFrames.
+        whose upper half is that of ``trampoline``. With ``inverts`` the entries of those tables that lose P and keep
+        their frame hold its number inverted (arch/x86/include/asm/pgtable-invert.h). Raises OutOfFrames.
         """
+        self.inverts = inverts
         self._live: weakref.WeakSet[PageTable] = weakref.WeakSet()
         self.trampoline = PageTable(frames, levels=levels) if isolated else None
         """What little of the kernel ring 3's tables hold: complete before the first table is made with this half."""

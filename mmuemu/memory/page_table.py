@@ -66,6 +66,7 @@ class PageTable:
         "__weakref__",
         "_bits",
         "_bytes",
+        "_flip",
         "_owned",
         "_paired",
         "_q",
@@ -98,6 +99,7 @@ class PageTable:
         self._bytes = frames.ram.bytes
         self._bits = 12 + 9 * levels
         self._user_bits = self._bits - 1
+        self._flip = ADDRESS_MASK if kernel is not None and kernel.inverts else 0
         self._owned = root is None
         self._paired = root is None and kernel is not None and kernel.trampoline is not None
         if root is None:
@@ -110,6 +112,14 @@ class PageTable:
     def user_root(self) -> int:
         """What CR3 holds in ring 3: :attr:`root` unless the kernel half is isolated."""
         return self.root + PAGE_SIZE if self._paired else self.root
+
+    def kept(self, entry: int) -> int:
+        """A leaf entry as it stands in a table for one as everybody means it, and the other way round.
+
+        They differ where the entry is neither present nor zero and this table keeps such frame numbers inverted: then
+        they mean an address beyond all memory to a processor that follows them nevertheless (L1TF).
+        """
+        return entry ^ self._flip if entry and not entry & P else entry
 
     # One address
 
@@ -201,9 +211,9 @@ class PageTable:
                 if middle & _LARGE == P:
                     lower = q[((middle & ADDRESS_MASK) >> 3) + (la >> 21 & 511)]
                     if lower & _LARGE == P:
-                        q[((lower & ADDRESS_MASK) >> 3) + (la >> 12 & 511)] = entry
+                        q[((lower & ADDRESS_MASK) >> 3) + (la >> 12 & 511)] = entry if entry & P else self.kept(entry)
                         return
-        q[self._slot(la, 1)] = entry
+        q[self._slot(la, 1)] = self.kept(entry)
 
     def entry_address(self, la: int) -> int:
         """Physical address of the 4 KiB entry for ``la``; -1 without a table for it or within a larger
@@ -261,7 +271,7 @@ class PageTable:
                 if entry:
                     self._q[slot] = 0
                     self._prune(bits)
-                return entry
+                return self.kept(entry) if depth == 1 else entry
             if not entry & P:
                 return 0
             table = entry & ADDRESS_MASK
@@ -336,12 +346,17 @@ class PageTable:
         return found
 
     def _entries(self, table: int, depth: int, base: int, start: int, end: int) -> list[tuple[int, int, int]]:
-        """(index, entry, first linear address) of a table's non-zero entries for ``[start, end)``."""
+        """(index, entry, first linear address) of a table's non-zero entries for ``[start, end)``.
+
+        A leaf's frame number is as everybody means it (:meth:`kept`).
+        """
         shift = _SHIFT[depth]
         first = table >> 3
         low = start - base >> shift if start > base else 0
         high = (end - base - 1 >> shift) + 1
         live = self._live(first + low, first + (high if high < 512 else 512))
+        if self._flip and depth == 1:
+            live = [(slot, self.kept(entry)) for slot, entry in live]
         return [(slot, entry, base + (slot - first << shift)) for slot, entry in live]
 
     def unmap_range(self, start: int, end: int, release: Release = _nothing) -> None:
@@ -418,7 +433,7 @@ class PageTable:
                 if large and clear & P and not set & P:
                     raise ValueError(f"a page of {size:#x} bytes at {self._extend(la):#x} cannot lose P")
                 if span[0] <= la and la + size <= span[1]:
-                    self._q[slot] = new
+                    self._q[slot] = self.kept(new) if depth == 1 else new
                     changed |= bool(entry & P)
                     continue
                 entry = self._split(slot, entry, depth, la)
@@ -475,9 +490,10 @@ class PageTable:
         for slot, entry, la in self._entries(source, depth, base, 0, half):
             other = (target >> 3) + (slot & 511)
             if depth == 1 or (entry & (P | PS) == P | PS and depth <= 3):
-                mine, q[other] = (entry, entry) if leaf is None else leaf(la, entry, size)
+                mine, its = (entry, entry) if leaf is None else leaf(la, entry, size)
+                q[other] = its if its & P else twin.kept(its)
                 if mine != entry:
-                    q[slot] = mine
+                    q[slot] = mine if mine & P else self.kept(mine)
             elif entry & P:
                 below = twin.frames.allocate()
                 twin._hang(other, below | _USER_TABLE, depth)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from mmuemu.speculation.ops import BRANCHES, DRAINS, WATCHED, Kind, Op, decode, kind_of, outline
+from mmuemu.speculation.ops import BRANCHES, SLOW, WATCHED, Kind, Op, decode, kind_of, outline
+from mmuemu.speculation.scoreboard import OpTimes, op_times
 from mmuemu.speculation.translations import FETCH, Translations
 from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
 
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
 _STORE: Final = re.compile(r"^[a-z ]*ptr (?:[fg]s:)?\[([^]]*)\]")
 _LOAD: Final = re.compile(r"^(\w+), .*\[")
 _LONGEST: Final = 15
+_LONG: Final = 100
+"""A block of more instructions may be one long chain."""
 _READ_ONLY: Final = frozenset({"cmp", "test", "push", "jmp", "call", "nop", "bt", "verw", "mul", "div", "idiv", "imul"})
-_WIDE: Final = re.compile(r"xmmword ptr")
-_EVENT_BYTES: Final = 8
 _CONTEXTS: Final = 64
 """Address spaces whose code is kept."""
 
@@ -26,9 +27,29 @@ class Block:
     """What the engine translated as one piece: straight code and, at its end, perhaps a branch."""
 
     __slots__ = (
-        "address", "bypasses", "code", "count", "end", "generation", "kind", "length", "loads", "ops", "page", "repeated", "reset",
-        "size", "slot", "slow", "stores", "target", "watched",
-    )  # fmt: skip
+        "address",
+        "branch",
+        "bypasses",
+        "code",
+        "count",
+        "end",
+        "generation",
+        "kind",
+        "length",
+        "meets",
+        "ops",
+        "page",
+        "repeated",
+        "reset",
+        "size",
+        "slot",
+        "slow",
+        "special",
+        "steps",
+        "stores",
+        "target",
+        "watched",
+    )
 
     def __init__(self, address: int, code: bytes, page: int, generation: int, pattern_mask: int) -> None:
         self.address = address
@@ -44,28 +65,27 @@ class Block:
         self.reset: dict[int, int] = {}
         """Load -> ``count`` when it last met a store of unknown address (:mod:`mmuemu.speculation.bypass`)."""
         self.ops: list[Op] | None = None
+        self.steps: list[OpTimes] | None = None
         kinds = [kind_of(mnemonic, operands) for _, _, mnemonic, operands in lines]
         self.kind: int = kinds[-1] if kinds and kinds[-1] in BRANCHES else Kind.PLAIN
         self.watched = any(kind in WATCHED for kind in kinds)
         self.repeated = bool(kinds) and kinds[0] == Kind.STRING
-        self.slow = any(mnemonic in DRAINS or mnemonic == "pause" for _, _, mnemonic, _ in lines)
+        self.slow = self.length > _LONG or any(mnemonic in SLOW for _, _, mnemonic, _ in lines)
         self.end = address + self.size
         if lines:
             last, size, _, operands = lines[-1]
             self.end = last + size
             self.slot = last & pattern_mask
+            self.branch = last
         else:
-            self.slot = 0
+            self.slot, self.branch = 0, address
         self.target = 0
         if self.kind in (Kind.CONDITIONAL, Kind.JUMP, Kind.CALL):
             self.target = int(operands.split()[-1], 0)
-        self.loads = any("[" in operands for _, _, _, operands in lines)
         self.stores, self.bypasses = _stores(lines)
-
-    @property
-    def branch(self) -> int:
-        """Address of its last instruction."""
-        return self.described[-1].address
+        self.meets = self.stores and any(_LOAD.match(operands) for _, _, _, operands in lines)
+        """Whether there are both stores and loads."""
+        self.special = self.repeated or self.watched or self.bypasses
 
     @property
     def described(self) -> list[Op]:
@@ -78,6 +98,12 @@ class Block:
                 ops.append(op)
                 at += len(op.code)
         return self.ops
+
+    def times(self, width: int) -> list[OpTimes]:
+        """Its instructions as the scoreboard wants them."""
+        if self.steps is None:
+            self.steps = [op_times(op, width) for op in self.described]
+        return self.steps
 
 
 def _stores(lines: list[tuple[int, int, str, str]]) -> tuple[bool, bool]:

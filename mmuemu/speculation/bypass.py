@@ -13,20 +13,19 @@ from mmuemu.speculation.scoreboard import Scoreboard, Store
 from mmuemu.speculation.translations import READ
 
 if TYPE_CHECKING:
-    from mmuemu.speculation.core import Speculation
+    from mmuemu.speculation.pipeline import Pipeline
 
 
 class Disambiguator:
-    """The predictor of one core; ``disabled`` is SSBD."""
+    """The predictor of one core."""
 
-    def __init__(self, core: Speculation) -> None:
+    def __init__(self, core: Pipeline) -> None:
         self.core = core
         self.threshold = core.spec.disambiguation_threshold
-        self.disabled = False
 
     def predicts_none(self, block: Block, op: Op) -> bool:
         """Whether the load ``op`` of ``block`` is predicted to meet no older store."""
-        if self.disabled or not self.threshold:
+        if self.core.ssbd or not self.threshold:
             return False
         return block.count - block.reset.get(op.address, 0) >= self.threshold
 
@@ -51,7 +50,6 @@ class Disambiguator:
             return 0
         block.reset[op.address] = block.count + 1
         closes = max(store.address_ready for store in met) + core.squash_latency
-        board.start = time
         if not core.open_bypass(op, [(store.address, store.old) for store in met], time, closes):
             return board.unknown_until - time
         return -1

@@ -1,7 +1,7 @@
 """CPU models as data: what there is of caches, predictors and buffers, how fast, and which flaws it has.
 
-A model is a JSON file in ``models/`` (or one of the user's own): the fields of :class:`CpuSpec`, and ``sources``, which
-says where each number is from.
+A model is a JSON file in ``data/`` (or one of the user's own; :mod:`mmuemu.speculation.catalogue` reads both): the
+fields of :class:`CpuSpec`, and ``sources``, which says where each number is from.
 """
 
 from __future__ import annotations
@@ -28,11 +28,16 @@ class CpuSpec:
     family: int = 6
     model: int = 94
     stepping: int = 3
+    brand: str = ""
+    """What CPUID's brand leaves and /proc/cpuinfo show; empty: the title."""
     features: str = "skylake"
     """Name of the CPUID model (:mod:`mmuemu.cpu.cpuid`) whose features it has."""
+    without: tuple[str, ...] = ()
+    """Features of those that it does not have."""
     flaws: frozenset[str] = frozenset()
     capabilities: tuple[str, ...] = ()
-    """What IA32_ARCH_CAPABILITIES says (``rdcl_no``, ``ibrs_all``, ``mds_no``, ``ssb_no``...)."""
+    """What IA32_ARCH_CAPABILITIES says (:data:`mmuemu.x86.msrs.ARCH_CAPABILITIES`) as the processor left the factory;
+    see :func:`mmuemu.speculation.identity.capabilities` for what it says with other flaws."""
     microcode: tuple[str, ...] = ()
     """What its microcode offers the kernel: ``ibrs``, ``ibpb``, ``stibp``, ``ssbd``, ``md_clear``, ``l1d_flush``."""
     speculates: bool = True
@@ -40,6 +45,7 @@ class CpuSpec:
     issue_width: int = 4
     reorder_buffer: int = 224
     l1d: CacheSpec = field(default_factory=lambda: CacheSpec(32 << 10, 8, 4))
+    l1i: CacheSpec = field(default_factory=lambda: CacheSpec(32 << 10, 8, 4))
     l2: CacheSpec = field(default_factory=lambda: CacheSpec(256 << 10, 4, 12))
     l3: CacheSpec = field(default_factory=lambda: CacheSpec(8 << 20, 16, 42))
     memory_latency: int = 210
@@ -56,6 +62,8 @@ class CpuSpec:
     btb_entries: int = 4096
     btb_address_bits: int = 30
     """Low bits of a branch's address that its entry is found by."""
+    btb_target_bits: int = 32
+    """Low bits of a target that an entry keeps; the others are the branch's own."""
     rsb_entries: int = 16
     rsb_underflow: str = "stale"
     """What a return does when more were taken than pushed: ``stale`` (the ring goes round), ``btb`` (it asks the BTB)
@@ -67,4 +75,8 @@ class CpuSpec:
     fill_buffers: int = 12
     load_ports: int = 2
     tsc_hz: int = 3_000_000_000
+    crystal_hz: int = 0
+    """The clock that leaf 0x15 derives the TSC from; 0: the processor has no such leaf."""
+    base_mhz: int = 0
+    """Leaf 0x16; 0: no such leaf."""
     sources: dict[str, str] = field(default_factory=dict)

@@ -31,29 +31,32 @@ class PatternHistory:
 
 
 class BranchTargets:
-    """The branch target buffer: low bits of an indirect branch's address (and a tag) -> where it went last.
+    """The branch target buffer: low bits of an indirect branch's address (and a tag) -> low bits of where it went last.
 
-    ``tag`` is what a mitigation adds to the address: the ring (IBRS), the process (STIBP).
+    The other bits of a target are the branch's own (Horn, "Reading privileged memory with a side-channel", Project Zero
+    2018). ``tag`` is what a mitigation adds to the address: the ring (IBRS), the process (STIBP).
     """
 
-    __slots__ = ("entries", "limit", "mask", "tag")
+    __slots__ = ("entries", "limit", "low", "mask", "tag")
 
     def __init__(self, spec: CpuSpec) -> None:
         self.mask = (1 << spec.btb_address_bits) - 1
+        self.low = (1 << spec.btb_target_bits) - 1
         self.limit = spec.btb_entries
         self.entries: dict[int, int] = {}
         self.tag = 0
 
     def predict(self, address: int) -> int | None:
         """The predicted target, or None: there is no prediction."""
-        return self.entries.get(address & self.mask | self.tag << 64)
+        target = self.entries.get(address & self.mask | self.tag << 64)
+        return None if target is None else address & ~self.low | target
 
     def learn(self, address: int, target: int) -> None:
         """The branch went to ``target``."""
         key = address & self.mask | self.tag << 64
         entries = self.entries
         entries.pop(key, None)
-        entries[key] = target
+        entries[key] = target & self.low
         if len(entries) > self.limit:
             del entries[next(iter(entries))]
 

@@ -1,35 +1,64 @@
 """When things happen: a scoreboard of ready times, in-order retirement, and the clock that RDTSC reads.
 
 Time is counted in slots: ``issue_width`` of them are a cycle, and an instruction takes one to be issued. Code whose
-loads all hit L1 goes by without a look at its registers (:meth:`Scoreboard.skip`); behind a miss every instruction is
+loads all hit L1 goes by without a look at its registers (:meth:`Scoreboard.settle`); behind a miss every instruction is
 given its times, until the miss has been waited for.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from mmuemu.speculation.buffers import LeakyBuffers
 from mmuemu.speculation.caches import LINE_SHIFT, Hierarchy
 from mmuemu.speculation.models import CpuSpec
+from mmuemu.speculation.noise import Noise
 from mmuemu.speculation.ops import REGISTER_COUNT, Kind, Op
 
 _PENDING_CYCLES: Final = 20
 """What is ready within so many cycles counts as ready: code goes by without a look at its registers."""
-_GRANULE: Final = 3
-"""Stores and loads meet by 8-byte granules."""
+_LONG_CYCLES: Final = 10
+"""What takes longer is waited for like a miss."""
+_MANY_ARRIVALS: Final = 256
+
+
+OpTimes = tuple[int, tuple[int, ...], tuple[int, ...], int, tuple[int, ...], int, int, int]
+"""What the scoreboard needs of an instruction: order (WAITS, DRAINS, STALLS), registers read, those of the address,
+latency in slots, registers written, accesses that are reported as reads and as writes, address."""
+READS: Final = 5
+WRITES: Final = 6
+WAITS: Final = 1
+"""It begins when everything before it is done."""
+DRAINS: Final = 2
+"""Nothing younger is issued before it is done."""
+STALLS: Final = 4
+"""Nothing younger is issued before it begins."""
+
+
+def op_times(op: Op, width: int) -> OpTimes:
+    """The times of ``op`` on a CPU that issues ``width`` instructions a cycle."""
+    order = 0
+    if op.kind in (Kind.LFENCE, Kind.MFENCE) or op.drains:
+        order = WAITS | DRAINS
+    elif op.kind == Kind.RDTSCP:
+        order = WAITS | STALLS
+    registers = op.memory.registers if op.memory is not None else ()
+    return (
+        order, op.sources, registers, op.latency * width, op.destinations, op.read_events, op.write_events, op.address,
+    )  # fmt: skip
 
 
 class Store(NamedTuple):
-    """An entry of the store queue: physical address, when address and data are known, when it retires."""
+    """A store whose address may be unknown to a load behind it."""
 
     address: int
+    """Physical."""
     address_ready: int
     data_ready: int
-    retires: int
     old: bytes
-    """What was there before, if anybody asked."""
+    """What was there before."""
     by: int
     """Address of the instruction."""
 
@@ -38,13 +67,31 @@ class Scoreboard:
     """The clock and what waits for what."""
 
     __slots__ = (
-        "branch_done", "buffers", "caches", "forward", "granules", "now", "pending", "queue", "ready", "retired", "rob",
-        "rob_size", "start", "unknown_until", "width", "writer",
-    )  # fmt: skip
+        "branch_done",
+        "buffers",
+        "busy_until",
+        "caches",
+        "forward",
+        "granules",
+        "long",
+        "noise",
+        "now",
+        "pending",
+        "queue",
+        "ready",
+        "retired",
+        "rob",
+        "rob_size",
+        "start",
+        "unknown_until",
+        "width",
+        "writer",
+    )
 
-    def __init__(self, spec: CpuSpec, caches: Hierarchy, buffers: LeakyBuffers) -> None:
+    def __init__(self, spec: CpuSpec, caches: Hierarchy, buffers: LeakyBuffers, noise: Noise | None = None) -> None:
         self.caches = caches
         self.buffers = buffers
+        self.noise = noise
         self.width = spec.issue_width
         self.rob_size = spec.reorder_buffer
         self.forward = spec.forward_latency * self.width
@@ -54,13 +101,17 @@ class Scoreboard:
         self.retired = 0
         """When everything so far has retired."""
         self.ready = [0] * REGISTER_COUNT
-        self.writer = [0] * REGISTER_COUNT
-        """Address of the instruction that each register waits for."""
+        self.writer: list[int] | None = None
+        """Address of the instruction that each register waits for, when somebody wants to know."""
         self.rob: deque[int] = deque()
         self.queue: deque[Store] = deque(maxlen=spec.store_queue)
-        self.granules: dict[int, Store] = {}
+        self.granules: dict[int, tuple[int, int]] = {}
+        """8 bytes of memory -> when a store to them leaves the queue, and when its data can be forwarded."""
         self.unknown_until = 0
         """When the addresses of all stores so far are known."""
+        self.busy_until = 0
+        """Until when something is waited for: a miss, or a long computation."""
+        self.long = _LONG_CYCLES * self.width
         self.branch_done = 0
         self.start = 0
         """When the last instruction began to execute."""
@@ -70,83 +121,115 @@ class Scoreboard:
         """The time-stamp counter."""
         return self.now // self.width
 
-    @property
-    def busy(self) -> bool:
-        """Whether something is waited for."""
-        return self.retired > self.now + self.pending
+    def settle(self) -> None:
+        """Nothing is waited for any more.
 
-    def skip(self, slots: int) -> None:
-        """Time for code that waits for nothing."""
-        self.now += slots
-        if self.rob:
-            self.rob.clear()
-            self.granules.clear()
-
-    def execute(self, op: Op, reads: list[int], writes: list[int], old: list[bytes], extra: int = 0) -> int:
-        """Give one instruction its times; when it is done.
-
-        ``reads`` and ``writes`` are physical addresses; ``old`` is what the writes replaced, if anybody asked;
-        ``extra`` is what its translation takes.
+        Chains of short latencies are over when the misses are: they bind as much as what follows.
         """
-        now = self.now
-        rob = self.rob
-        if len(rob) >= self.rob_size:
-            now = max(now, rob.popleft())
-        ready = self.ready
-        kind = op.kind
-        if op.drains or kind in (Kind.LFENCE, Kind.MFENCE, Kind.RDTSCP):
-            start = max(now, self.retired)
-        else:
-            start = now
-            for register in op.sources:
-                if ready[register] > start:
-                    start = ready[register]
-        address_ready = now
-        if op.memory is not None and (reads or writes):
-            for register in op.memory.registers:
-                if ready[register] > address_ready:
-                    address_ready = ready[register]
-            for address in reads:
-                start = max(start, self._load(address, address_ready + extra))
-        self.start = start
-        done = start + op.latency * self.width
-        for register in op.destinations:
-            ready[register] = done
-            self.writer[register] = op.address
-        if writes:
-            self._stored(op, writes, old, address_ready, done)
-        self.branch_done = done
-        if done > self.retired:
-            self.retired = done
-        rob.append(self.retired)
-        if kind == Kind.LFENCE or kind == Kind.MFENCE or op.drains:
-            now = max(now, done)
-        elif kind == Kind.RDTSCP:
-            # Its microcode waits as LFENCE does: nothing younger is issued meanwhile.
-            now = start
-        self.now = now + 1
-        return done
+        self.now = max(self.now, self.retired - self.pending)
+        self.rob.clear()
+        self.granules.clear()
 
-    def _load(self, address: int, time: int) -> int:
-        """When the data of a load is there."""
-        store = self.granules.get(address >> _GRANULE)
-        if store is not None and store.retires > time:
-            return max(time, store.address_ready, store.data_ready) + self.forward
-        latency, level = self.caches.access(address >> LINE_SHIFT, time)
+    def run(self, steps: Sequence[OpTimes], reads: list[int], writes: list[int], old: list[bytes], extra: int) -> None:
+        """Give instructions their times, one after the other.
+
+        ``reads`` and ``writes`` are physical addresses in the order of the accesses; ``old`` is what the writes
+        replaced, if anybody asked; ``extra`` is what the first instruction's translation takes.
+        """
+        now, retired, ready, rob, size = self.now, self.retired, self.ready, self.rob, self.rob_size
+        lines, arrivals, hit = self.caches.l1.lines, self.caches.arrivals, self.caches.l1.latency
+        granules = self.granules
+        free = size - len(rob)
+        exact = len(reads) == sum([step[READS] for step in steps]) and len(writes) == sum(
+            [step[WRITES] for step in steps]
+        )
+        first = second = 0
+        start = done = now
+        for order, sources, registers, latency, destinations, loads, stores, address in steps:
+            if free > 0:
+                free -= 1
+            elif (oldest := rob.popleft()) > now:
+                now = oldest
+            if order & WAITS:
+                start = retired if retired > now else now
+            else:
+                start = now
+                for register in sources:
+                    if ready[register] > start:
+                        start = ready[register]
+            if loads or stores:
+                known = now + extra
+                for register in registers:
+                    if ready[register] > known:
+                        known = ready[register]
+                if loads and first < len(reads):
+                    last = first + loads if exact else len(reads)
+                    for physical in reads[first:last]:
+                        store = granules.get(physical >> 3) if granules else None
+                        line = physical >> LINE_SHIFT
+                        if store is not None and store[0] > known:
+                            there = (known if known > store[1] else store[1]) + self.forward
+                        elif line in lines and line not in arrivals:
+                            self.caches.tick += 1
+                            lines[line] = self.caches.tick
+                            there = known + hit
+                        else:
+                            there = self._load(line, known)
+                        if there > start:
+                            start = there
+                    first = last
+                done = start + latency
+                if stores and second < len(writes):
+                    last = second + stores if exact else len(writes)
+                    mine = writes[second:last]
+                    leaves = done if done > retired else retired
+                    for physical in mine:
+                        granules[physical >> 3] = (leaves, done if done > known else known)
+                        line = physical >> LINE_SHIFT
+                        if line not in lines:
+                            self.caches.access(line, leaves)
+                    if old:
+                        self.queue.extend(
+                            Store(physical, known, done, was, address)
+                            for physical, was in zip(mine, old[second:last], strict=False)
+                        )
+                    if known > self.unknown_until:
+                        self.unknown_until = known
+                    second = last
+            else:
+                done = start + latency
+            extra = 0
+            for register in destinations:
+                ready[register] = done
+            if self.writer is not None:
+                for register in destinations:
+                    self.writer[register] = address
+            if latency > self.long and done - self.pending > self.busy_until:
+                self.busy_until = done - self.pending
+            if done > retired:
+                retired = done
+            rob.append(retired)
+            if order:
+                if order & DRAINS and done > now:
+                    now = done
+                elif order & STALLS:
+                    # Its microcode waits as LFENCE does: nothing younger is issued meanwhile.
+                    now = start
+            now += 1
+        self.start, self.branch_done, self.now, self.retired = start, done, now, retired
+        if len(arrivals) > _MANY_ARRIVALS:
+            self.caches.arrivals = {line: time for line, time in arrivals.items() if time > now}
+
+    def _load(self, line: int, time: int) -> int:
+        """When the data of a load that is no plain hit is there."""
+        latency, level = self.caches.access(line, time)
         if level > 1:
-            self.buffers.filled(address >> LINE_SHIFT)
+            self.buffers.filled(line)
+            if time + latency - self.pending > self.busy_until:
+                self.busy_until = time + latency - self.pending
+            if self.noise is not None:
+                self.noise.missed(self.caches, line, time)
         return time + latency
-
-    def _stored(self, op: Op, writes: list[int], old: list[bytes], address_ready: int, done: int) -> None:
-        retires = max(self.retired, done)
-        for number, address in enumerate(writes):
-            was = old[number] if number < len(old) else b""
-            store = Store(address, address_ready, done, retires, was, op.address)
-            self.queue.append(store)
-            self.granules[address >> _GRANULE] = store
-            self.caches.access(address >> LINE_SHIFT, retires)
-        if address_ready > self.unknown_until:
-            self.unknown_until = address_ready
 
     def wait(self, until: int) -> None:
         """Nothing is issued before ``until``."""

@@ -36,6 +36,10 @@ class Step:
     """Addresses of earlier instructions (of the window or before it) whose results it waited for."""
     note: str = ""
     """``load L1 0x...``, ``forwarded meltdown``, ``nested v1``..."""
+    linear: int | None = None
+    """Linear address of its load or store, where it has one and it is known."""
+    level: int = 0
+    """Where its load found the line (1 to 3, 4: memory); 0 when it loads nothing."""
 
 
 @dataclass(slots=True)
@@ -61,6 +65,8 @@ class Window:
     """Why it ended: ``resolved``, ``reorder buffer full``, ``lfence``, ``no prediction``, ``page fault``..."""
     waited_for: tuple[int, ...] = ()
     """Addresses of the instructions whose results the opener waited for."""
+    before: list[Step] = field(default_factory=list)
+    """Older instructions still under way when it opened that the opener waited for, themselves or through others."""
     steps: list[Step] = field(default_factory=list)
     fills: list[Fill] = field(default_factory=list)
     nested: list[tuple[int, str]] = field(default_factory=list)

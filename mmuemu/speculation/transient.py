@@ -9,17 +9,16 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Final
 
-from mmuemu.cpu.observe import SCRATCH
-from mmuemu.cpu.window import FS, GS, Q_RSP
+from mmuemu.cpu.window import Q_RDI, Q_RSP
 from mmuemu.speculation.caches import LINE, LINE_SHIFT
 from mmuemu.speculation.forwarding import Forwarded, Forwarding
-from mmuemu.speculation.ops import ENDS_WINDOW, RSP, Kind, Memory, Op
+from mmuemu.speculation.ops import ENDS_WINDOW, Kind, Memory, Op
 from mmuemu.speculation.trace import NEVER, Fill, Step, Window
 from mmuemu.speculation.translations import READ, WRITE
-from mmuemu.x86.paging import PAGE_MASK
+from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
 
 if TYPE_CHECKING:
-    from mmuemu.speculation.core import Speculation
+    from mmuemu.speculation.pipeline import Pipeline
 
 _PATIENCE: Final = 16
 """Short windows from one place that brought nothing before only every so many-th is run."""
@@ -30,7 +29,7 @@ _STACK: Final = frozenset({Kind.CALL, Kind.INDIRECT_CALL, Kind.RETURN})
 class Transient:
     """The window that is open, and how it runs."""
 
-    def __init__(self, core: Speculation) -> None:
+    def __init__(self, core: Pipeline) -> None:
         self.core = core
         self.observer = core.observer
         self.board = core.board
@@ -45,6 +44,8 @@ class Transient:
         self.undo: list[tuple[int, bytes]] = []
         self._barren: dict[int, int] = {}
         self._q = core.cpu.window.live_q
+        self._untimed = False
+        """Whether everything is there at once, and only the reorder buffer ends the window (a contract, not a CPU)."""
         self._opened = 0
         self._closes = 0
         self._time = 0
@@ -55,6 +56,7 @@ class Transient:
         self._ready: list[int] = []
         self._written: dict[int, int] = {}
         self._previous: Op | None = None
+        self._current: Op | None = None
         self._previous_done = 0
         self._skipping = 0
         self._filled = 0
@@ -89,7 +91,8 @@ class Transient:
         self._site = opener
         self._flaw = flaw
         self._causes = (flaw,)
-        self._opened, self._closes = opened, closes
+        self._untimed = core.contract != "predictors"
+        self._opened, self._closes = opened, NEVER if self._untimed else closes
         self._time = opened + 1
         self._resume = resume
         self._ready = self.board.ready.copy()
@@ -103,12 +106,16 @@ class Transient:
         core.windows += 1
         self._record = None
         if core.trace is not None or core.on_window is not None:
-            waits = {self.board.writer[register] for register in core.opener_sources}
+            writer = self.board.writer
+            if writer is None:
+                self.board.writer = [0] * len(self.board.ready)
+            waits = {writer[register] for register in core.opener_sources} if writer is not None else set()
             self._record = Window(
                 core.windows, flaw, opener, start, resume, core.context, core.ring, opened // self.board.width,
                 closes // self.board.width, waited_for=tuple(sorted(waits)),
             )  # fmt: skip
         core.clear_log()
+        core.watch_stores(True)
         observer.watch_everything()
         if not outer and not in_place:
             observer.redirect(start)
@@ -128,8 +135,7 @@ class Transient:
         core.clear_log()
         if self._short:
             self._barren[self._site] = 0 if self._filled else self._barren.get(self._site, 0) + 1
-        observer.watch_nothing()
-        core.detailed = False
+        core.unfollow()
         observer.restore()
         if self.dirty:
             self.dirty = False
@@ -174,6 +180,7 @@ class Transient:
             self.squash("reorder buffer full")
             return
         self._time = time + 1
+        self._current = op
         self._execute(op, time)
 
     def _execute(self, op: Op, time: int) -> None:
@@ -289,7 +296,7 @@ class Transient:
         core = self.core
         line = physical >> LINE_SHIFT
         latency, level = core.caches.access(line, time)
-        if level > 1:
+        if level > 1 or self._untimed:
             self._filled += 1
             core.buffers.filled(line)
             record = self._record
@@ -305,7 +312,7 @@ class Transient:
         if (physical & LINE - 1) + size > LINE and (linear & PAGE_MASK) + size <= PAGE_MASK + 1:
             more, _ = core.caches.access(line + 1, time)
             latency = max(latency, more)
-        return time + latency, level
+        return time + (1 if self._untimed else latency), level
 
     def _faulting(self, op: Op, linear: int, write: bool, time: int) -> tuple[int, bool, str]:
         """The access would fault: what it forwards, by the CPU's flaws."""
@@ -320,11 +327,36 @@ class Transient:
             self._causes = self._causes[1:]
         self.forged[page] = forwarded.page | 7
         self.dirty = True
-        self.core.forget_page(linear)
+        # Nothing that is kept may say how the tables translate it.
+        self.core.engine.flush()
         if write:
             self._written[(forwarded.page & ~PAGE_MASK | linear & PAGE_MASK) >> 3] = self._data_ready(op, time)
             return time, True, f"forwarded {forwarded.flaw}"
         return time + forwarded.latency, True, f"forwarded {forwarded.flaw}"
+
+    def stored(self, physical: int, size: int) -> None:
+        """A store is about to happen: keep what is there. One across two pages is reported once, by its first byte."""
+        ram = self.core.cpu.ram_bytes
+        inside = min(size, PAGE_SIZE - (physical & PAGE_MASK))
+        self.undo.append((physical, bytes(ram[physical : physical + inside])))
+        if inside == size:
+            return
+        for linear in self._store_addresses():
+            first = self.core.translations.physical(linear, WRITE)
+            if first & ~PAGE_MASK == physical & ~PAGE_MASK and first <= physical:
+                second = self.core.translations.physical((linear | PAGE_MASK) + 1, WRITE)
+                if second >= 0:
+                    self.undo.append((second, bytes(ram[second : second + size - inside])))
+                return
+
+    def _store_addresses(self) -> list[int]:
+        """Where the instruction that runs may store: its operand, the stack, what RDI points to."""
+        op = self._current
+        found = [self._q[Q_RSP] - 8 & _MASK, self._q[Q_RSP] - 2 & _MASK]
+        if op is not None and op.memory is not None:
+            found.insert(0, self.core.linear(op.memory))
+        found.append(self._q[Q_RDI])
+        return found
 
     # -- predictions inside --------------------------------------------------------------------------------------
 
@@ -371,12 +403,6 @@ class Transient:
         if record is None:
             return
         width = self.board.width
-        record.steps.append(
-            Step(
-                op.address, op.code, start // width if start < NEVER else NEVER, done // width if done < NEVER else NEVER,
-                (), note,
-            )
-        )  # fmt: skip
-
-
-__all__ = ["FS", "GS", "RSP", "SCRATCH", "Transient"]
+        begins = start // width if start < NEVER else NEVER
+        ends = done // width if done < NEVER else NEVER
+        record.steps.append(Step(op.address, op.code, begins, ends, (), note))

@@ -15,6 +15,7 @@ from mmuemu.x86.registers import RFLAGS_AC
 
 if TYPE_CHECKING:
     from mmuemu.cpu.cpu import Cpu
+    from mmuemu.cpu.engines import PythonEngine
 
 READ: Final = 0
 WRITE: Final = 1
@@ -25,8 +26,9 @@ PAGE_SHIFT: Final = 12
 class Translations:
     """Walks of one CPU, by the engine's live state; good ones are kept until the next flush."""
 
-    def __init__(self, cpu: Cpu) -> None:
+    def __init__(self, cpu: Cpu, engine: PythonEngine) -> None:
         self.cpu = cpu
+        self._engine = engine
         self._q, self._d = cpu.window.live_q, cpu.window.live_d
         self._kept: dict[tuple[int, int, int], int] = {}
         self._generation = -1
@@ -62,9 +64,11 @@ class Translations:
         found, _, trace = self._walk(linear & ~PAGE_MASK, access, self._d[D_HFLAGS] & HFLAG_CPL == 3)
         return found, trace
 
-    def _walk(self, page: int, access: int, user: bool) -> tuple[int, list[tuple[int, int]], list[tuple[int, int, int]]]:
+    def _walk(
+        self, page: int, access: int, user: bool
+    ) -> tuple[int, list[tuple[int, int]], list[tuple[int, int, int]]]:
         q, cpu = self._q, self.cpu
-        engine = cpu.engine
+        engine = self._engine
         key = (q[Q_CR0], q[Q_CR4], q[Q_EFER], q[Q_PKRU] & 0xFFFF_FFFF, cpu.pkrs)
         walk = engine.walkers.get(key) or engine.walker(key)
         updates: list[tuple[int, int]] = []

@@ -41,13 +41,18 @@ _WORDS: Final[dict[tuple[int, int, int], dict[str, int]]] = {
         "sha": 29,
     },
     (0xD, 1, EAX): {"xsaveopt": 0, "xsavec": 1, "xgetbv1": 2, "xsaves": 3},
-    (0x8000_0008, 0, EBX): {"wbnoinvd": 9},
+    (0x8000_0008, 0, EBX): {
+        "wbnoinvd": 9, "amd_ibpb": 12, "amd_ibrs": 14, "amd_stibp": 15, "amd_ssbd": 24, "amd_ssb_no": 26,
+    },
     (6, 0, EAX): {"arat": 2},
     (7, 0, ECX): {
         "umip": 2, "pku": 3, "ospke": 4, "waitpkg": 5, "gfni": 8, "vaes": 9, "la57": 16, "rdpid": 22, "cldemote": 25,
         "movdiri": 27, "movdir64b": 28, "pks": 31,
     },
-    (7, 0, EDX): {"serialize": 14, "ibt": 20},
+    (7, 0, EDX): {
+        "md_clear": 10, "serialize": 14, "ibt": 20, "spec_ctrl": 26, "intel_stibp": 27, "flush_l1d": 28,
+        "arch_capabilities": 29, "spec_ctrl_ssbd": 31,
+    },
 }  # fmt: skip
 
 FEATURES: Final[dict[str, Place]] = {
@@ -60,14 +65,37 @@ _LINUX: Final = {
     "tsc_deadline": "tsc_deadline_timer", "sha": "sha_ni",
     "invariant_tsc": "nonstop_tsc",
 }  # fmt: skip
-_UNNAMED: Final = frozenset({"osxsave", "pks"})
-"""Bits that Linux shows under no name."""
+SPECULATION_CONTROL: Final = frozenset(
+    {
+        "md_clear", "spec_ctrl", "intel_stibp", "flush_l1d", "arch_capabilities", "spec_ctrl_ssbd", "amd_ibpb",
+        "amd_ibrs", "amd_stibp", "amd_ssbd", "amd_ssb_no",
+    }
+)  # fmt: skip
+"""Features that tell of transient execution and rule it; a model has them when that is modelled."""
+_UNNAMED: Final = frozenset({"osxsave", "pks"}) | SPECULATION_CONTROL - {"md_clear", "flush_l1d", "arch_capabilities"}
+"""Bits that Linux shows under no name, or under one of the names below."""
+_KERNELS: Final[dict[str, frozenset[str]]] = {
+    "pti": frozenset(),
+    "ssbd": frozenset({"spec_ctrl_ssbd", "amd_ssbd"}),
+    "ibrs": frozenset({"spec_ctrl", "amd_ibrs"}),
+    "ibpb": frozenset({"spec_ctrl", "amd_ibpb"}),
+    "stibp": frozenset({"intel_stibp", "amd_stibp"}),
+    "ibrs_enhanced": frozenset(),
+}
+"""Flags that Linux sets itself (word 7 of its list) -> the features that make it do so, one of which is enough."""
+_ORDER: Final = {name: number for number, name in enumerate(FEATURES)}
 
 
-def linux_names(features: Iterable[str]) -> tuple[str, ...]:
-    """The flags of /proc/cpuinfo for a set of features, in Linux's order."""
-    present = set(features)
-    return tuple(_LINUX.get(name, name) for name in FEATURES if name in present and name not in _UNNAMED)
+def linux_names(features: Iterable[str], chosen: Iterable[str] = ()) -> tuple[str, ...]:
+    """The flags of /proc/cpuinfo for a set of features, in Linux's order.
+
+    ``chosen`` are flags of the kernel's own choice (``pti``, ``ibrs_enhanced``), which no feature stands for.
+    """
+    present, wanted = set(features), set(chosen)
+    own = [name for name, reasons in _KERNELS.items() if name in wanted or reasons & present]
+    named = [name for name in FEATURES if name in present and name not in _UNNAMED]
+    first = [name for name in named if _ORDER[name] < _ORDER["fsgsbase"]]
+    return (*(_LINUX.get(name, name) for name in first), *own, *(_LINUX.get(n, n) for n in named[len(first) :]))
 
 
 def words(features: Iterable[str]) -> dict[tuple[int, int, int], int]:

@@ -5,6 +5,7 @@ A write that hardware would refuse with #GP is told by :func:`refuses`; register
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from mmuemu.x86.paging import is_canonical
@@ -28,8 +29,12 @@ MSR_TSC: Final = 0x10
 MSR_APIC_BASE: Final = 0x1B
 MSR_FEATURE_CONTROL: Final = 0x3A
 MSR_TSC_ADJUST: Final = 0x3B
+MSR_SPEC_CTRL: Final = 0x48
+MSR_PRED_CMD: Final = 0x49
 MSR_BIOS_SIGN_ID: Final = 0x8B
 MSR_MTRRCAP: Final = 0xFE
+MSR_ARCH_CAPABILITIES: Final = 0x10A
+MSR_FLUSH_CMD: Final = 0x10B
 MSR_SYSENTER_CS: Final = 0x174
 MSR_SYSENTER_ESP: Final = 0x175
 MSR_SYSENTER_EIP: Final = 0x176
@@ -45,7 +50,25 @@ MSR_TSC_DEADLINE: Final = 0x6E0
 MSR_X2APIC_FIRST: Final = 0x800
 MSR_X2APIC_LAST: Final = 0x83F
 
-READ_ONLY: Final = frozenset({MSR_MTRRCAP, MSR_MCG_CAP})
+SPEC_CTRL_IBRS: Final = 1 << 0
+SPEC_CTRL_STIBP: Final = 1 << 1
+SPEC_CTRL_SSBD: Final = 1 << 2
+PRED_CMD_IBPB: Final = 1 << 0
+FLUSH_CMD_L1D: Final = 1 << 0
+ARCH_CAPABILITIES: Final[dict[str, int]] = {
+    "rdcl_no": 0, "ibrs_all": 1, "rsba": 2, "skip_l1dfl_vmentry": 3, "ssb_no": 4, "mds_no": 5, "if_pschange_mc_no": 6,
+    "tsx_ctrl": 7, "taa_no": 8, "sbdr_ssdp_no": 13, "fbsdp_no": 14, "psdp_no": 15, "fb_clear": 17, "rrsba": 19,
+    "bhi_no": 20, "pbrsb_no": 24, "gds_no": 26, "rfds_no": 27,
+}  # fmt: skip
+"""Bits of IA32_ARCH_CAPABILITIES by name, in lower case (SDM volume 4, table 2-2)."""
+
+
+def arch_capabilities(names: Iterable[str]) -> int:
+    """The value of IA32_ARCH_CAPABILITIES that says ``names``. KeyError for a name there is not."""
+    return sum(1 << ARCH_CAPABILITIES[name] for name in set(names))
+
+
+READ_ONLY: Final = frozenset({MSR_MTRRCAP, MSR_MCG_CAP, MSR_ARCH_CAPABILITIES})
 CANONICAL: Final = frozenset(
     {
         MSR_LSTAR,
@@ -68,6 +91,7 @@ KNOWN: Final = frozenset(
         MSR_TSC_ADJUST,
         MSR_BIOS_SIGN_ID,
         MSR_MTRRCAP,
+        MSR_ARCH_CAPABILITIES,
         MSR_SYSENTER_CS,
         MSR_SYSENTER_ESP,
         MSR_SYSENTER_EIP,
@@ -89,7 +113,9 @@ KNOWN: Final = frozenset(
         *_FIXED_MTRRS,
     }
 )
-"""Registers that every model here has; the APIC's, PKRS and the deadline timer depend on the model."""
+"""Registers there are without a board; TSC_AUX, TSC_ADJUST, PKRS and ARCH_CAPABILITIES depend on the model.
+
+SPEC_CTRL, PRED_CMD and FLUSH_CMD belong to whoever models what they rule."""
 
 EFER_WRITABLE: Final = EFER_SCE | EFER_LME | EFER_NXE
 _PAT_TYPES: Final = frozenset({0, 1, 4, 5, 6, 7})

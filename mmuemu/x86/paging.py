@@ -32,6 +32,7 @@ AVL10: Final = 1 << 10
 AVL11: Final = 1 << 11
 PAT_LARGE: Final = 1 << 12
 KEY_SHIFT: Final = 59
+KEY_MASK: Final = 15 << KEY_SHIFT
 NX: Final = 1 << 63
 
 ADDRESS_MASK: Final = 0x000F_FFFF_FFFF_F000

@@ -418,6 +418,15 @@ def test_registers_of_hidden_features_do_not_exist(machine, feature, msr):
     assert machine.run(hexed("0f30"), rcx=msr).vector == Vector.GP
 
 
+def test_arch_capabilities_is_read_only_and_a_feature_of_its_own(machine):
+    assert machine.run(hexed("0f32"), rcx=0x10A).vector == Vector.GP
+    told = BOARD._replace(features=BOARD.features | {"arch_capabilities"}, arch_capabilities=1 << 40 | 0x2B)
+    machine.cpu.set_model(told)
+    assert machine.cpuid(7)[3] >> 29 & 1
+    assert (machine.value(hexed("0f32"), rcx=0x10A), machine.cpu.registers()["rdx"]) == (0x2B, 1 << 8)
+    assert machine.run(hexed("0f30"), rcx=0x10A, rax=0x2B).vector == Vector.GP
+
+
 @pytest.mark.parametrize("value", [0, 2, 7, 0xE7, 0x2E7, 1 << 62])
 def test_xcr0_takes_the_models_components_only(machine, value):
     low, high = value & 0xFFFF_FFFF, value >> 32
@@ -513,6 +522,21 @@ def test_leaves_agree_with_each_other():
     assert DEFAULT.leaf(0x15) == DEFAULT.leaf(0xD)
 
 
+def test_amd_shows_its_caches_in_leaves_of_its_own():
+    model = DEFAULT._replace(vendor="AuthenticAMD", base_mhz=3000)
+    assert model.leaf(2) == model.leaf(4) == model.leaf(0x14) == (0, 0, 0, 0)
+    assert model.leaf(0x8000_0005) == (0, 0, 0x2008_0140, 0x2008_0140)
+    assert model.leaf(0x8000_0006) == (0, 0, 1280 << 16 | 7 << 12 | 1 << 8 | 64, 32 << 18 | 8 << 12 | 1 << 8 | 64)
+    assert DEFAULT.leaf(0x8000_0005) == (0, 0, 0, 0)
+
+
+def test_frequencies_follow_the_crystal():
+    model = DEFAULT._replace(tsc_hz=4_008_000_000, crystal_hz=24_000_000, base_mhz=4000)
+    assert model.last_leaf == 0x16
+    assert (model.leaf(0x15), model.leaf(0x16)) == ((1, 167, 24_000_000, 0), (4000, 4000, 100, 0))
+    assert model.leaf(0x17) == model.leaf(0x16)
+
+
 def test_the_local_apic_shows_only_while_it_is_on(machine):
     assert machine.cpuid(1)[3] >> 9 & 1
     machine.cpu.cpuid.apic_enabled = lambda: False
@@ -545,4 +569,18 @@ def test_what_cannot_be_taken_away_is_said(names):
 def test_linux_names():
     assert linux_names({"sse3", "fpu", "osxsave", "lzcnt"}) == ("fpu", "pni", "abm")
     assert "syscall" in DEFAULT.flags
+    told = {"lm", "fsgsbase", "spec_ctrl", "intel_stibp", "spec_ctrl_ssbd", "md_clear", "arch_capabilities"}
+    assert linux_names(told, ("ibrs_enhanced", "pti")) == (
+        "lm",
+        "pti",
+        "ssbd",
+        "ibrs",
+        "ibpb",
+        "stibp",
+        "ibrs_enhanced",
+        "fsgsbase",
+        "md_clear",
+        "arch_capabilities",
+    )
+    assert linux_names({"amd_ibpb", "amd_ssb_no"}) == ("ibpb",)
     assert DEFAULT.hwcap == DEFAULT.leaf(1)[3]

@@ -80,6 +80,8 @@ def user_half(kernel: Kernel, space: AddressSpace, tables: Counter[int]) -> Iter
                 continue
             vma = space.vmas.find(linear)
             assert vma is not None, f"a page outside of every area: {linear:#x} -> {entry:#x}"
+            if kernel.memory.half.inverts and not entry & P:
+                entry ^= ADDRESS_MASK
             yield Leaf(space, linear, entry, vma)
 
 

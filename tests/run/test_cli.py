@@ -425,3 +425,60 @@ def test_no_compiler_says_what_to_install(tmp_path: Path) -> None:
 def test_descriptors_of_the_host_do_not_leak(busybox: Path, tmp_path: Path) -> None:
     found = mmuemu(busybox, "ls", "/proc/self/fd", cwd=tmp_path)
     assert found.out.split() == [b"0", b"1", b"2", b"3"]
+
+
+# CPU models
+
+
+@pytest.mark.parametrize(
+    ("options", "answer"),
+    [
+        (("--cpu", "pentium"), "--cpu pentium: no such CPU: choose skylake, haswell"),
+        (("--cpu", "none.json"), "--cpu none.json: No such file"),
+        (("--cpu", "skylake", "--mitigations", "magic"), "unknown mitigation 'magic': choose from off, auto, kpti"),
+        (("--cpu", "in-order", "--mitigations", "retpoline"), "branch target buffer, and in-order has none"),
+        (("--cpu", "skylake", "--mitigations", "eibrs"), "skylake has no enhanced IBRS"),
+        (("--cpu", "skylake", "--vulnerable", "v7"), "--vulnerable: unknown flaw 'v7': choose from v1"),
+        (("--cpu", "skylake", "--not-vulnerable", "v7"), "--not-vulnerable: unknown flaw 'v7'"),
+        (("--cpu", "haswell", "--vulnerable", "meltdown-pk"), "haswell has no protection keys"),
+        (("--cpu", "skylake", "--mmu", "native"), "--cpu needs --mmu python"),
+        (("--cpu", "haswell", "--layout", "linux-5level"), "CPU haswell walks 4"),
+        (("--mitigations", "auto"), "--mitigations needs --cpu"),
+        (("--noise", "1"), "--noise needs --cpu"),
+        (("--noise", "loud"), "invalid int value"),
+    ],
+)
+def test_wrong_cpu_options(options: tuple[str, ...], answer: str, tmp_path: Path) -> None:
+    (tmp_path / "loop.s").write_text(SPIN)
+    found = mmuemu(*options, "loop.s", cwd=tmp_path)
+    assert found.code == 125
+    assert answer in found.err.decode()
+    assert found.err.count(b"\n") == 1
+
+
+def cpus(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[bytes]:
+    command = [part for part in command_line() if part != "run"]
+    return subprocess.run(
+        [*command, "cpus", *arguments], capture_output=True, cwd=cwd, env=emulator_environment(), timeout=60
+    )
+
+
+def test_cpus_are_listed_and_written_as_files(tmp_path: Path) -> None:
+    listed = cpus(cwd=tmp_path).stdout.decode()
+    names = ["skylake", "haswell", "zen2", "icelake", "cascadelake", "in-order"]
+    assert re.findall(r"^(\S+): ", listed, re.MULTILINE) == names
+    assert [model["name"] for model in json.loads(cpus("--json", cwd=tmp_path).stdout)] == names
+    (tmp_path / "mine.json").write_bytes(cpus("--json", "zen2", cwd=tmp_path).stdout)
+    assert cpus("mine.json", cwd=tmp_path).stdout == cpus("zen2", cwd=tmp_path).stdout
+    (tmp_path / "odd.json").write_text('{"like": "zen2", "rsb_entries": 5000}')
+    wrong = cpus("odd.json", cwd=tmp_path)
+    assert (wrong.returncode, wrong.stdout) == (125, b"")
+    assert b"rsb_entries is 5000: write a number from 0 to 1024" in wrong.stderr
+
+
+def test_isolation_is_a_mitigation_and_an_option(tmp_path: Path) -> None:
+    show = ("/bin/cat", "/sys/devices/system/cpu/vulnerabilities/meltdown")
+    for options in (("--kpti",), ("--mitigations", "kpti")):
+        assert mmuemu("--cpu", "skylake", *options, *show, cwd=tmp_path).out == b"Mitigation: PTI\n"
+    assert mmuemu("--cpu", "skylake", *show, cwd=tmp_path).out == b"Vulnerable\n"
+    assert mmuemu("--kpti", *show, cwd=tmp_path).out == b"Not affected\n"

@@ -295,9 +295,10 @@ class _Composer:
         fill(etc, options.uid, options.gid, options.hostname, of_host)
 
     def kernel_trees(self, tree: MountTree) -> None:
-        """/dev and /proc."""
+        """/dev, /proc and /sys."""
         from mmuemu.kernel.files.devices import CharDevice, TerminalNode, nothing, zeros
         from mmuemu.kernel.files.procfs import ProcRoot
+        from mmuemu.kernel.files.sysfs import sys_root
 
         dev = MemoryDirectory(tree.memory_fs("devtmpfs"), 0o755)
         fs = dev.fs
@@ -323,6 +324,7 @@ class _Composer:
         tree.mount(b"/dev", dev)
         tree.mount(b"/dev/pts", tree.pts)
         tree.mount(b"/proc", ProcRoot(tree))
+        tree.mount(b"/sys", sys_root(tree))
 
     def single_file(self, tree: MountTree, path: str) -> None:
         """One host file at its own path."""

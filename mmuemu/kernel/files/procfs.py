@@ -35,7 +35,7 @@ class ProcRoot(ProcDirectory):
         self.texts(
             meminfo=lambda: proctext.meminfo(system()),
             cpuinfo=lambda: proctext.cpuinfo(system()),
-            version=lambda: proctext.version(system()),
+            version=self._version,
             uptime=lambda: f"{system().uptime:.2f} 0.00\n".encode(),
             loadavg=lambda: proctext.loadavg(system()),
             stat=lambda: proctext.system_stat(system()),
@@ -54,6 +54,11 @@ class ProcRoot(ProcDirectory):
         symbols = self.tree.proc.symbols() if self.tree.proc is not None else ()
         shown = caller.uid == 0
         return "".join(f"{at if shown else 0:016x} {kind} {name}\n" for at, kind, name in symbols).encode()
+
+    def _version(self) -> bytes:
+        if self.tree.proc is not None:
+            self.tree.proc.banner_read()
+        return proctext.version(self.system())
 
     def _sysvipc(self, kind: str) -> bytes:
         return self.tree.proc.sysvipc(kind) if self.tree.proc is not None else b""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from mmuemu.cpu.cpuid import DEFAULT_CACHES, Cache
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -71,6 +73,10 @@ class ProcessFacts:
     end_code: int = 0
     start_stack: int = 0
     start_brk: int = 0
+    store_bypass: str = "not vulnerable"
+    """What status says of speculative store bypass."""
+    indirect_branch: str = "not affected"
+    """What it says of indirect branch speculation."""
     limits: Mapping[int, tuple[int, int]] = {}
     """Soft and hard limit by RLIMIT_* number; RLIM_INFINITY is 2**64 - 1."""
 
@@ -132,6 +138,12 @@ class SystemFacts:
     address_bits: tuple[int, int] = (40, 48)
     """Physical and linear."""
     cpuid_level: int = 13
+    cpu_bugs: Sequence[str] = ()
+    """Names as Linux's X86_BUG_*."""
+    caches: Sequence[Cache] = DEFAULT_CACHES
+    """The data cache first, then outwards."""
+    vulnerabilities: Mapping[str, str] = {}
+    """Texts of /sys/devices/system/cpu/vulnerabilities; a file that is not there says that it is not affected."""
 
 
 class ProcessMemory(Protocol):
@@ -176,6 +188,9 @@ class ProcSource(Protocol):
 
     def symbols(self) -> Sequence[tuple[int, str, str]]:
         """The kernel's own: address, kind as nm(1) prints it, name."""
+
+    def banner_read(self) -> None:
+        """The format of /proc/version is read."""
 
     def sysvipc(self, kind: str) -> bytes:
         """The text of /proc/sysvipc/shm, sem or msg."""

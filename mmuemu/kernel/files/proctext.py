@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.kernel.abi.errno import Errno, SyscallError
-from mmuemu.kernel.abi.stat import OVERLAYFS_SUPER_MAGIC, PROC_SUPER_MAGIC, TMPFS_MAGIC, major, minor
+from mmuemu.kernel.abi.stat import OVERLAYFS_SUPER_MAGIC, PROC_SUPER_MAGIC, SYSFS_MAGIC, TMPFS_MAGIC, major, minor
 
 if TYPE_CHECKING:
     from mmuemu.kernel.files.inode import FileSystem
@@ -30,7 +30,9 @@ PROCESS_CONSTANTS: Final[dict[str, bytes]] = {
 }
 """Files of /proc/PID that say the same of every process."""
 SYSTEM_CONSTANTS: Final[dict[str, bytes]] = {
-    "filesystems": b"nodev\ttmpfs\nnodev\tproc\nnodev\tdevtmpfs\nnodev\toverlay\nnodev\t9p\nnodev\tmqueue\n",
+    "filesystems": b"".join(
+        b"nodev\t%b\n" % name for name in (b"sysfs", b"tmpfs", b"proc", b"devtmpfs", b"overlay", b"9p", b"mqueue")
+    ),
     "cmdline": b"\n",
     "modules": b"",
     "swaps": b"Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n",
@@ -66,7 +68,12 @@ _LIMITS: Final = (
     (15, "Max realtime timeout", "us"),
 )
 _INFINITY: Final = (1 << 64) - 1
-_TYPES: Final = {OVERLAYFS_SUPER_MAGIC: "overlay", PROC_SUPER_MAGIC: "proc", TMPFS_MAGIC: "tmpfs"}
+_TYPES: Final = {
+    OVERLAYFS_SUPER_MAGIC: "overlay",
+    PROC_SUPER_MAGIC: "proc",
+    SYSFS_MAGIC: "sysfs",
+    TMPFS_MAGIC: "tmpfs",
+}
 
 
 def fs_type(fs: FileSystem) -> str:
@@ -115,6 +122,7 @@ def status(p: ProcessFacts) -> bytes:
     tail = "".join(f"{name}:\t{mask:016x}\n" for name, mask in masks.items())
     rest = (
         f"Threads:\t{len(p.threads) or 1}\nSigQ:\t0/4096\n{tail}NoNewPrivs:\t0\nSeccomp:\t0\n"
+        f"Speculation_Store_Bypass:\t{p.store_bypass}\nSpeculationIndirectBranch:\t{p.indirect_branch}\n"
         "Cpus_allowed:\t1\nCpus_allowed_list:\t0\n"
         f"voluntary_ctxt_switches:\t{p.switches[0]}\nnonvoluntary_ctxt_switches:\t{p.switches[1]}\n"
     )
@@ -210,14 +218,15 @@ def cpuinfo(s: SystemFacts) -> bytes:
     values = {
         "processor": 0, "vendor_id": s.cpu_vendor, "cpu family": s.cpu_version[0],
         "model": s.cpu_version[1], "model name": s.cpu_model, "stepping": s.cpu_version[2],
-        "cpu MHz": f"{s.cpu_mhz:.3f}", "cache size": "16384 KB", "physical id": 0,
+        "cpu MHz": f"{s.cpu_mhz:.3f}", "cache size": f"{s.caches[-1].kib} KB", "physical id": 0,
         "siblings": 1, "core id": 0,
         "cpu cores": 1, "apicid": 0, "fpu": "yes", "fpu_exception": "yes", "cpuid level": s.cpuid_level,
-        "wp": "yes", "flags": " ".join(s.cpu_flags), "bogomips": f"{2 * s.cpu_mhz:.2f}", "clflush size": 64,
+        "wp": "yes", "flags": " ".join(s.cpu_flags), "bugs": " ".join(s.cpu_bugs),
+        "bogomips": f"{2 * s.cpu_mhz:.2f}", "clflush size": 64,
         "cache_alignment": 64,
         "address sizes": "{} bits physical, {} bits virtual".format(*s.address_bits),
     }  # fmt: skip
-    lines = [name + "\t" * (2 - len(name) // 8) + f": {value}\n" for name, value in values.items()]
+    lines = [name + "\t" * (2 - len(name) // 8) + f": {value}".rstrip() + "\n" for name, value in values.items()]
     return ("".join(lines) + "\n").encode()
 
 
@@ -259,7 +268,7 @@ def parsed_number(data: bytes) -> int:
 
 def version(s: SystemFacts) -> bytes:
     """/proc/version."""
-    return f"Linux version {s.release} (mmuemu@{s.hostname}) (gcc) {s.version}\n".encode()
+    return f"Linux version {s.release} (mmuemu@mmuemu) (gcc) {s.version}\n".encode()
 
 
 def boot_id(s: SystemFacts) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.cpu.fpstate import PKRU_OFFSET
-from mmuemu.cpu.window import Q_CR4
 from mmuemu.kernel import life
 from mmuemu.kernel import registers as pt
 from mmuemu.kernel.abi.errno import Errno, SyscallError
@@ -24,6 +23,7 @@ from mmuemu.kernel.abi.signals import (
     UNBLOCKABLE,
     Signal,
 )
+from mmuemu.kernel.keys import INITIAL_PKRU, set_pkru
 from mmuemu.kernel.signals import jobs
 from mmuemu.kernel.signals.action import Action, is_ignored
 from mmuemu.kernel.signals.frame import FRAME_BYTES, NO_ALTSTACK, build_frame, fp_area, fp_bytes, frame_place
@@ -32,11 +32,10 @@ from mmuemu.kernel.signals.pending import SigInfo
 from mmuemu.kernel.signals.send import action_of, force_info, ignored
 from mmuemu.kernel.traps import Death
 from mmuemu.kernel.wait import RESTART_ALWAYS
-from mmuemu.x86.registers import CR4_PKE, RFLAGS_DF, RFLAGS_RF, RFLAGS_TF
+from mmuemu.x86.registers import RFLAGS_DF, RFLAGS_RF, RFLAGS_TF
 from mmuemu.x86.segments import USER_CS, USER_SS
 
 if TYPE_CHECKING:
-    from mmuemu.cpu.cpu import Cpu
     from mmuemu.kernel.task import Task
     from mmuemu.kernel.wait import Blocked
 
@@ -45,8 +44,6 @@ _NO_FRAME: Final = _ALL
 _ERESTARTSYS: Final = 512
 _CALL_BYTES: Final = 2
 """Length of ``syscall``: how far RIP goes back for a call to be made again."""
-INITIAL_PKRU: Final = 0x5555_5554
-"""Key 0 alone is open in a signal handler (arch/x86/mm/pkeys.c)."""
 
 
 def interrupt_call(task: Task, blocked: Blocked) -> None:
@@ -177,15 +174,6 @@ def _interrupted(task: Task) -> int:
         except SyscallError as error:
             return error.errno
     return Errno.EINTR
-
-
-def set_pkru(cpu: Cpu, value: int) -> None:
-    """Load PKRU into the saved window, where protection keys are in use, and forget what it made of translations."""
-    if cpu.window.q[Q_CR4] & CR4_PKE and cpu.fp.pkru != value:
-        cpu.fp.pkru = value
-        cpu.window.restore()
-        cpu.flush_tlb()
-        cpu.window.save()
 
 
 def _push_frame(task: Task, info: SigInfo, action: Action) -> bool:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.kernel.abi.errno import Errno, SyscallError
-from mmuemu.kernel.abi.signals import SI_USER, SIG_DFL, SIG_IGN, STOPPING, STOPS_BY_DEFAULT, UNBLOCKABLE, Signal
+from mmuemu.kernel.abi.signals import (
+    SEGV_PKUERR,
+    SI_USER,
+    SIG_DFL,
+    SIG_IGN,
+    STOPPING,
+    STOPS_BY_DEFAULT,
+    UNBLOCKABLE,
+    Signal,
+)
 from mmuemu.kernel.process import Process
 from mmuemu.kernel.signals import jobs
 from mmuemu.kernel.signals.action import DEFAULT, Action, is_ignored, unpack_action
@@ -127,7 +136,11 @@ def force(task: Task, death: Death) -> None:
             task.trap_state = TrapState(Vector.PF, error, trap.address)
         else:
             task.trap_state = TrapState(trap.vector, error, task.trap_state.cr2)
-    force_info(task, SigInfo(death.signal, death.code, death.address.to_bytes(8, "little"), 0, death))
+    payload = death.address.to_bytes(8, "little")
+    if (death.signal, death.code) == (Signal.SIGSEGV, SEGV_PKUERR):
+        vma = task.mm.vmas.find(death.address)
+        payload += bytes(8) + (0 if vma is None else vma.key).to_bytes(4, "little")  # si_pkey, 16 bytes behind si_addr
+    force_info(task, SigInfo(death.signal, death.code, payload, 0, death))
 
 
 def force_info(task: Task, info: SigInfo) -> None:

@@ -16,7 +16,7 @@ from mmuemu.kernel.abi.signals import (
     SS_ONSTACK,
     Signal,
 )
-from mmuemu.kernel.signals.deliver import INITIAL_PKRU, set_pkru
+from mmuemu.kernel.keys import INITIAL_PKRU, set_pkru
 from mmuemu.kernel.signals.frame import (
     CONTEXT_BYTES,
     FP_XSTATE_MAGIC2,

@@ -14,6 +14,7 @@ from mmuemu.kernel.abi.mman import (
     MCL_ONFAULT,
     MLOCK_ONFAULT,
 )
+from mmuemu.kernel.keys import KEYS, lowest_free, set_pkru
 from mmuemu.kernel.syscalls.table import syscall
 from mmuemu.kernel.vma import VM_LOCKED
 from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
@@ -61,22 +62,33 @@ def sys_mprotect(task: Task, addr: int, length: int, prot: int) -> int:
 
 @syscall(329, "pkey_mprotect", "addr", "size", "prot", "int")
 def sys_pkey_mprotect(task: Task, addr: int, length: int, prot: int, key: int) -> int:
-    """mprotect with a protection key: only -1, none, can be had (EINVAL, as on a CPU without them)."""
-    if key != -1:
-        raise SyscallError(Errno.EINVAL)
-    return sys_mprotect(task, addr, length, prot)
+    """mprotect with a protection key, which must be allocated (EINVAL); -1: the range keeps the keys it has."""
+    task.mm.mprotect(addr, length, prot, key)
+    return 0
 
 
 @syscall(330, "pkey_alloc", "ulong", "ulong")
-def sys_pkey_alloc(_task: Task, flags: int, rights: int) -> int:
-    """There are no keys to be had: ENOSPC, as on a CPU without them (pkey_alloc(2)); EINVAL for bad arguments."""
-    raise SyscallError(Errno.EINVAL if flags or rights & ~3 else Errno.ENOSPC)
+def sys_pkey_alloc(task: Task, flags: int, rights: int) -> int:
+    """The lowest free protection key, with ``rights`` in the caller's PKRU; ENOSPC without any (pkey_alloc(2))."""
+    if flags or rights & ~3:
+        raise SyscallError(Errno.EINVAL)
+    mm, cpu = task.mm, task.kernel.cpu
+    key = lowest_free(mm.keys)
+    if key >= KEYS or mm.pkru is None:
+        raise SyscallError(Errno.ENOSPC)
+    mm.keys |= 1 << key
+    cpu.window.save()
+    set_pkru(cpu, mm.pkru() & ~(3 << 2 * key) | rights << 2 * key)
+    return key
 
 
 @syscall(331, "pkey_free", "int")
-def sys_pkey_free(_task: Task, _key: int) -> int:
-    """No key was ever given out."""
-    raise SyscallError(Errno.EINVAL)
+def sys_pkey_free(task: Task, key: int) -> int:
+    """Give a protection key back; pages keep it (pkey_free(2))."""
+    if not task.mm.has_key(key):
+        raise SyscallError(Errno.EINVAL)
+    task.mm.keys &= ~(1 << key)
+    return 0
 
 
 @syscall(11, "munmap", "addr", "size")

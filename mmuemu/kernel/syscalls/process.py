@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from mmuemu.kernel import speculation_control
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.signals import LAST_SIGNAL
 from mmuemu.kernel.syscalls.table import syscall
@@ -24,6 +25,8 @@ PR_SET_NAME: Final = 15
 PR_GET_NAME: Final = 16
 PR_SET_NO_NEW_PRIVS: Final = 38
 PR_GET_NO_NEW_PRIVS: Final = 39
+PR_GET_SPECULATION_CTRL: Final = 52
+PR_SET_SPECULATION_CTRL: Final = 53
 PR_SET_VMA: Final = 0x53564D41
 
 
@@ -186,7 +189,7 @@ def sys_rseq(task: Task, _area: int, _size: int, _flags: int, _signature: int) -
 
 
 @syscall(157, "prctl", "int", "ulong", "ulong", "ulong", "ulong")
-def sys_prctl(task: Task, option: int, first: int, _second: int, _third: int, _fourth: int) -> int:
+def sys_prctl(task: Task, option: int, first: int, second: int, third: int, fourth: int) -> int:
     """prctl(2): the task's name and a few flags; others are EINVAL."""
     if option == PR_SET_NAME:
         task.name = task.memory.read_cstring(first, 16)[:15].decode("utf-8", "surrogateescape")
@@ -201,6 +204,15 @@ def sys_prctl(task: Task, option: int, first: int, _second: int, _third: int, _f
         return 0
     if option == PR_GET_PDEATHSIG:
         task.memory.write_u32(first, task.parent_death_signal)
+        return 0
+    if option == PR_GET_SPECULATION_CTRL:
+        if second or third or fourth:
+            raise SyscallError(Errno.EINVAL)
+        return speculation_control.get(task, first)
+    if option == PR_SET_SPECULATION_CTRL:
+        if third or fourth:
+            raise SyscallError(Errno.EINVAL)
+        speculation_control.put(task, first, second)
         return 0
     if option in (PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS):
         return 0

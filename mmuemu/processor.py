@@ -1,0 +1,44 @@
+"""A machine's processor: what the speculation room decides, in the plain data that the kernel takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmuemu.errors import UsageError
+from mmuemu.kernel.speculation_control import ALWAYS, SpeculationControl
+from mmuemu.loader.layouts import Layout
+from mmuemu.speculation import identity
+from mmuemu.speculation.settings import Settings
+
+
+def kernel_options(settings: Settings | None, layout: Layout, kpti: bool) -> dict[str, Any]:
+    """The fields of :class:`mmuemu.kernel.options.Options` that follow from a CPU model, or from having none.
+
+    Raises UsageError for a layout that the processor cannot have.
+    """
+    if settings is None:
+        return {"kpti": kpti, "cpu_flags": ("pti",) if kpti else ()}
+    spec, flaws, mitigations, _ = settings
+    model = identity.cpu_model(spec, flaws)
+    if layout.levels == 5 and "la57" not in model.features:
+        raise UsageError(f"layout {layout.name} has page tables of 5 levels, and CPU {spec.name} walks 4 (no la57)")
+    return {
+        "kpti": "kpti" in mitigations,
+        "cpu_model": model,
+        "cpu_flags": identity.kernel_flags(spec, mitigations),
+        "bugs": identity.bugs(spec, flaws),
+        "vulnerabilities": identity.vulnerabilities(spec, flaws, mitigations),
+        "speculation_control": _control(settings),
+        "mitigations": mitigations.names,
+    }
+
+
+def _control(settings: Settings) -> SpeculationControl:
+    """What programs may say by prctl: store bypass, indirect branches (IBPB or STIBP), flushing the L1D."""
+    affected, mitigations = identity.bugs(settings.spec, settings.flaws), settings.mitigations
+    branches = mitigations.level("ibpb") or (ALWAYS if "stibp" in mitigations else "")
+    return SpeculationControl(
+        mitigations.level("ssbd") if "spec_store_bypass" in affected else None,
+        branches if "spectre_v2" in affected else None,
+        "l1d-flush" in mitigations and "l1tf" in affected,
+    )

