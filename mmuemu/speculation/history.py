@@ -10,8 +10,8 @@ from mmuemu.speculation.trace import Step
 from mmuemu.speculation.translations import READ
 
 if TYPE_CHECKING:
-    from mmuemu.speculation.pipeline import Pipeline
     from mmuemu.speculation.ops import Op
+    from mmuemu.speculation.pipeline import Pipeline
 
 _MOST: Final = 16
 

@@ -186,7 +186,9 @@ class Pipeline(Parts):
             if block.special:
                 if block.repeated and self._live_q[_RCX] > _STRING_LEAST and self._string(block):
                     return
-                if block.watched or (block.bypasses and self._bypass):
+                if block.watched or (
+                    block.bypasses and self._bypass and (board.busy_until > board.now or not self._at_hand(block))
+                ):
                     self._follow(block)
                     return
             elif block.meets and self._bypass and board.busy_until > board.now:
@@ -315,6 +317,16 @@ class Pipeline(Parts):
     def watch_stores(self, on: bool) -> None:
         """Whether somebody wants to know of every store before it happens."""
         self._careful = on or self._on_access is not None
+
+    def _at_hand(self, block: Block) -> bool:
+        """Whether L1 has what ``block`` loads to know where its stores go: no load can pass one of them."""
+        lines, arrivals = self.caches.l1.lines, self.caches.arrivals
+        pointers = block.store_addresses()
+        for memory in pointers:
+            line = self.translations.physical(self.linear(memory), READ) >> LINE_SHIFT
+            if line not in lines or arrivals.get(line, 0) > self.board.now:
+                return False
+        return bool(pointers)
 
     def _follow(self, block: Block) -> None:
         """Stop before those instructions of ``block`` that must be looked at."""
