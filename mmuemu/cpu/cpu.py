@@ -486,7 +486,7 @@ class Cpu(Registers):
 
     def close(self) -> None:
         """Remove the hooks and free the state window; the CPU cannot run afterwards."""
-        # Removing a hook has the engine look up the pages of code that has it, by the tables of today.
+        # The engine looks up what it has translated for a hook that goes away, in tables that may be gone.
         self.engine.probing = True
         self.hooks.close()
         self.window.close()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from mmuemu.cpu.window import Q_RDI, Q_RSP
 from mmuemu.speculation.caches import LINE, LINE_SHIFT
 from mmuemu.speculation.forwarding import Forwarded, Forwarding
+from mmuemu.speculation.history import under_way, writers_of
 from mmuemu.speculation.ops import ENDS_WINDOW, Kind, Memory, Op
 from mmuemu.speculation.trace import NEVER, Fill, Step, Window
 from mmuemu.speculation.translations import READ, WRITE
@@ -64,6 +65,8 @@ class Transient:
         self._short = False
         self._rsb: tuple[list[int], int, int] = ([], 0, 0)
         self._record: Window | None = None
+        self._accessed: tuple[int | None, int] = (None, 0)
+        """The linear address of the instruction's access and the level that it was found in (0: not looked for)."""
         self._forced: Forwarded | None = None
 
     # -- opening and closing -------------------------------------------------------------------------------------
@@ -106,13 +109,10 @@ class Transient:
         core.windows += 1
         self._record = None
         if core.trace is not None or core.on_window is not None:
-            writer = self.board.writer
-            if writer is None:
-                self.board.writer = [0] * len(self.board.ready)
-            waits = {writer[register] for register in core.opener_sources} if writer is not None else set()
             self._record = Window(
                 core.windows, flaw, opener, start, resume, core.context, core.ring, opened // self.board.width,
-                closes // self.board.width, waited_for=tuple(sorted(waits)),
+                closes // self.board.width, waited_for=writers_of(core, core.opener_sources, opened),
+                before=under_way(core, core.opener_sources, opened),
             )  # fmt: skip
         core.clear_log()
         core.watch_stores(True)
@@ -193,6 +193,7 @@ class Transient:
         note = ""
         memory = op.memory
         alive = True
+        began = start
         if memory is not None:
             address_ready = time
             for register in memory.registers:
@@ -206,6 +207,7 @@ class Transient:
                 available, alive, note = self._access(op, memory, address_ready)
                 if not self.active:
                     return
+                began = address_ready if op.loads else start
                 start = max(start, available)
         forced = self._forced
         if forced is not None and forced.op is op:
@@ -218,7 +220,7 @@ class Transient:
         self._previous = op
         self._previous_done = done
         if self._record is not None:
-            self._note(op, start, done, note)
+            self._note(op, began if start < NEVER else NEVER, done, note)
         if not alive:
             self._pass_over(op)
 
@@ -251,6 +253,7 @@ class Transient:
         """The memory side of ``op`` at ``time``: (when its data is there, whether the engine executes it, a note)."""
         core = self.core
         linear = core.linear(memory)
+        self._accessed = linear, 0
         kind = op.kind
         if kind == Kind.FLUSH:
             return time, True, "acts at retirement"
@@ -296,6 +299,7 @@ class Transient:
         core = self.core
         line = physical >> LINE_SHIFT
         latency, level = core.caches.access(line, time)
+        self._accessed = linear, level
         if level > 1 or self._untimed:
             self._filled += 1
             core.buffers.filled(line)
@@ -408,4 +412,6 @@ class Transient:
         width = self.board.width
         begins = start // width if start < NEVER else NEVER
         ends = done // width if done < NEVER else NEVER
-        record.steps.append(Step(op.address, op.code, begins, ends, (), note))
+        linear, level = self._accessed
+        self._accessed = None, 0
+        record.steps.append(Step(op.address, op.code, begins, ends, (), note, linear, level))
