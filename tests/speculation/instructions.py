@@ -212,6 +212,9 @@ def exchange(out: Emitter, gene: Gene) -> None:
     elif kind == 2:
         out.put(encode(b"\x0f\xc1", free(gene), where, wide=size == 8, prefix=lock))
     else:
+        # The engine takes the flags that stay from where a translated block left them: end one.
+        out.put(b"\x9c")
+        out.put(b"\x9d")
         out.put(encode(b"\x0f\xc7", 1, where, wide=bool(gene.below(2)), prefix=lock))  # cmpxchg8b, cmpxchg16b
 
 
@@ -523,7 +526,7 @@ def protection_keys(out: Emitter, gene: Gene) -> None:
 def trap(out: Emitter, gene: Gene) -> None:
     """What ring 3 may not do, or nobody: each a fault."""
     out.put(gene.of((
-        b"\x0f\x0b", b"\xf4", b"\xcc", b"\x0f\x20\xc0", b"\xe4\x60", b"\x0f\x01\xf8", b"\xfa", b"\x0f\x30", b"\x06",
+        b"\x0f\x0b", b"\xf4", b"\xcc", b"\x0f\x20\xc0", b"\x0f\x01\xf8", b"\xfa", b"\x0f\x30", b"\x06",
         b"\xc5\xf8\x77", b"\xcd\x03", b"\xcd\x20", b"\xf1", b"\xf0\x90",
     )))  # fmt: skip
 

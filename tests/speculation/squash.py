@@ -100,6 +100,8 @@ handler:
     mov [r9 + 40], rax
     mov rax, [rdx + {cr2}]
     mov [r9 + 48], rax
+    mov rax, [rdx + {flags}]
+    mov [r9 + 56], rax
     and qword ptr [rdx + {flags}], -257
     lea rax, [rip + end]
     cmp rcx, {places.FAULTS - 2}
@@ -241,11 +243,11 @@ class Outcome:
 
     @property
     def faults(self) -> list[tuple[int, ...]]:
-        """Signal, code, address, RIP, error code, vector and CR2 of each."""
+        """Signal, code, address, RIP, error code, vector, CR2 and flags of each."""
         if not self.log:
             return []
         count = min(struct.unpack_from("<Q", self.log)[0], places.FAULTS)
-        return [struct.unpack_from("<7Q", self.log, 64 + places.ENTRY_BYTES * n) for n in range(count)]
+        return [struct.unpack_from("<8Q", self.log, 64 + places.ENTRY_BYTES * n) for n in range(count)]
 
     @property
     def registers(self) -> dict[str, int]:
