@@ -209,6 +209,13 @@ def _machine_options(run: argparse.ArgumentParser) -> None:
         "--kpti", action="store_true", help="page-table isolation: ring 3 runs on tables without the kernel"
     )
     group.add_argument(
+        "--user",
+        type=_user,
+        metavar="UID[:GID]",
+        default=(1000, 1000),
+        help="who the program runs as; 0 is root, in the guest only (default: 1000)",
+    )
+    group.add_argument(
         "--show-secret",
         action="store_true",
         help="for labs: /proc/mmuemu tells where the kernel's secret lies, and system call 1000 can be attacked",
@@ -280,6 +287,18 @@ def _count(text: str) -> int:
     if value <= 0:
         raise argparse.ArgumentTypeError(f"not a positive number: {text}")
     return value
+
+
+def _user(text: str) -> tuple[int, int]:
+    """UID or UID:GID; the group is the user's number when it is not given."""
+    uid, colon, gid = text.partition(":")
+    try:
+        found = int(uid), int(gid if colon else uid)
+    except ValueError:
+        found = -1, -1
+    if not all(0 <= number < 0xFFFF_FFFF for number in found):
+        raise argparse.ArgumentTypeError(f"not a user number, or two with a colon: {text}")
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,7 +22,7 @@ from mmuemu.kernel.files.inode import MAX_FILES
 from mmuemu.kernel.files.namespace import ViewOptions, build_namespace
 from mmuemu.kernel.kernel import Kernel
 from mmuemu.kernel.maps import maps_text
-from mmuemu.kernel.options import DEFAULT_MAX_PROCESSES, Options
+from mmuemu.kernel.options import DEFAULT_MAX_PROCESSES, DEFAULT_USER, Options
 from mmuemu.kernel.signals.pending import SigInfo
 from mmuemu.kernel.signals.send import to_group
 from mmuemu.kernel.syscalls import load_all
@@ -92,6 +92,7 @@ class Machine:
         schedule: str | int | None = None,
         layout: str | Layout = "linux",
         kpti: bool = False,
+        user: tuple[int, int] = DEFAULT_USER,
         cpu: str | CpuSpec | None = None,
         mitigations: str | Iterable[str] = "off",
         vulnerable: str | Iterable[str] = (),
@@ -103,6 +104,7 @@ class Machine:
         (None: the machine's seed, if it was given).
 
         ``layout`` is a name, a JSON file or a description; ``kpti`` gives ring 3 page tables without the kernel.
+        ``user`` is the user and group number of what is started; (0, 0) is root, which in the guest may all.
         ``cpu`` is a CPU model's name, file or description: its transient execution is modelled, with the flaws of the
         model and of ``vulnerable``, less those of ``not_vulnerable``, under ``mitigations`` (``"off"``, ``"auto"``, or
         names; the command line's text with commas will do for each). ``noise`` seeds disturbances; None: none.
@@ -121,7 +123,7 @@ class Machine:
         self.kernel = Kernel(
             Options(
                 memory=size, mmu=mmu, seed=seed, aslr=aslr, virtual_time=virtual, schedule=schedule,
-                layout=shape, max_processes=max_processes, show_secret=show_secret,
+                layout=shape, max_processes=max_processes, show_secret=show_secret, user=user,
                 **kernel_options(self.speculation_settings, shape, kpti),
             )
         )  # fmt: skip
@@ -240,6 +242,8 @@ class Machine:
             files=shown,
             cwd=self.files.cwd,
             max_files=self.files.max_files,
+            uid=self.kernel.options.user[0],
+            gid=self.kernel.options.user[1],
             hostname=self.kernel.hostname,
             clock=self.kernel.clock.realtime,
             random=self.kernel.random.randbytes,

@@ -52,6 +52,7 @@ def run(options: Namespace) -> int:
         files=files,
         schedule=options.schedule,
         max_processes=options.max_processes,
+        user=options.user,
         virtual_time=None if options.clock is None else options.clock == "virtual",
     )
     try:

@@ -85,16 +85,17 @@ class Loader:
         """
         kernel = self.kernel
         pid = life.new_pid(kernel)
-        program = find_program(Starter(pid, fs, files), path, argv, envp)
+        uid, gid = kernel.options.user
+        program = find_program(Starter(pid, uid, gid, fs, files), path, argv, envp)
         try:
-            loaded = self.load(program, envp, Credentials(1000, 1000, 1000, 1000))
+            loaded = self.load(program, envp, Credentials(uid, uid, gid, gid))
         except SyscallError as error:
             raise BadImage(program.image.name, f"cannot be mapped: {words(error)}") from None
         stack = kernel.memory.new_stack()
         process = Process(kernel, pid, None, pid, pid)
         task = Task(
             kernel, process, pid, loaded.mm, loaded.memory, files, fs,
-            stack, UserRegisters(kernel.ram.qwords, stack.registers),
+            stack, UserRegisters(kernel.ram.qwords, stack.registers), uid=uid, gid=gid,
         )  # fmt: skip
         self._become(task, program, loaded, envp)
         task.snapshot = first_state(kernel, task)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MEMORY: Final = 1 << 30
 DEFAULT_MAX_PROCESSES: Final = 4096
+DEFAULT_USER: Final = (1000, 1000)
 
 
 class Tracer(Protocol):
@@ -62,10 +63,14 @@ class Options:
     """What prctl(PR_SET_SPECULATION_CTRL) rules."""
     mitigations: frozenset[str] | None = None
     """Names of those in force (docs/reference-guest.md); None: the CPU does not speculate. ``kpti`` is the field."""
+    lazy_fpu: bool = False
+    """A switch leaves the floating-point registers to the task that used them last (Linux's eagerfpu=off)."""
     show_secret: bool = False
     """The kernel's secret may be asked for by its address, and system call 1000 attacked."""
     max_processes: int = DEFAULT_MAX_PROCESSES
     """Tasks (threads of all processes) and zombies there may be; more is EAGAIN."""
+    user: tuple[int, int] = DEFAULT_USER
+    """User and group number of the programs that are started from outside; (0, 0) is root, in the guest only."""
 
 
 @dataclass(slots=True)

@@ -51,10 +51,10 @@ class NotLinked(BadImage):
 class Starter:
     """Under whose identity the program file is looked up and opened, before there is a task."""
 
-    def __init__(self, pid: int, fs: FsContext, files: FdTable) -> None:
+    def __init__(self, pid: int, uid: int, gid: int, fs: FsContext, files: FdTable) -> None:
         self.pid = pid
-        self.uid = 1000
-        self.gid = 1000
+        self.uid = uid
+        self.gid = gid
         self.fs = fs
         self.files = files
         self.call_state: object = None

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from mmuemu.speculation.ops import BRANCHES, SLOW, WATCHED, Kind, Op, decode, kind_of, outline
+from mmuemu.speculation.ops import BRANCHES, RSP, SLOW, WATCHED, Kind, Memory, Op, decode, kind_of, outline
 from mmuemu.speculation.scoreboard import OpTimes, op_times
 from mmuemu.speculation.translations import FETCH, Translations
 from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mmuemu.cpu.cpu import Cpu
 
 _STORE: Final = re.compile(r"^[a-z ]*ptr (?:[fg]s:)?\[([^]]*)\]")
@@ -39,6 +41,8 @@ class Block:
         "meets",
         "ops",
         "page",
+        "pointers",
+        "points",
         "repeated",
         "reset",
         "size",
@@ -66,6 +70,7 @@ class Block:
         """Load -> ``count`` when it last met a store of unknown address (:mod:`mmuemu.speculation.bypass`)."""
         self.ops: list[Op] | None = None
         self.steps: list[OpTimes] | None = None
+        self.points: list[list[Op] | None] = [None, None]
         kinds = [kind_of(mnemonic, operands) for _, _, mnemonic, operands in lines]
         self.kind: int = kinds[-1] if kinds and kinds[-1] in BRANCHES else Kind.PLAIN
         self.watched = any(kind in WATCHED for kind in kinds)
@@ -83,6 +88,7 @@ class Block:
         if self.kind in (Kind.CONDITIONAL, Kind.JUMP, Kind.CALL):
             self.target = int(operands.split()[-1], 0)
         self.stores, self.bypasses = _stores(lines)
+        self.pointers: list[Memory] | None = None
         self.meets = self.stores and any(_LOAD.match(operands) for _, _, _, operands in lines)
         """Whether there are both stores and loads."""
         self.special = self.repeated or self.watched or self.bypasses
@@ -98,6 +104,29 @@ class Block:
                 ops.append(op)
                 at += len(op.code)
         return self.ops
+
+    def stops(self, passing: bool) -> list[Op]:
+        """Instructions to stop before, the last first; with ``passing``, loads behind a store are among them."""
+        found = self.points[passing]
+        if found is None:
+            stored = False
+            found = []
+            for op in self.described:
+                if op.kind in WATCHED or (passing and stored and op.loads):
+                    found.append(op)
+                stored = stored or (op.stores and not op.pushes)
+            found.reverse()
+            self.points[passing] = found
+        return found
+
+    def store_addresses(self) -> list[Memory]:
+        """The loads of this block that say where its stores go, if all their addresses are known at its start.
+
+        Empty: some are not, or none was found.
+        """
+        if self.pointers is None:
+            self.pointers = _pointers(self.described)
+        return self.pointers
 
     def times(self, width: int) -> list[OpTimes]:
         """Its instructions as the scoreboard wants them."""
@@ -126,6 +155,27 @@ def _stores(lines: list[tuple[int, int, str, str]]) -> tuple[bool, bool]:
             name = load.group(1)
             loaded.add("r" + name[1:] if name[0] == "e" else name.rstrip("d") if name[0] == "r" else name)
     return stores, False
+
+
+def _pointers(ops: Sequence[Op]) -> list[Memory]:
+    """:meth:`Block.store_addresses`: which loads reach the address of a store, through any registers."""
+    loads: list[Memory | None] = []
+    origins: dict[int, frozenset[int]] = {}
+    needed: set[int] = set()
+    for op in ops:
+        memory = op.memory
+        if memory is not None and op.stores:
+            needed.update(*(origins.get(register, ()) for register in memory.registers))
+        found: frozenset[int] = frozenset().union(*(origins.get(register, ()) for register in op.sources))
+        if op.loads and memory is not None:
+            known = not any(register in origins for register in memory.registers)
+            found |= {len(loads)}
+            loads.append(memory if known else None)
+        origins |= dict.fromkeys(op.destinations, found)
+        if op.pushes or op.pops:
+            origins[RSP] = frozenset()
+    pointers = [loads[number] for number in sorted(needed)]
+    return [memory for memory in pointers if memory is not None] if None not in pointers else []
 
 
 class BlockCache:

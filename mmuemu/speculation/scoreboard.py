@@ -138,12 +138,14 @@ class Scoreboard:
         """
         now, retired, ready, rob, size = self.now, self.retired, self.ready, self.rob, self.rob_size
         lines, arrivals, hit = self.caches.l1.lines, self.caches.arrivals, self.caches.l1.latency
-        granules = self.granules
+        granules, writer, long = self.granules, self.writer, self.long
         free = size - len(rob)
-        exact = len(reads) == sum([step[READS] for step in steps]) and len(writes) == sum(
-            [step[WRITES] for step in steps]
-        )
+        exact = True
+        if reads or writes:
+            exact = len(reads) == sum([step[READS] for step in steps])
+            exact = exact and len(writes) == sum([step[WRITES] for step in steps])
         first = second = 0
+        read_count, write_count = len(reads), len(writes)
         start = done = now
         for order, sources, registers, latency, destinations, loads, stores, address in steps:
             if free > 0:
@@ -162,8 +164,8 @@ class Scoreboard:
                 for register in registers:
                     if ready[register] > known:
                         known = ready[register]
-                if loads and first < len(reads):
-                    last = first + loads if exact else len(reads)
+                if loads and first < read_count:
+                    last = first + loads if exact else read_count
                     for physical in reads[first:last]:
                         store = granules.get(physical >> 3) if granules else None
                         line = physical >> LINE_SHIFT
@@ -179,8 +181,8 @@ class Scoreboard:
                             start = there
                     first = last
                 done = start + latency
-                if stores and second < len(writes):
-                    last = second + stores if exact else len(writes)
+                if stores and second < write_count:
+                    last = second + stores if exact else write_count
                     mine = writes[second:last]
                     leaves = done if done > retired else retired
                     for physical in mine:
@@ -201,10 +203,10 @@ class Scoreboard:
             extra = 0
             for register in destinations:
                 ready[register] = done
-            if self.writer is not None:
+            if writer is not None:
                 for register in destinations:
-                    self.writer[register] = address
-            if latency > self.long and done - self.pending > self.busy_until:
+                    writer[register] = address
+            if latency > long and done - self.pending > self.busy_until:
                 self.busy_until = done - self.pending
             if done > retired:
                 retired = done
