@@ -30,6 +30,7 @@ def kernel_options(settings: Settings | None, layout: Layout, kpti: bool) -> dic
         "vulnerabilities": identity.vulnerabilities(spec, flaws, mitigations),
         "speculation_control": _control(settings),
         "mitigations": mitigations.names,
+        "lazy_fpu": "meltdown-nm" in flaws and "eager-fpu" not in mitigations,
     }
 
 

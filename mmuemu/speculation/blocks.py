@@ -27,9 +27,30 @@ class Block:
     """What the engine translated as one piece: straight code and, at its end, perhaps a branch."""
 
     __slots__ = (
-        "address", "branch", "bypasses", "code", "count", "end", "generation", "kind", "length", "loads", "ops", "page", "repeated",
-        "reset", "size", "slot", "slow", "steps", "stores", "target", "watched",
-    )  # fmt: skip
+        "address",
+        "branch",
+        "bypasses",
+        "code",
+        "count",
+        "end",
+        "generation",
+        "kind",
+        "length",
+        "meets",
+        "ops",
+        "page",
+        "points",
+        "repeated",
+        "reset",
+        "size",
+        "slot",
+        "slow",
+        "special",
+        "steps",
+        "stores",
+        "target",
+        "watched",
+    )
 
     def __init__(self, address: int, code: bytes, page: int, generation: int, pattern_mask: int) -> None:
         self.address = address
@@ -46,6 +67,7 @@ class Block:
         """Load -> ``count`` when it last met a store of unknown address (:mod:`mmuemu.speculation.bypass`)."""
         self.ops: list[Op] | None = None
         self.steps: list[OpTimes] | None = None
+        self.points: list[list[Op] | None] = [None, None]
         kinds = [kind_of(mnemonic, operands) for _, _, mnemonic, operands in lines]
         self.kind: int = kinds[-1] if kinds and kinds[-1] in BRANCHES else Kind.PLAIN
         self.watched = any(kind in WATCHED for kind in kinds)
@@ -62,8 +84,10 @@ class Block:
         self.target = 0
         if self.kind in (Kind.CONDITIONAL, Kind.JUMP, Kind.CALL):
             self.target = int(operands.split()[-1], 0)
-        self.loads = any("[" in operands for _, _, _, operands in lines)
         self.stores, self.bypasses = _stores(lines)
+        self.meets = self.stores and any(_LOAD.match(operands) for _, _, _, operands in lines)
+        """Whether there are both stores and loads."""
+        self.special = self.repeated or self.watched or self.bypasses
 
     @property
     def described(self) -> list[Op]:
@@ -76,6 +100,20 @@ class Block:
                 ops.append(op)
                 at += len(op.code)
         return self.ops
+
+    def stops(self, passing: bool) -> list[Op]:
+        """Instructions to stop before, the last first; with ``passing``, loads behind a store are among them."""
+        found = self.points[passing]
+        if found is None:
+            stored = False
+            found = []
+            for op in self.described:
+                if op.kind in WATCHED or (passing and stored and op.loads):
+                    found.append(op)
+                stored = stored or (op.stores and not op.pushes)
+            found.reverse()
+            self.points[passing] = found
+        return found
 
     def times(self, width: int) -> list[OpTimes]:
         """Its instructions as the scoreboard wants them."""
@@ -109,10 +147,10 @@ def _stores(lines: list[tuple[int, int, str, str]]) -> tuple[bool, bool]:
 class BlockCache:
     """Decoded blocks by address space and address."""
 
-    def __init__(self, cpu: Cpu, translations: Translations, pattern_entries: int) -> None:
+    def __init__(self, cpu: Cpu, translations: Translations, pattern_mask: int) -> None:
         self.cpu = cpu
         self.translations = translations
-        self._pattern_mask = pattern_entries - 1
+        self._pattern_mask = pattern_mask
         self._spaces: dict[int, dict[int, Block]] = {}
         self.blocks: dict[int, Block] = {}
         """Those of the address space in force."""

@@ -1,6 +1,6 @@
 """Buffers that keep stale bytes: line fill buffers, the store buffer, load ports (MDS).
 
-Intel, "Deep Dive: Microarchitectural Data Sampling". The bytes stay until the entry is used again or VERW overwrites it.
+Intel, "Deep Dive: Microarchitectural Data Sampling". Bytes stay until the entry is used again or VERW overwrites it.
 """
 
 from __future__ import annotations

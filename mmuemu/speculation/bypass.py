@@ -13,20 +13,19 @@ from mmuemu.speculation.scoreboard import Scoreboard, Store
 from mmuemu.speculation.translations import READ
 
 if TYPE_CHECKING:
-    from mmuemu.speculation.core import Speculation
+    from mmuemu.speculation.pipeline import Pipeline
 
 
 class Disambiguator:
-    """The predictor of one core; ``disabled`` is SSBD."""
+    """The predictor of one core."""
 
-    def __init__(self, core: Speculation) -> None:
+    def __init__(self, core: Pipeline) -> None:
         self.core = core
         self.threshold = core.spec.disambiguation_threshold
-        self.disabled = False
 
     def predicts_none(self, block: Block, op: Op) -> bool:
         """Whether the load ``op`` of ``block`` is predicted to meet no older store."""
-        if self.disabled or not self.threshold:
+        if self.core.ssbd or not self.threshold:
             return False
         return block.count - block.reset.get(op.address, 0) >= self.threshold
 
@@ -39,7 +38,7 @@ class Disambiguator:
         time = board.now
         for register in op.memory.registers if op.memory is not None else ():
             time = max(time, board.ready[register])
-        if time >= board.unknown_until:
+        if time + board.pending >= board.unknown_until:
             return 0
         if not self.predicts_none(block, op):
             return board.unknown_until - time

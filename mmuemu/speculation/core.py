@@ -1,204 +1,48 @@
-"""The speculating CPU: what the engine's hooks report moves caches, predictors and the clock, and opens windows.
-
-Blocks whose loads hit L1 are only counted. Behind a miss each instruction gets its times from the scoreboard when its
-block has run. Blocks with fences, flushes or time stamps, and those where a load may pass a store, are followed
-instruction by instruction while they run.
-"""
+"""The speculating CPU: a pipeline attached to an engine, its misses, its faults, its stretches of emulation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from mmuemu.cpu.engines import FETCH, MEM_READ, PythonEngine
-from mmuemu.cpu.observe import SCRATCH, Observer
-from mmuemu.cpu.window import D_HFLAGS, FS, GS, Q_CR0, Q_CR4
-from mmuemu.errors import UsageError
+from mmuemu.cpu.engines import FETCH, MEM_READ
+from mmuemu.cpu.observe import SCRATCH
+from mmuemu.cpu.window import D_HFLAGS, Q_CR0
 from mmuemu.mmu.walk import WRITABLE
-from mmuemu.speculation.blocks import Block, BlockCache
-from mmuemu.speculation.buffers import LeakyBuffers
-from mmuemu.speculation.bypass import Disambiguator
-from mmuemu.speculation.caches import LINE_SHIFT, Hierarchy
+from mmuemu.speculation.blocks import Block
 from mmuemu.speculation.forwarding import Forwarded
 from mmuemu.speculation.models import CpuSpec
-from mmuemu.speculation.ops import WATCHED, Kind, Memory, Op
-from mmuemu.speculation.predictors import STRONGEST, TAKEN, BranchTargets, PatternHistory, ReturnStack
-from mmuemu.speculation.scoreboard import Scoreboard
-from mmuemu.speculation.trace import Window
-from mmuemu.speculation.transient import Transient
-from mmuemu.speculation.translations import READ, Translations, TranslationTimes
+from mmuemu.speculation.ops import Kind, Op
+from mmuemu.speculation.pipeline import NO_LIMIT, Pipeline
+from mmuemu.speculation.translations import READ
 from mmuemu.x86.exceptions import Vector
-from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
+from mmuemu.x86.paging import PAGE_MASK
 
 if TYPE_CHECKING:
     from mmuemu.cpu.cpu import Cpu
     from mmuemu.cpu.traps import Trap
 
-NO_LIMIT: Final = 1 << 62
-_SHORT_CYCLES: Final = 24
-"""Windows up to this long have an opener that waited for no miss."""
 _HFLAG_TS: Final = 1 << 11
 _CR0_TS: Final = 8
-_CR4_LA57: Final = 1 << 12
-_STRING_LEAST: Final = 8
 
 
-class Speculation:
+class Speculation(Pipeline):
     """One core, attached to ``cpu`` before it runs. ``flaws`` are those in force."""
 
     def __init__(
-        self, cpu: Cpu, spec: CpuSpec, flaws: frozenset[str], mitigations: frozenset[str] = frozenset(),
+        self,
+        cpu: Cpu,
+        spec: CpuSpec,
+        flaws: frozenset[str],
+        mitigations: frozenset[str] = frozenset(),
         noise: int | None = None,
-    ) -> None:  # fmt: skip
-        engine = cpu.engine
-        if not isinstance(engine, PythonEngine):
-            raise UsageError("speculation follows every translation in Python: use the python engine (--mmu python)")
-        self.cpu = cpu
-        self.spec = spec
-        self.flaws = flaws if spec.speculates else frozenset()
-        self.mitigations = mitigations
-        self.width = spec.issue_width
-        self.caches = Hierarchy(spec)
-        self.times = TranslationTimes(spec, self.caches)
-        self.translations = Translations(cpu, engine)
-        self.buffers = LeakyBuffers(spec, cpu.ram_bytes)
-        self.board = Scoreboard(spec, self.caches, self.buffers)
-        self.pattern = PatternHistory(spec)
-        self.targets = BranchTargets(spec)
-        self.rsb = ReturnStack(spec)
-        self.code = BlockCache(cpu, self.translations, spec.pattern_entries)
-        self.disambiguator = Disambiguator(self)
-        self.squash_latency = spec.squash_latency * self.width
-        self.short_window = _SHORT_CYCLES * self.width
-        self.exhaustive = False
-        """Whether every window is run, those too that never brought anything before."""
-        self.contract = "predictors"
-        """``always-mispredict``: every conditional branch is taken the wrong way first, whatever the predictor says."""
-        self.trace: list[Window] | None = None
-        """Windows that have closed, when it is a list."""
-        self.on_window: Callable[[Window], None] | None = None
-        """Called with every window that has closed."""
-        self.on_access: Callable[[list[int], list[int]], None] | None = None
-        """Called with the physical addresses that retired instructions read and wrote, a block (or a part) at a time."""
-        self.windows = 0
-        self.mispredictions = 0
-        self.instructions = 0
-        """Instructions that retired."""
-        self.limit = NO_LIMIT
-        self.limited = False
-        self.context = 0
-        """The process that runs."""
-        self.jitter: Callable[[], int] | None = None
-        """Cycles that each reading of the clock is off."""
-        self.opener_sources: tuple[int, ...] = ()
-        self._reads: list[int] = []
-        self._writes: list[int] = []
-        self._old: list[bytes] = []
-        self._previous: Block | None = None
-        self.detailed = False
-        """Whether the block that runs is followed instruction by instruction."""
-        self._points: list[Op] = []
-        """Instructions of it that are looked at before they run, the next one last."""
-        self._done = 0
-        """How many of its instructions have their times."""
-        self._extra = 0
-        self._tsc = 0
-        self._engine = engine
-        self._fill_normally = engine._fill
-        self._leaky = bool(flaws & {"msbds", "mlpds"})
-        self._bypass = "v4" in self.flaws
-        self._tagged = bool(mitigations & {"ibrs", "eibrs"})
-        self._per_process = "stibp" in mitigations
-        self._fast_resolve = (spec.l1d.latency + 2) * self.width
-        self._penalty = (spec.mispredict_penalty - spec.squash_latency) * self.width
-        self.observer = Observer(
-            cpu, block=self._on_block, code=self._on_code, read=self._on_read, write=self._on_write
-        )
-        self.transient = Transient(self)
-        if "ssbd" in mitigations:
-            self.disambiguator.disabled = True
-        engine.serve(self._fill)
+    ) -> None:
+        super().__init__(cpu, spec, flaws, mitigations, noise)
+        self._fill_normally = self.engine._fill
+        self.engine.serve(self._fill)
         cpu.tsc = self.read_tsc
         cpu.transient = self
 
-    # -- the clock -----------------------------------------------------------------------------------------------
-
-    @property
-    def cycles(self) -> int:
-        """Cycles since the start."""
-        return self.board.cycles
-
-    @property
-    def ring(self) -> int:
-        """The current privilege level."""
-        return self.cpu.window.live_d[D_HFLAGS] & 3
-
-    @property
-    def five_levels(self) -> bool:
-        """Whether page tables have five levels."""
-        return bool(self.cpu.window.live_q[Q_CR4] & _CR4_LA57)
-
-    def read_tsc(self) -> int:
-        """What RDTSC and RDTSCP read: the cycle in which they are issued."""
-        value = self._tsc // self.width
-        return value + self.jitter() if self.jitter is not None else value
-
-    # -- hooks ---------------------------------------------------------------------------------------------------
-
-    def _on_read(self, _uc: int, _kind: int, physical: int) -> None:
-        self._reads.append(physical)
-
-    def _on_write(self, _uc: int, _kind: int, physical: int, size: int) -> None:
-        try:
-            if self.transient.active:
-                self.transient.stored(physical, size)
-                return
-            self._writes.append(physical)
-            if self.detailed:
-                size = min(size, PAGE_SIZE - (physical & PAGE_MASK))
-                self._old.append(bytes(self.cpu.ram_bytes[physical : physical + size]))
-            if physical >> 12 in self.code.frames:
-                self.code.written(physical >> 12)
-        except BaseException as error:
-            self.cpu.fail(error)
-
-    def _on_code(self, _uc: int, address: int) -> None:
-        try:
-            if self.transient.active:
-                self.transient.step(address)
-            else:
-                self._look(address)
-        except BaseException as error:
-            self.cpu.fail(error)
-
-    def _on_block(self, _uc: int, address: int, size: int) -> None:
-        try:
-            if self.transient.active:
-                return
-            previous = self._previous
-            if previous is not None and self._retire(previous, address, True):
-                self._previous = None
-                return
-            block = self.code.blocks.get(address)
-            if block is None or block.size != size or block.generation != self._engine.flushes:
-                block = self.code.block(address, size)
-            if self.instructions >= self.limit:
-                self._previous = None
-                self.limited = True
-                self.observer.stop()
-                return
-            if block.repeated and self.cpu.window.live_q[1] > _STRING_LEAST and self._string(block):
-                return
-            self._previous = block
-            if block.watched or (
-                self._bypass and (block.bypasses or (block.stores and block.loads and self.board.busy))
-            ):
-                self._follow(block)
-            elif self.detailed:
-                self.detailed = False
-                self.observer.watch_nothing()
-        except BaseException as error:
-            self.cpu.fail(error)
+    # -- misses of the engine's TLB ------------------------------------------------------------------------------
 
     def _fill(self, uc: int, page: int, kind: int, result: int) -> bool:
         """Serve a miss of the engine's TLB: by the tables as ever, or for a window, without a trace."""
@@ -214,7 +58,7 @@ class Speculation:
             return False
 
     def _fill_transiently(self, page: int, access: int, result: int) -> bool:
-        engine, transient = self._engine, self.transient
+        engine, transient = self.engine, self.transient
         found = transient.forged.get(page)
         if found is not None:
             transient.dirty = True
@@ -232,274 +76,6 @@ class Speculation:
         engine.answer(result, found & ~PAGE_MASK, found & 7)
         return True
 
-    # -- what has run --------------------------------------------------------------------------------------------
-
-    def _retire(self, block: Block, successor: int, may_open: bool) -> bool:
-        """``block`` has run and goes on at ``successor``: time, caches, predictors. True: a window was opened."""
-        board = self.board
-        block.count += 1
-        self.instructions += block.length
-        accounted = True
-        if self.on_access is not None:
-            self.on_access(self._reads, self._writes)
-        if self.detailed or block.slow or board.missing_until > board.now + board.pending:
-            self._account(block, block.end)
-        else:
-            accounted = self._skim(block)
-        kind = block.kind
-        if not kind:
-            return False
-        if kind == Kind.JUMP:
-            return False
-        if kind == Kind.CALL:
-            self.rsb.push(block.end)
-            return False
-        if kind == Kind.CONDITIONAL:
-            counters, slot = self.pattern.counters, block.slot
-            counter = counters[slot]
-            if successor == block.target:
-                if counter < STRONGEST:
-                    counters[slot] = counter + 1
-                predicted = block.target if counter >= TAKEN else block.end
-            elif successor == block.end:
-                if counter:
-                    counters[slot] = counter - 1
-                predicted = block.target if counter >= TAKEN else block.end
-            else:
-                return False
-            if predicted == successor:
-                if self.contract == "predictors" or block.target == block.end:
-                    return False
-                predicted = block.end if successor == block.target else block.target
-            return self._mispredicted(block, "v1", predicted, successor, accounted, may_open)
-        if kind == Kind.RETURN:
-            target, flaw = self._return_target(block.branch)
-        else:
-            target, flaw = self._branch_target(block.branch), "v2"
-            self.targets.learn(block.branch, successor)
-            if kind == Kind.INDIRECT_CALL:
-                self.rsb.push(block.end)
-        if target == successor:
-            return False
-        return self._mispredicted(block, flaw, target, successor, accounted, may_open)
-
-    def _skim(self, block: Block) -> bool:
-        """Account for a block that waits for nothing, if its loads hit; whether it had to be looked at closely."""
-        caches = self.caches
-        lines = caches.l1.lines
-        reads, writes = self._reads, self._writes
-        caches.tick = tick = caches.tick + 1
-        if reads:
-            arrivals = caches.arrivals
-            for address in reads:
-                line = address >> LINE_SHIFT
-                if line not in lines or (line in arrivals and arrivals[line] > self.board.now):
-                    self._account(block, block.end)
-                    return True
-                lines[line] = tick
-        if self._leaky:
-            self.buffers.stores.extend(writes)
-            self.buffers.loads.extend(reads[-2:])
-        if writes:
-            for address in writes:
-                line = address >> LINE_SHIFT
-                if line in lines:
-                    lines[line] = tick
-                else:
-                    caches.access(line, self.board.now)
-            writes.clear()
-        reads.clear()
-        self.board.skip(block.length)
-        return False
-
-    def _account(self, block: Block, end: int) -> None:
-        """Give the instructions of ``block`` that have no times yet, below ``end``, theirs: their accesses are known."""
-        reads, writes = self._reads, self._writes
-        if self._leaky:
-            self.buffers.stores.extend(writes)
-            self.buffers.loads.extend(reads[-2:])
-        steps = block.times(self.width)
-        done, self._done = self._done, 0
-        if done:
-            steps = steps[done:]
-        if end < block.end:
-            steps = [step for step in steps if step[-1] < end]
-            self._done = done + len(steps)
-        extra, self._extra = self._extra, 0
-        if self.on_access is not None and end < block.end:
-            self.on_access(reads, writes)
-        self.board.run(steps, reads, writes, self._old, extra)
-        reads.clear()
-        writes.clear()
-        if self._old:
-            self._old = []
-
-    def _return_target(self, address: int) -> tuple[int | None, str]:
-        target = self.rsb.pop()
-        if target == 0:
-            return self._branch_target(address), "v2"
-        return target, "rsb"
-
-    def _branch_target(self, address: int) -> int | None:
-        """What the BTB says of the branch at ``address``; IBRS tells rings apart, STIBP processes."""
-        if self._tagged or self._per_process:
-            ring = 1 if self._tagged and self.ring == 3 else 0
-            self.targets.tag = ring | (self.context << 1 if self._per_process else 0)
-        return self.targets.predict(address)
-
-    def predict(self, op: Op) -> tuple[int | None, str]:
-        """Where a branch inside a window is predicted to go, and the flaw of following it."""
-        kind = op.kind
-        if kind == Kind.CONDITIONAL:
-            return (op.target if self.pattern.predicts_taken(op.address) else op.end), "v1"
-        if kind == Kind.RETURN:
-            return self._return_target(op.address)
-        return self._branch_target(op.address), "v2"
-
-    def _mispredicted(
-        self, block: Block, flaw: str, predicted: int | None, successor: int, accounted: bool, may_open: bool
-    ) -> bool:
-        board = self.board
-        self.mispredictions += 1
-        opened = board.now
-        resolved = max(board.branch_done, opened) if accounted else opened + self._fast_resolve
-        closes = resolved + self.squash_latency
-        opened_window = False
-        if may_open and predicted is not None and flaw in self.flaws:
-            self.opener_sources = block.described[-1].sources if self.trace is not None or self.on_window else ()
-            opened_window = self.transient.open(flaw, block.branch, predicted, successor, opened, closes)
-        board.wait(closes + self._penalty)
-        return opened_window
-
-    def clear_log(self) -> None:
-        """Forget accesses that belong to nothing."""
-        self._done = self._extra = 0
-        self._reads.clear()
-        self._writes.clear()
-        self._old.clear()
-
-    # -- blocks that are followed --------------------------------------------------------------------------------
-
-    def _follow(self, block: Block) -> None:
-        """Stop at those instructions of ``block`` that must be looked at before they run."""
-        points = []
-        bypass = self._bypass and block.stores
-        for op in block.described:
-            if op.kind in WATCHED or (bypass and op.loads):
-                points.append(op)
-        points.reverse()
-        self._points = points
-        self.detailed = True
-        self._done = 0
-        self._next_point()
-
-    def _next_point(self) -> None:
-        if self._points:
-            address = self._points[-1].address
-            self.observer.watch(address, address)
-        else:
-            self.observer.watch_nothing()
-
-    def _look(self, address: int) -> None:
-        """A point of the block that is followed has been reached."""
-        block = self._previous
-        if block is None or not self._points or self._points[-1].address != address:
-            return
-        op = self._points.pop()
-        self._next_point()
-        board = self.board
-        kind = op.kind
-        if kind == Kind.PLAIN:
-            if self._done or board.busy or self._reads:
-                self._account(block, address)
-            if board.unknown_until > board.now:
-                wait = self.disambiguator.load(block, op, self.linear(op.memory)) if op.memory is not None else 0
-                if wait > 0:
-                    self._extra += wait
-            return
-        self._account(block, address)
-        if kind == Kind.RDTSC:
-            self._tsc = board.now
-        elif kind == Kind.RDTSCP:
-            self._tsc = max(board.now, board.retired)
-        elif kind == Kind.VERW:
-            self.verw()
-        elif op.memory is not None:
-            linear = self.linear(op.memory)
-            if kind == Kind.PREFETCH:
-                self._prefetch(linear)
-            elif kind == Kind.FLUSH:
-                physical = self.translations.physical(linear, READ)
-                if physical >= 0 and self.caches.flush(physical >> LINE_SHIFT):
-                    board.retired = max(board.retired, board.now) + self.caches.l1.latency
-
-    def _prefetch(self, linear: int) -> None:
-        """PREFETCHh: no fault, but a walk, whose time shows; it fetches what may be read."""
-        page = linear >> 12
-        delay = self.times.hit(page)
-        found, trace = self.translations.entries(linear, READ)
-        if delay < 0:
-            delay = self.times.walk(trace, self.board.now)
-            if found >= 0 or -1 - found & 1:
-                self.times.insert(page)
-        if found >= 0:
-            self.caches.access((found & ~PAGE_MASK | linear & PAGE_MASK) >> LINE_SHIFT, self.board.now + delay)
-        self.board.retired = max(self.board.retired, self.board.now) + delay
-
-    def linear(self, memory: Memory) -> int:
-        """The linear address of a memory operand, by the registers as they are."""
-        q = self.cpu.window.live_q
-        address = memory.displacement
-        if memory.base >= 0:
-            address += q[memory.base]
-        if memory.index >= 0:
-            address += q[memory.index] * memory.scale
-        address &= memory.mask
-        if memory.segment:
-            address += q[(FS if memory.segment == "fs" else GS).base]
-        return address & 0xFFFF_FFFF_FFFF_FFFF
-
-    def open_bypass(self, op: Op, old: list[tuple[int, bytes]], opened: int, closes: int) -> bool:
-        """``op`` reads what was there before the stores ``old`` (the youngest first): open the window at it."""
-        ram = self.cpu.ram_bytes
-        new = [(address, bytes(ram[address : address + len(data)])) for address, data in reversed(old)]
-        self.opener_sources = op.memory.registers if op.memory is not None else ()
-        if not self.transient.open("v4", op.address, op.address, op.address, opened, closes, in_place=True):
-            return False
-        for address, data in old:
-            ram[address : address + len(data)] = data
-        self.transient.undo.extend(new)
-        self.detailed = False
-        self._previous = None
-        self.board.wait(closes + self._penalty)
-        self.transient.step(op.address)
-        return True
-
-    def is_code(self, physical: int) -> bool:
-        """Whether a store there would change code that is translated."""
-        frame = physical & ~PAGE_MASK
-        return physical >> 12 in self.code.frames or frame in self._engine._executed
-
-    def forget_page(self, linear: int) -> None:
-        """A window translates that page otherwise than the tables do: nothing that is kept may say so."""
-        self.cpu.engine.flush()
-
-    # -- string instructions -------------------------------------------------------------------------------------
-
-    def _string(self, block: Block) -> bool:
-        """Do a page of a repeated MOVS or STOS at once; True when execution was led back to it."""
-        from mmuemu.speculation.strings import repeat
-
-        lines = repeat(self, block.described[0])
-        if not lines:
-            return False
-        for line in lines:
-            self.caches.access(line, self.board.now)
-        self.board.now += len(lines) * 2
-        self._previous = None
-        self.observer.redirect(block.address)
-        return True
-
     # -- stretches of emulation, and traps (cpu.Transient) -------------------------------------------------------
 
     def begin(self, limit: int | None) -> None:
@@ -507,9 +83,7 @@ class Speculation:
         self.limited = False
         self.limit = NO_LIMIT if limit is None else self.instructions + limit
         self._previous = None
-        self._done = self._extra = 0
-        self.detailed = False
-        self.observer.watch_nothing()
+        self.unfollow()
         self.clear_log()
 
     def ended(self, rip: int) -> bool:
@@ -517,7 +91,7 @@ class Speculation:
         if self.transient.active:
             self.transient.squash("page fault on fetch")
             self.observer.restore()
-            self._engine.take_fault()
+            self.engine.take_fault()
             return True
         block, self._previous = self._previous, None
         if block is None or rip == block.address:
@@ -528,9 +102,19 @@ class Speculation:
             self._done = 0
             self.instructions += sum(op.address < rip for op in block.described)
         else:
-            self._retire(block, rip, False)
+            self._ended_block(block, rip)
         self.clear_log()
         return False
+
+    def _ended_block(self, block: Block, successor: int) -> None:
+        """``block`` has run to its end, and the next one was not reached."""
+        block.count += 1
+        self.instructions += block.length
+        self._account(block, block.end)
+        if block.kind == Kind.CALL:
+            self.rsb.push(block.end)
+        elif block.kind in (Kind.RETURN, Kind.INDIRECT_CALL, Kind.INDIRECT_JUMP):
+            self._indirect(block, successor, True, may_open=False)
 
     def abort(self) -> bool:
         """From a hook: an exception or an instruction that a window must not reach; True when one was open."""
@@ -567,7 +151,7 @@ class Speculation:
             self.observer.start(trap.rip)
             if self.transient.active:
                 self.transient.squash("page fault on fetch")
-                self._engine.take_fault()
+                self.engine.take_fault()
             self.observer.restore()
         board.wait(closes + self._penalty)
 
@@ -577,44 +161,3 @@ class Speculation:
         if flaw is not None and flaw in self.flaws:
             return Forwarded(flaw, op=op, ready=True, note=f"forwarded {flaw}", vector_only=True)
         return Forwarded("fault", op=op, note="faults, forwards nothing", vector_only=True)
-
-    # -- what the kernel does to hidden state (kernel.hardening.HiddenState) ------------------------------------
-
-    def touch(self, physical: int, size: int, write: bool) -> None:
-        """The kernel read or wrote guest RAM."""
-        now = self.board.now
-        for line in range(physical >> LINE_SHIFT, (physical + max(size, 1) - 1 >> LINE_SHIFT) + 1):
-            _, level = self.caches.access(line, now)
-            self.caches.arrivals.pop(line, None)
-            if level > 1:
-                self.buffers.filled(line)
-            if write and self._leaky:
-                self.buffers.stores.append(line << LINE_SHIFT)
-
-    def ibpb(self) -> None:
-        """Write IA32_PRED_CMD.IBPB."""
-        self.targets.clear()
-
-    def fill_return_stack(self) -> None:
-        """Overwrite the return stack with harmless entries."""
-        self.rsb.stuff(0)
-
-    def verw(self) -> None:
-        """VERW: with the microcode for it, stale bytes are overwritten."""
-        if "md_clear" in self.spec.microcode:
-            self.buffers.clear()
-
-    def flush_l1d(self) -> None:
-        """Write IA32_FLUSH_CMD.L1D_FLUSH."""
-        self.caches.flush_l1d()
-
-    def set_ssbd(self, on: bool) -> None:
-        """IA32_SPEC_CTRL.SSBD."""
-        self.disambiguator.disabled = on
-
-    def switch(self, context: int) -> None:
-        """Another process runs from now on."""
-        if context != self.context:
-            self.context = context
-            self.code.enter(context)
-            self.times.flush()

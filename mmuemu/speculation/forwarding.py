@@ -15,7 +15,7 @@ from mmuemu.speculation.translations import WRITE, frame_of
 from mmuemu.x86.paging import PAGE_MASK, US, FaultBits
 
 if TYPE_CHECKING:
-    from mmuemu.speculation.core import Speculation
+    from mmuemu.speculation.pipeline import Pipeline
 
 
 class Forwarded(NamedTuple):
@@ -35,7 +35,7 @@ class Forwarded(NamedTuple):
 class Forwarding:
     """The rules, over one core's caches and buffers."""
 
-    def __init__(self, core: Speculation) -> None:
+    def __init__(self, core: Pipeline) -> None:
         self.core = core
 
     def of(self, linear: int, access: int, time: int, size: int) -> Forwarded | None:

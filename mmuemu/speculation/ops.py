@@ -54,12 +54,8 @@ class Kind(IntEnum):
 BRANCHES: Final = frozenset(
     {Kind.CONDITIONAL, Kind.JUMP, Kind.CALL, Kind.INDIRECT_JUMP, Kind.INDIRECT_CALL, Kind.RETURN}
 )
-WATCHED: Final = frozenset(
-    {
-        Kind.LFENCE, Kind.MFENCE, Kind.SFENCE, Kind.RDTSC, Kind.RDTSCP, Kind.FLUSH, Kind.PREFETCH, Kind.VERW,
-    }
-)  # fmt: skip
-"""Kinds whose blocks are followed instruction by instruction."""
+WATCHED: Final = frozenset({Kind.RDTSC, Kind.RDTSCP, Kind.FLUSH, Kind.PREFETCH, Kind.VERW})
+"""Kinds that are stopped before: what they do depends on the state then."""
 ENDS_WINDOW: Final[dict[int, str]] = {
     Kind.LFENCE: "lfence",
     Kind.MFENCE: "mfence",
@@ -73,12 +69,13 @@ ENDS_WINDOW: Final[dict[int, str]] = {
 
 _SERIAL: Final = frozenset(
     {
-        "cpuid", "iretq", "iretd", "iret", "syscall", "sysret", "sysretq", "sysenter", "sysexit", "int", "int3", "int1", "hlt",
-        "rsm", "lgdt", "lidt", "lldt", "ltr", "invlpg", "invpcid", "invd", "wbinvd", "wrmsr", "rdmsr", "in", "out", "insb",
-        "insd", "insw", "outsb", "outsd", "outsw", "rdpmc", "xsetbv", "ud0", "ud1", "ud2", "ud2b", "retf", "retfq", "lcall",
-        "ljmp", "swapgs", "cli", "sti", "clts", "lmsw", "into", "bound", "wrpkru", "xrstor", "xrstor64", "xsave",
-        "xsave64", "xsaveopt", "xsaveopt64", "rdpkru", "xgetbv", "serialize", "monitor", "mwait", "vmcall", "vmmcall",
-        "rdrand", "rdseed", "popfq", "popf", "stac", "clac", "wbnoinvd", "clzero", "enter",
+        "cpuid", "iretq", "iretd", "iret", "syscall", "sysret", "sysretq", "sysenter", "sysexit", "int", "int3",
+        "int1", "hlt", "rsm", "lgdt", "lidt", "lldt", "ltr", "invlpg", "invpcid", "invd", "wbinvd", "wrmsr",
+        "rdmsr", "in", "out", "insb", "insd", "insw", "outsb", "outsd", "outsw", "rdpmc", "xsetbv", "ud0", "ud1",
+        "ud2", "ud2b", "retf", "retfq", "lcall", "ljmp", "swapgs", "cli", "sti", "clts", "lmsw", "into", "bound",
+        "wrpkru", "xrstor", "xrstor64", "xsave", "xsave64", "xsaveopt", "xsaveopt64", "rdpkru", "xgetbv",
+        "serialize", "monitor", "mwait", "vmcall", "vmmcall", "rdrand", "rdseed", "popfq", "popf", "stac", "clac",
+        "wbnoinvd", "clzero", "enter",
     }
 )  # fmt: skip
 DRAINS: Final = frozenset({"cpuid", "iretq", "iret", "wrmsr", "invlpg", "serialize", "invd", "wbinvd", "rsm"})
@@ -98,7 +95,7 @@ _LATENCY: Final[dict[str, int]] = {
     "cpuid": 100, "lfence": 4, "mfence": 33, "sfence": 2, "clflush": 2, "clflushopt": 2,
 }  # fmt: skip
 """Cycles; 1 where none is named. Skylake's of Agner Fog's instruction tables, RDTSC and fences rounded."""
-SLOW: Final = DRAINS | {"pause"} | {name for name, latency in _LATENCY.items() if latency > 10}
+SLOW: Final = DRAINS | {"pause", "lfence"} | {name for name, latency in _LATENCY.items() if latency > 10}
 """Mnemonics that are worth a look at what waits for them."""
 _LOCKED: Final = 18
 """Cycles of a locked read-modify-write (the same tables)."""
@@ -130,9 +127,24 @@ class Op:
     """One decoded instruction. ``sources`` leaves out what only forms the address (``memory.registers``)."""
 
     __slots__ = (
-        "address", "code", "destinations", "drains", "end", "kind", "latency", "loads", "memory", "mnemonic", "pops", "pushes",
-        "read_events", "sources", "stores", "target", "write_events",
-    )  # fmt: skip
+        "address",
+        "code",
+        "destinations",
+        "drains",
+        "end",
+        "kind",
+        "latency",
+        "loads",
+        "memory",
+        "mnemonic",
+        "pops",
+        "pushes",
+        "read_events",
+        "sources",
+        "stores",
+        "target",
+        "write_events",
+    )
 
     def __init__(self, address: int, code: bytes) -> None:
         self.address = address
@@ -181,7 +193,7 @@ def _register(name: str) -> int:
     """The number of the whole register that ``name`` is (a part of), or -1."""
     if name in REGISTERS:
         return REGISTERS[name] if name != "rip" else -1
-    if name.startswith("xmm") or name.startswith("ymm"):
+    if name.startswith(("xmm", "ymm")):
         number = int(name[3:])
         return XMM + number if number < 16 else -1
     if name in ("rflags", "eflags"):

@@ -1,7 +1,7 @@
 """When things happen: a scoreboard of ready times, in-order retirement, and the clock that RDTSC reads.
 
 Time is counted in slots: ``issue_width`` of them are a cycle, and an instruction takes one to be issued. Code whose
-loads all hit L1 goes by without a look at its registers (:meth:`Scoreboard.skip`); behind a miss every instruction is
+loads all hit L1 goes by without a look at its registers (:meth:`Scoreboard.settle`); behind a miss every instruction is
 given its times, until the miss has been waited for.
 """
 
@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from mmuemu.speculation.buffers import LeakyBuffers
 from mmuemu.speculation.caches import LINE_SHIFT, Hierarchy
 from mmuemu.speculation.models import CpuSpec
+from mmuemu.speculation.noise import Noise
 from mmuemu.speculation.ops import REGISTER_COUNT, Kind, Op
 
 _PENDING_CYCLES: Final = 20
@@ -66,13 +67,31 @@ class Scoreboard:
     """The clock and what waits for what."""
 
     __slots__ = (
-        "branch_done", "buffers", "caches", "forward", "granules", "long", "missing_until", "now", "pending", "queue", "ready", "retired", "rob",
-        "rob_size", "start", "unknown_until", "width", "writer",
-    )  # fmt: skip
+        "branch_done",
+        "buffers",
+        "busy_until",
+        "caches",
+        "forward",
+        "granules",
+        "long",
+        "noise",
+        "now",
+        "pending",
+        "queue",
+        "ready",
+        "retired",
+        "rob",
+        "rob_size",
+        "start",
+        "unknown_until",
+        "width",
+        "writer",
+    )
 
-    def __init__(self, spec: CpuSpec, caches: Hierarchy, buffers: LeakyBuffers) -> None:
+    def __init__(self, spec: CpuSpec, caches: Hierarchy, buffers: LeakyBuffers, noise: Noise | None = None) -> None:
         self.caches = caches
         self.buffers = buffers
+        self.noise = noise
         self.width = spec.issue_width
         self.rob_size = spec.reorder_buffer
         self.forward = spec.forward_latency * self.width
@@ -90,8 +109,8 @@ class Scoreboard:
         """8 bytes of memory -> when a store to them leaves the queue, and when its data can be forwarded."""
         self.unknown_until = 0
         """When the addresses of all stores so far are known."""
-        self.missing_until = 0
-        """When the last miss, or the last long computation, is over."""
+        self.busy_until = 0
+        """Until when something is waited for: a miss, or a long computation."""
         self.long = _LONG_CYCLES * self.width
         self.branch_done = 0
         self.start = 0
@@ -102,19 +121,14 @@ class Scoreboard:
         """The time-stamp counter."""
         return self.now // self.width
 
-    @property
-    def busy(self) -> bool:
-        """Whether something is waited for."""
-        return self.missing_until > self.now + self.pending
+    def settle(self) -> None:
+        """Nothing is waited for any more.
 
-    def skip(self, slots: int) -> None:
-        """Time for code that waits for nothing."""
-        if self.rob:
-            # Chains of short latencies are over when the misses are: they bind as much as what follows.
-            self.now = max(self.now, self.retired - self.pending)
-            self.rob.clear()
-            self.granules.clear()
-        self.now += slots
+        Chains of short latencies are over when the misses are: they bind as much as what follows.
+        """
+        self.now = max(self.now, self.retired - self.pending)
+        self.rob.clear()
+        self.granules.clear()
 
     def run(self, steps: Sequence[OpTimes], reads: list[int], writes: list[int], old: list[bytes], extra: int) -> None:
         """Give instructions their times, one after the other.
@@ -122,14 +136,16 @@ class Scoreboard:
         ``reads`` and ``writes`` are physical addresses in the order of the accesses; ``old`` is what the writes
         replaced, if anybody asked; ``extra`` is what the first instruction's translation takes.
         """
-        now, retired, ready, rob, size, width = self.now, self.retired, self.ready, self.rob, self.rob_size, self.width
+        now, retired, ready, rob, size = self.now, self.retired, self.ready, self.rob, self.rob_size
         lines, arrivals, hit = self.caches.l1.lines, self.caches.arrivals, self.caches.l1.latency
-        granules = self.granules
+        granules, writer, long = self.granules, self.writer, self.long
         free = size - len(rob)
-        exact = len(reads) == sum([step[READS] for step in steps]) and len(writes) == sum(
-            [step[WRITES] for step in steps]
-        )
+        exact = True
+        if reads or writes:
+            exact = len(reads) == sum([step[READS] for step in steps])
+            exact = exact and len(writes) == sum([step[WRITES] for step in steps])
         first = second = 0
+        read_count, write_count = len(reads), len(writes)
         start = done = now
         for order, sources, registers, latency, destinations, loads, stores, address in steps:
             if free > 0:
@@ -148,8 +164,8 @@ class Scoreboard:
                 for register in registers:
                     if ready[register] > known:
                         known = ready[register]
-                if loads and first < len(reads):
-                    last = first + loads if exact else len(reads)
+                if loads and first < read_count:
+                    last = first + loads if exact else read_count
                     for physical in reads[first:last]:
                         store = granules.get(physical >> 3) if granules else None
                         line = physical >> LINE_SHIFT
@@ -165,8 +181,8 @@ class Scoreboard:
                             start = there
                     first = last
                 done = start + latency
-                if stores and second < len(writes):
-                    last = second + stores if exact else len(writes)
+                if stores and second < write_count:
+                    last = second + stores if exact else write_count
                     mine = writes[second:last]
                     leaves = done if done > retired else retired
                     for physical in mine:
@@ -187,11 +203,11 @@ class Scoreboard:
             extra = 0
             for register in destinations:
                 ready[register] = done
-            if self.writer is not None:
+            if writer is not None:
                 for register in destinations:
-                    self.writer[register] = address
-            if latency > self.long and done > self.missing_until:
-                self.missing_until = done
+                    writer[register] = address
+            if latency > long and done - self.pending > self.busy_until:
+                self.busy_until = done - self.pending
             if done > retired:
                 retired = done
             rob.append(retired)
@@ -211,8 +227,10 @@ class Scoreboard:
         latency, level = self.caches.access(line, time)
         if level > 1:
             self.buffers.filled(line)
-            if time + latency > self.missing_until:
-                self.missing_until = time + latency
+            if time + latency - self.pending > self.busy_until:
+                self.busy_until = time + latency - self.pending
+            if self.noise is not None:
+                self.noise.missed(self.caches, line, time)
         return time + latency
 
     def wait(self, until: int) -> None:

@@ -10,15 +10,15 @@ from mmuemu.speculation.translations import READ, WRITE
 from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
 
 if TYPE_CHECKING:
-    from mmuemu.speculation.core import Speculation
     from mmuemu.speculation.ops import Op
+    from mmuemu.speculation.pipeline import Pipeline
 
 _WIDTHS: Final = {"b": 1, "w": 2, "d": 4, "q": 8}
 _RAX, _RCX, _RSI, _RDI = (REGISTERS[name] for name in ("rax", "rcx", "rsi", "rdi"))
 _MASK: Final = (1 << 64) - 1
 
 
-def repeat(core: Speculation, op: Op) -> list[int]:
+def repeat(core: Pipeline, op: Op) -> list[int]:
     """Execute iterations of a REP MOVS or REP STOS up to the end of a page; the lines they touched, none if not done.
 
     Only where nothing can happen on the way: forwards, both pages usable with accessed and dirty bits set, no code

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Final
 from mmuemu.cpu.window import Q_RDI, Q_RSP
 from mmuemu.speculation.caches import LINE, LINE_SHIFT
 from mmuemu.speculation.forwarding import Forwarded, Forwarding
+from mmuemu.speculation.history import under_way, writers_of
 from mmuemu.speculation.ops import ENDS_WINDOW, Kind, Memory, Op
 from mmuemu.speculation.trace import NEVER, Fill, Step, Window
 from mmuemu.speculation.translations import READ, WRITE
 from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
 
 if TYPE_CHECKING:
-    from mmuemu.speculation.core import Speculation
+    from mmuemu.speculation.pipeline import Pipeline
 
 _PATIENCE: Final = 16
 """Short windows from one place that brought nothing before only every so many-th is run."""
@@ -29,7 +30,7 @@ _STACK: Final = frozenset({Kind.CALL, Kind.INDIRECT_CALL, Kind.RETURN})
 class Transient:
     """The window that is open, and how it runs."""
 
-    def __init__(self, core: Speculation) -> None:
+    def __init__(self, core: Pipeline) -> None:
         self.core = core
         self.observer = core.observer
         self.board = core.board
@@ -64,6 +65,8 @@ class Transient:
         self._short = False
         self._rsb: tuple[list[int], int, int] = ([], 0, 0)
         self._record: Window | None = None
+        self._accessed: tuple[int | None, int] = (None, 0)
+        """The linear address of the instruction's access and the level that it was found in (0: not looked for)."""
         self._forced: Forwarded | None = None
 
     # -- opening and closing -------------------------------------------------------------------------------------
@@ -106,13 +109,13 @@ class Transient:
         core.windows += 1
         self._record = None
         if core.trace is not None or core.on_window is not None:
-            writer = self.board.writer
-            waits = {writer[register] for register in core.opener_sources} if writer is not None else set()
             self._record = Window(
                 core.windows, flaw, opener, start, resume, core.context, core.ring, opened // self.board.width,
-                closes // self.board.width, waited_for=tuple(sorted(waits)),
+                closes // self.board.width, waited_for=writers_of(core, core.opener_sources, opened),
+                before=under_way(core, core.opener_sources, opened),
             )  # fmt: skip
         core.clear_log()
+        core.watch_stores(True)
         observer.watch_everything()
         if not outer and not in_place:
             observer.redirect(start)
@@ -132,8 +135,7 @@ class Transient:
         core.clear_log()
         if self._short:
             self._barren[self._site] = 0 if self._filled else self._barren.get(self._site, 0) + 1
-        observer.watch_nothing()
-        core.detailed = False
+        core.unfollow()
         observer.restore()
         if self.dirty:
             self.dirty = False
@@ -191,6 +193,7 @@ class Transient:
         note = ""
         memory = op.memory
         alive = True
+        began = start
         if memory is not None:
             address_ready = time
             for register in memory.registers:
@@ -204,6 +207,7 @@ class Transient:
                 available, alive, note = self._access(op, memory, address_ready)
                 if not self.active:
                     return
+                began = address_ready if op.loads else start
                 start = max(start, available)
         forced = self._forced
         if forced is not None and forced.op is op:
@@ -216,7 +220,7 @@ class Transient:
         self._previous = op
         self._previous_done = done
         if self._record is not None:
-            self._note(op, start, done, note)
+            self._note(op, began if start < NEVER else NEVER, done, note)
         if not alive:
             self._pass_over(op)
 
@@ -249,6 +253,7 @@ class Transient:
         """The memory side of ``op`` at ``time``: (when its data is there, whether the engine executes it, a note)."""
         core = self.core
         linear = core.linear(memory)
+        self._accessed = linear, 0
         kind = op.kind
         if kind == Kind.FLUSH:
             return time, True, "acts at retirement"
@@ -294,6 +299,7 @@ class Transient:
         core = self.core
         line = physical >> LINE_SHIFT
         latency, level = core.caches.access(line, time)
+        self._accessed = linear, level
         if level > 1 or self._untimed:
             self._filled += 1
             core.buffers.filled(line)
@@ -325,14 +331,15 @@ class Transient:
             self._causes = self._causes[1:]
         self.forged[page] = forwarded.page | 7
         self.dirty = True
-        self.core.forget_page(linear)
+        # Nothing that is kept may say how the tables translate it.
+        self.core.engine.flush()
         if write:
             self._written[(forwarded.page & ~PAGE_MASK | linear & PAGE_MASK) >> 3] = self._data_ready(op, time)
             return time, True, f"forwarded {forwarded.flaw}"
         return time + forwarded.latency, True, f"forwarded {forwarded.flaw}"
 
     def stored(self, physical: int, size: int) -> None:
-        """A store is about to happen: keep what is there. One that crosses a page is reported once, by its first byte."""
+        """A store is about to happen: keep what is there. One across two pages is reported once, by its first byte."""
         ram = self.core.cpu.ram_bytes
         inside = min(size, PAGE_SIZE - (physical & PAGE_MASK))
         self.undo.append((physical, bytes(ram[physical : physical + inside])))
@@ -400,9 +407,8 @@ class Transient:
         if record is None:
             return
         width = self.board.width
-        record.steps.append(
-            Step(
-                op.address, op.code, start // width if start < NEVER else NEVER, done // width if done < NEVER else NEVER,
-                (), note,
-            )
-        )  # fmt: skip
+        begins = start // width if start < NEVER else NEVER
+        ends = done // width if done < NEVER else NEVER
+        linear, level = self._accessed
+        self._accessed = None, 0
+        record.steps.append(Step(op.address, op.code, begins, ends, (), note, linear, level))

@@ -80,11 +80,11 @@ def _bar(row: Row, picture: Picture, scale: Scale, width: int, signs: _Signs) ->
     bar = _Bar(scale, width, signs)
     closes = picture.closes
     never = row.state == "never"
-    if row.kind == "step" and (never or (row.waits and row.start > 0)):
+    if row.kind == "step" and (never or (row.waits and row.start > 0 and row.state != "ends")):
         bar.draw("waits", 0, closes if never else row.start)
     if row.kind == "opener":
         bar.draw("open", 0, closes)
-    elif not never:
+    elif not never and row.state != "ends":
         bar.draw(row.state, row.start, row.done if row.state == "runs" else closes)
     if row.kind != "before":
         bar.draw("closes", closes)
@@ -144,6 +144,12 @@ def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "~"
 
 
+def _cut_place(text: str, width: int) -> str:
+    """A name with its distance, the name cut."""
+    name, plus, distance = text.rpartition("+")
+    return _cut(name, width - len(distance) - 1) + plus + distance if plus and len(text) > width else _cut(text, width)
+
+
 def draw(picture: Picture, console: Console) -> None:
     """Print the picture at the console's width; without colour it says the same."""
     width = min(max(console.width, LEAST_WIDTH), MOST_WIDTH)
@@ -167,7 +173,7 @@ def draw(picture: Picture, console: Console) -> None:
         style = {"opener": "bold", "gap": "dim italic", "before": "dim"}.get(
             row.kind, "dim" if row.state == "never" else ""
         )
-        cells = [f"{row.number or '':>{digits}}", *([f"{_cut(row.place, place):<{place}}"] if place else [])]
+        cells = [f"{row.number or '':>{digits}}", *([f"{_cut_place(row.place, place):<{place}}"] if place else [])]
         cells += [f"{_cut(row.text, text):<{text}}", f"{_cut(_waits(rows, row), waits):<{waits}}"]
         out = Text(" ".join(cells) + " ", style)
         line(out.append_text(_bar(row, picture, scale, room, signs)))

@@ -40,7 +40,7 @@ class TestCode:
     @pytest.mark.parametrize("name", ENTRIES)
     def test_without_mitigations_nothing_is_added(self, name: str) -> None:
         code = load(name)
-        assert harden_entry(code, ()) == harden_entry(code, ("kpti", "smap", "lfence", "retpoline")) == code
+        assert harden_entry(code, ()) == harden_entry(code, ("kpti", "smap", "lfence", "ssbd")) == code
         assert "nop" not in " ".join(listing(code))
 
     @pytest.mark.parametrize("name", ENTRIES)
@@ -52,6 +52,20 @@ class TestCode:
         assert [hard[at - 2 : at] for at in ends] == [[verw, "swapgs"]] * len(ends)
         assert [text for text in hard if text != verw] == plain
         assert len(harden_entry(load(name), {"verw"})) == len(load(name))
+
+    @pytest.mark.parametrize(
+        ("name", "words"), [("syscall_entry", []), ("syscall_entry_kpti", [0x18, 0x20]), ("trampoline", [0x10])]
+    )
+    def test_with_retpolines_no_jump_is_indirect(self, name: str, words: list[int]) -> None:
+        targets = {word: 0x7000 + word for word in (0x10, 0x18, 0x20, 0x28)}
+        code = harden_entry(load(name), {"retpoline"}, 0x1000, targets)
+        assert [text for text in listing(load(name)) if text.startswith(("jmp qword", "call qword"))] == [
+            f"jmp qword ptr gs:[{word:#x}]" for word in words
+        ]
+        assert "ptr gs:[0x10]" not in " ".join(text for text in listing(code) if text.startswith("jmp"))
+        jumps = [text for text in listing(code) if text.startswith("jmp 0x6")]
+        assert jumps == [f"jmp {0x6000 + word:#x}" for word in words]
+        assert not any(text.startswith(("jmp qword", "call qword", "jmp r", "call r")) for text in listing(code))
 
     def test_the_driver_plain(self) -> None:
         code = load("vulnerable")
@@ -101,7 +115,7 @@ class TestRunning:
             stop(kernel)
 
         monkeypatch.setattr(Kernel, "_stopped_somewhere", watched)
-        with hardened({"verw", "rsb-fill", "pte-inversion"}, mmu=mmu, kpti=kpti) as machine:
+        with hardened({"verw", "rsb-fill", "retpoline", "pte-inversion"}, mmu=mmu, kpti=kpti) as machine:
             machine.load(assemble(TURNS, "test.s"), ["test"], {})
             assert machine.run(timeout=20).exit_code == 11
             kernel = machine.kernel

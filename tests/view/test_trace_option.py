@@ -278,7 +278,7 @@ def saved(tmp_path):
     path = tmp_path / "t.jsonl"
     with open(path, "w") as file:
         writer = TraceWriter(file, windows.HEADER)
-        for make in (windows.empty, windows.meltdown, windows.spectre_v1):
+        for make in (windows.empty, windows.spectre_v1, windows.meltdown):
             writer.window(make())
         writer.end(9000, 1234)
     return str(path)
@@ -293,7 +293,7 @@ def test_explain_chooses_lists_and_draws(saved, tmp_path, capsys):
     assert (tmp_path / "o.svg").read_text().startswith("<svg")
     assert main(["explain", "--list", saved]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["/tmp/spectre", "window 1", "window 3", "window 12"]
+    assert [line.split(":")[0] for line in lines] == ["/tmp/spectre", "window 1", "window 12", "window 3"]
 
 
 @pytest.mark.parametrize(
