@@ -69,5 +69,9 @@ class Hardening:
                 hidden.ibpb()
             if self.flush_l1d:
                 hidden.flush_l1d()
+        self.control(hidden, task)
+
+    def control(self, hidden: HiddenState, task: Task) -> None:
+        """``task``, which runs, has what prctl(PR_SET_SPECULATION_CTRL) gave it: from now on, not from a switch on."""
         self._barrier = task.ibpb
         hidden.set_ssbd(self.ssbd or task.ssbd)

@@ -111,9 +111,9 @@ def _modes(task: Task) -> SpeculationControl:
 
 
 def _tell(task: Task) -> None:
-    told = task.kernel.on_speculation_control
-    if told is not None:
-        told(task)
+    kernel = task.kernel
+    if kernel.hidden is not None:
+        kernel.hardening.control(kernel.hidden, task)
 
 
 def _get_store_bypass(task: Task) -> int:
