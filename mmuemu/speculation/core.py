@@ -91,7 +91,7 @@ class Speculation(Pipeline):
         """Emulation has ended with RIP at ``rip``; True when a window ended it, which is undone: go on."""
         if self.transient.active:
             self.transient.squash("page fault on fetch")
-            self.observer.restore()
+            self.observer.restore_stopped()
             self.engine.take_fault()
             return True
         block, self._previous = self._previous, None

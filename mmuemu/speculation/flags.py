@@ -2,15 +2,16 @@
 
 Unicorn computes all flags before it calls a code hook when the instruction before has changed them (``sync_eflags`` in
 qemu/target/i386/translate.c): then cc_src holds flags. A fault of the hooked instruction puts back the cc_op of before
-that, by which cc_src is something else.
+that, by which cc_src is something else, and so are the flags that the engine keeps while it does not run.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from mmuemu.cpu.window import CC_OP_EFLAGS, D_CC_OP
+from mmuemu.cpu.window import CC_OP_EFLAGS, D_CC_OP, Q_CC_SRC, Q_RFLAGS
 from mmuemu.speculation.ops import FLAGS, Op
+from mmuemu.x86.registers import RFLAGS_ARITHMETIC
 
 if TYPE_CHECKING:
     from mmuemu.cpu.cpu import Cpu
@@ -22,8 +23,12 @@ _COUNTED_BY_CL: Final = frozenset({0xD2, 0xD3, 0xA5, 0xAD})
 """Opcodes of shifts whose flags the translation does not know: a count of 0 leaves them alone."""
 
 
+_ALSO: Final = frozenset({"xadd", "lock xadd"})
+"""Instructions whose flags Capstone forgets."""
+
+
 def _changes(op: Op) -> bool:
-    return FLAGS in op.destinations and op.mnemonic not in _OTHER_FLAGS
+    return FLAGS in op.destinations and op.mnemonic not in _OTHER_FLAGS or op.mnemonic in _ALSO
 
 
 def _by_cl(op: Op) -> bool:
@@ -40,3 +45,5 @@ def repair_flags(cpu: Cpu, block: Block, rip: int) -> None:
         return
     if not _by_cl(before[-1]) or any(_changes(op) for op in before[:-1]):
         live[D_CC_OP] = CC_OP_EFLAGS
+        words = cpu.window.live_q
+        words[Q_RFLAGS] = words[Q_RFLAGS] & ~RFLAGS_ARITHMETIC | words[Q_CC_SRC] & RFLAGS_ARITHMETIC

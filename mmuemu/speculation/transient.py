@@ -324,6 +324,9 @@ class Transient:
         page = linear & ~PAGE_MASK
         if forwarded is None:
             return NEVER, False, "faults, forwards nothing"
+        if write and self.core.is_code(forwarded.page):
+            self.squash("store to code")
+            return time, True, ""
         self._causes = (*self._causes, forwarded.flaw) if self._causes[-1] != forwarded.flaw else self._causes
         if self._record is not None and self._record.flaw == "fault":
             self._record.flaw = forwarded.flaw
@@ -346,12 +349,19 @@ class Transient:
         if inside == size:
             return
         for linear in self._store_addresses():
-            first = self.core.translations.physical(linear, WRITE)
+            first = self._stores_to(linear)
             if first & ~PAGE_MASK == physical & ~PAGE_MASK and first <= physical:
-                second = self.core.translations.physical((linear | PAGE_MASK) + 1, WRITE)
+                second = self._stores_to((linear | PAGE_MASK) + 1)
                 if second >= 0:
                     self.undo.append((second, bytes(ram[second : second + size - inside])))
                 return
+
+    def _stores_to(self, linear: int) -> int:
+        """The physical address that the window's store at ``linear`` changes, or the walk's refusal."""
+        forged = self.forged.get(linear & ~PAGE_MASK)
+        if forged is not None:
+            return forged & ~PAGE_MASK | linear & PAGE_MASK
+        return self.core.translations.physical(linear, WRITE)
 
     def _store_addresses(self) -> list[int]:
         """Where the instruction that runs may store: its operand, the stack, what RDI points to."""

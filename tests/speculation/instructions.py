@@ -160,16 +160,17 @@ def double_shift(out: Emitter, gene: Gene) -> None:
 
 def bits(out: Emitter, gene: Gene) -> None:
     kind = gene.below(3)
-    if kind == 0:
-        out.put(encode(b"\x0f\xba", 4 + gene.below(4), operand_to_change(out, gene), tail=imm(gene.below(64), 1)))
-    elif kind == 1:
-        opcode = gene.of((b"\x0f\xa3", b"\x0f\xab", b"\x0f\xb3", b"\x0f\xbb"))
-        out.put(encode(opcode, free(gene), free(gene), wide=bool(gene.below(2))))
+    if kind < 2:
+        if kind:
+            opcode = gene.of((b"\x0f\xa3", b"\x0f\xab", b"\x0f\xb3", b"\x0f\xbb"))
+            out.put(encode(opcode, free(gene), free(gene), wide=bool(gene.below(2))))
+        else:
+            out.put(encode(b"\x0f\xba", 4 + gene.below(4), operand_to_change(out, gene), tail=imm(gene.below(64), 1)))
+        # All flags but CF and ZF are undefined now, and come from how the engine translated what was before.
+        out.put(encode(b"\x83", 2, free(gene), tail=b"\0"))  # adc
     else:
-        opcode, prefix = gene.of(
-            ((b"\x0f\xbc", b""), (b"\x0f\xbd", b""), (b"\x0f\xb8", b"\xf3"), (b"\x0f\xbc", b"\xf3"))
-        )
-        out.put(encode(opcode, free(gene), operand(out, gene), prefix=prefix))
+        code, prefix = gene.of(((b"\xbc", b""), (b"\xbd", b""), (b"\xb8", b"\xf3"), (b"\xbc", b"\xf3")))
+        out.put(encode(b"\x0f" + code, free(gene), operand(out, gene), prefix=prefix))
 
 
 def operand_to_change(out: Emitter, gene: Gene) -> int | Mem:
@@ -211,6 +212,9 @@ def exchange(out: Emitter, gene: Gene) -> None:
     elif kind == 2:
         out.put(encode(b"\x0f\xc1", free(gene), where, wide=size == 8, prefix=lock))
     else:
+        # The engine takes the flags that stay from where a translated block left them: end one.
+        out.put(b"\x9c")
+        out.put(b"\x9d")
         out.put(encode(b"\x0f\xc7", 1, where, wide=bool(gene.below(2)), prefix=lock))  # cmpxchg8b, cmpxchg16b
 
 
@@ -522,7 +526,7 @@ def protection_keys(out: Emitter, gene: Gene) -> None:
 def trap(out: Emitter, gene: Gene) -> None:
     """What ring 3 may not do, or nobody: each a fault."""
     out.put(gene.of((
-        b"\x0f\x0b", b"\xf4", b"\xcc", b"\x0f\x20\xc0", b"\xe4\x60", b"\x0f\x01\xf8", b"\xfa", b"\x0f\x30", b"\x06",
+        b"\x0f\x0b", b"\xf4", b"\xcc", b"\x0f\x20\xc0", b"\x0f\x01\xf8", b"\xfa", b"\x0f\x30", b"\x06",
         b"\xc5\xf8\x77", b"\xcd\x03", b"\xcd\x20", b"\xf1", b"\xf0\x90",
     )))  # fmt: skip
 

@@ -100,6 +100,8 @@ handler:
     mov [r9 + 40], rax
     mov rax, [rdx + {cr2}]
     mov [r9 + 48], rax
+    mov rax, [rdx + {flags}]
+    mov [r9 + 56], rax
     and qword ptr [rdx + {flags}], -257
     lea rax, [rip + end]
     cmp rcx, {places.FAULTS - 2}
@@ -241,11 +243,11 @@ class Outcome:
 
     @property
     def faults(self) -> list[tuple[int, ...]]:
-        """Signal, code, address, RIP, error code, vector and CR2 of each."""
+        """Signal, code, address, RIP, error code, vector, CR2 and flags of each."""
         if not self.log:
             return []
         count = min(struct.unpack_from("<Q", self.log)[0], places.FAULTS)
-        return [struct.unpack_from("<7Q", self.log, 64 + places.ENTRY_BYTES * n) for n in range(count)]
+        return [struct.unpack_from("<8Q", self.log, 64 + places.ENTRY_BYTES * n) for n in range(count)]
 
     @property
     def registers(self) -> dict[str, int]:
@@ -315,7 +317,7 @@ class Bench:
         self.machine = made(seed=1, memory=MEMORY, aslr=False, schedule="coop", **options)
         runner, self.end = image()
         self._programs: Iterator[Compiled] = iter(())
-        self._outcomes: list[Outcome] = []
+        self.outcomes: list[Outcome] = []
         self._told = 0
         self._longest = 0
         self.machine.on_syscall(NEXT)(self._next)
@@ -328,9 +330,9 @@ class Bench:
         self._programs = iter([generate(program, self.end) for program in programs])
         ending = self.process.wait(timeout=PATIENCE + len(programs))
         if ending.limit is not None:
-            return [*self._outcomes, Outcome()]
+            return [*self.outcomes, Outcome()]
         assert ending.exit_code == 0, f"the runner ended with {ending}"
-        return self._outcomes
+        return self.outcomes
 
     def memory(self) -> list[int]:
         """A checksum for each page of RAM."""
@@ -371,7 +373,7 @@ class Bench:
                 setattr(outcome, name, bytes(self.machine.kernel.ram.bytes[frame : frame + PAGE_SIZE]))
         if self._look is not None:
             self._look(outcome, self.machine)
-        self._outcomes.append(outcome)
+        self.outcomes.append(outcome)
 
 
 def differences(one: Outcome, other: Outcome) -> list[str]:
@@ -420,8 +422,14 @@ class Difference:
 def compare(programs: Sequence[Program], left: dict[str, Any], right: dict[str, Any]) -> Difference | None:
     """Run ``programs`` on a machine with each of two sets of options; the first difference."""
     benches = (Bench(**left), Bench(**right))
+    results: list[list[Outcome]] = []
     try:
-        ones, others = (bench.run(programs) for bench in benches)
+        for bench in benches:
+            try:
+                results.append(bench.run(programs))
+            except Exception as error:
+                return Difference(len(bench.outcomes), (f"{type(error).__name__}: {error}",))
+        ones, others = results
         for number, (one, other) in enumerate(zip(ones, others, strict=False)):
             if one.exit_code is None and other.exit_code is None:
                 return None
