@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.speculation.ops import BRANCHES, RSP, SLOW, WATCHED, Kind, Memory, Op, decode, kind_of, outline
-from mmuemu.speculation.scoreboard import OpTimes, op_times
+from mmuemu.speculation.scoreboard import OpTimes, Segment, op_times
 from mmuemu.speculation.translations import FETCH, Translations
 from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
 
@@ -42,8 +42,10 @@ class Block:
         "ops",
         "page",
         "pointers",
+        "points",
         "repeated",
         "reset",
+        "segments",
         "size",
         "slot",
         "slow",
@@ -69,6 +71,8 @@ class Block:
         """Load -> ``count`` when it last met a store of unknown address (:mod:`mmuemu.speculation.bypass`)."""
         self.ops: list[Op] | None = None
         self.steps: list[OpTimes] | None = None
+        self.segments: dict[tuple[int, int], Segment] = {}
+        self.points: list[list[Op] | None] = [None, None]
         kinds = [kind_of(mnemonic, operands) for _, _, mnemonic, operands in lines]
         self.kind: int = kinds[-1] if kinds and kinds[-1] in BRANCHES else Kind.PLAIN
         self.watched = any(kind in WATCHED for kind in kinds)
@@ -106,17 +110,36 @@ class Block:
     def store_addresses(self) -> list[Memory]:
         """The loads of this block that say where its stores go, if all their addresses are known at its start.
 
-        Empty: some are not, or none was found.
+        Empty: some are not, or none was found, or there is a flush.
         """
         if self.pointers is None:
-            self.pointers = _pointers(self.described)
+            ops = self.described
+            self.pointers = [] if any(op.kind == Kind.FLUSH for op in ops) else _pointers(ops)
         return self.pointers
 
-    def times(self, width: int) -> list[OpTimes]:
-        """Its instructions as the scoreboard wants them."""
-        if self.steps is None:
-            self.steps = [op_times(op, width) for op in self.described]
-        return self.steps
+    def stops(self, passing: bool) -> list[Op]:
+        """Instructions to stop before, the last first; with ``passing``, loads behind a store are among them."""
+        found = self.points[passing]
+        if found is None:
+            stored = False
+            found = []
+            for op in self.described:
+                if op.kind in WATCHED or (passing and stored and op.loads):
+                    found.append(op)
+                stored = stored or (op.stores and not op.pushes)
+            found.reverse()
+            self.points[passing] = found
+        return found
+
+    def segment(self, first: int, end: int, width: int) -> Segment:
+        """Its instructions from number ``first`` to below address ``end``, as the scoreboard wants them."""
+        found = self.segments.get((first, end))
+        if found is None:
+            if self.steps is None:
+                self.steps = [op_times(op, width) for op in self.described]
+            steps = [step for step in self.steps[first:] if step[-1] < end]
+            found = self.segments[first, end] = Segment(steps, first + len(steps))
+        return found
 
 
 def _stores(lines: list[tuple[int, int, str, str]]) -> tuple[bool, bool]:
@@ -165,10 +188,10 @@ def _pointers(ops: Sequence[Op]) -> list[Memory]:
 class BlockCache:
     """Decoded blocks by address space and address."""
 
-    def __init__(self, cpu: Cpu, translations: Translations, pattern_entries: int) -> None:
+    def __init__(self, cpu: Cpu, translations: Translations, pattern_mask: int) -> None:
         self.cpu = cpu
         self.translations = translations
-        self._pattern_mask = pattern_entries - 1
+        self._pattern_mask = pattern_mask
         self._spaces: dict[int, dict[int, Block]] = {}
         self.blocks: dict[int, Block] = {}
         """Those of the address space in force."""

@@ -38,7 +38,7 @@ class Disambiguator:
         time = board.now
         for register in op.memory.registers if op.memory is not None else ():
             time = max(time, board.ready[register])
-        if time >= board.unknown_until:
+        if time + board.pending >= board.unknown_until:
             return 0
         if not self.predicts_none(block, op):
             return board.unknown_until - time

@@ -54,12 +54,8 @@ class Kind(IntEnum):
 BRANCHES: Final = frozenset(
     {Kind.CONDITIONAL, Kind.JUMP, Kind.CALL, Kind.INDIRECT_JUMP, Kind.INDIRECT_CALL, Kind.RETURN}
 )
-WATCHED: Final = frozenset(
-    {
-        Kind.LFENCE, Kind.MFENCE, Kind.SFENCE, Kind.RDTSC, Kind.RDTSCP, Kind.FLUSH, Kind.PREFETCH, Kind.VERW,
-    }
-)  # fmt: skip
-"""Kinds whose blocks are followed instruction by instruction."""
+WATCHED: Final = frozenset({Kind.RDTSC, Kind.RDTSCP, Kind.FLUSH, Kind.PREFETCH, Kind.VERW})
+"""Kinds that are stopped before: what they do depends on the state then."""
 ENDS_WINDOW: Final[dict[int, str]] = {
     Kind.LFENCE: "lfence",
     Kind.MFENCE: "mfence",
@@ -99,7 +95,7 @@ _LATENCY: Final[dict[str, int]] = {
     "cpuid": 100, "lfence": 4, "mfence": 33, "sfence": 2, "clflush": 2, "clflushopt": 2,
 }  # fmt: skip
 """Cycles; 1 where none is named. Skylake's of Agner Fog's instruction tables, RDTSC and fences rounded."""
-SLOW: Final = DRAINS | {"pause"} | {name for name, latency in _LATENCY.items() if latency > 10}
+SLOW: Final = DRAINS | {"pause", "lfence"} | {name for name, latency in _LATENCY.items() if latency > 10}
 """Mnemonics that are worth a look at what waits for them."""
 _LOCKED: Final = 18
 """Cycles of a locked read-modify-write (the same tables)."""

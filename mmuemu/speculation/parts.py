@@ -48,7 +48,7 @@ class Parts:
         self.pattern = PatternHistory(spec)
         self.targets = BranchTargets(spec)
         self.rsb = ReturnStack(spec)
-        self.code = BlockCache(cpu, self.translations, spec.pattern_entries)
+        self.code = BlockCache(cpu, self.translations, self.pattern.mask)
         self.ssbd = "ssbd" in mitigations
         """Speculative store bypass is disabled."""
         self.context = 0

@@ -16,7 +16,7 @@ from mmuemu.speculation.blocks import Block
 from mmuemu.speculation.bypass import Disambiguator
 from mmuemu.speculation.caches import LINE_SHIFT
 from mmuemu.speculation.models import CpuSpec
-from mmuemu.speculation.ops import WATCHED, Kind, Op
+from mmuemu.speculation.ops import Kind, Op
 from mmuemu.speculation.parts import Parts
 from mmuemu.speculation.predictors import STRONGEST, TAKEN
 from mmuemu.speculation.strings import repeat
@@ -73,7 +73,8 @@ class Pipeline(Parts):
         self._bypass = "v4" in self.flaws
         self._previous: Block | None = None
         self._points: list[Op] = []
-        """Instructions of it to stop before, the next one last."""
+        """Instructions of it to stop before, the next one last; ``_left`` are to come."""
+        self._left = 0
         self._done = 0
         """How many of its instructions have their times."""
         self._extra = 0
@@ -185,13 +186,13 @@ class Pipeline(Parts):
             if block.special:
                 if block.repeated and self._live_q[_RCX] > _STRING_LEAST and self._string(block):
                     return
-                if block.watched or (
-                    block.bypasses and self._bypass and (board.busy_until > board.now or not self._at_hand(block))
-                ):
-                    self._follow(block)
+                busy = board.busy_until > board.now
+                passing = self._bypass and (busy or (block.bypasses and not self._at_hand(block)))
+                if block.watched or passing:
+                    self._follow(block, passing)
                     return
             elif block.meets and self._bypass and board.busy_until > board.now:
-                self._follow(block)
+                self._follow(block, True)
                 return
             if self.detailed:
                 self.unfollow()
@@ -236,23 +237,22 @@ class Pipeline(Parts):
         """Give the instructions of ``block`` below ``end`` that have no times yet theirs: their accesses are known."""
         reads, writes = self._reads, self._writes
         if self.leaky:
-            self.buffers.stores.extend(writes)
-            self.buffers.loads.extend(reads[-2:])
+            if writes:
+                self.buffers.stores.extend(writes)
+            if reads:
+                self.buffers.loads.extend(reads[-2:])
         if self._on_access is not None:
             self._on_access(reads, writes)
-        steps = block.times(self.width)
-        done, self._done = self._done, 0
-        if done:
-            steps = steps[done:]
-        if end < block.end:
-            steps = [step for step in steps if step[-1] < end]
-            self._done = done + len(steps)
+        segment = block.segment(self._done, end, self.width)
+        self._done = segment.last if end < block.end else 0
         extra, self._extra = self._extra, 0
-        self.board.run(steps, reads, writes, self._old, extra)
-        reads.clear()
-        writes.clear()
-        if self._old:
-            self._old = []
+        self.board.play(segment, reads, writes, self._old, extra)
+        if reads:
+            reads.clear()
+        if writes:
+            writes.clear()
+            if self._old:
+                self._old = []
 
     def _wrong_way(self, block: Block, successor: int, accounted: bool) -> bool:
         """A conditional branch was (or by the contract, is taken to have been) predicted wrong."""
@@ -327,14 +327,16 @@ class Pipeline(Parts):
                 return False
         return bool(pointers)
 
-    def _follow(self, block: Block) -> None:
-        """Stop before those instructions of ``block`` that must be looked at."""
-        bypass = self._bypass and block.stores
-        points = [op for op in block.described if op.kind in WATCHED or (bypass and op.loads)]
-        points.reverse()
-        self._points = points
+    def _follow(self, block: Block, passing: bool) -> None:
+        """Stop before those instructions of ``block`` that must be looked at: :meth:`Block.stops`."""
+        self._points = points = block.stops(passing)
+        if not points:
+            if self.detailed:
+                self.unfollow()
+            return
         self.detailed = self._careful = True
         self._done = 0
+        self._left = len(points)
         self._next_point()
 
     def unfollow(self) -> None:
@@ -344,8 +346,8 @@ class Pipeline(Parts):
         self.observer.watch_nothing()
 
     def _next_point(self) -> None:
-        if self._points:
-            address = self._points[-1].address
+        if self._left:
+            address = self._points[self._left - 1].address
             self.observer.watch(address, address)
         else:
             self.observer.watch_nothing()
@@ -353,21 +355,23 @@ class Pipeline(Parts):
     def _look(self, address: int) -> None:
         """A point of the block that is followed has been reached."""
         block = self._previous
-        if block is None or not self._points or self._points[-1].address != address:
+        if block is None or not self._left or self._points[self._left - 1].address != address:
             return
-        op = self._points.pop()
+        self._left -= 1
+        op = self._points[self._left]
         self._next_point()
         board = self.board
         kind = op.kind
+        if kind == Kind.FLUSH and not self._reads and op.memory is not None:
+            self._flush(self.linear(op.memory))
+            return
+        self._account(block, address)
         if kind == Kind.PLAIN:
-            self._account(block, address)
-            if board.unknown_until > board.now and op.memory is not None:
+            if board.unknown_until > board.now + board.pending and op.memory is not None:
                 wait = self.disambiguator.load(block, op, self.linear(op.memory))
                 if wait > 0:
                     self._extra += wait
-            return
-        self._account(block, address)
-        if kind == Kind.RDTSC:
+        elif kind == Kind.RDTSC:
             self._tsc = board.now
         elif kind == Kind.RDTSCP:
             self._tsc = max(board.now, board.retired)
@@ -378,9 +382,14 @@ class Pipeline(Parts):
             if kind == Kind.PREFETCH:
                 self._prefetch(linear)
             elif kind == Kind.FLUSH:
-                physical = self.translations.physical(linear, READ)
-                if physical >= 0 and self.caches.flush(physical >> LINE_SHIFT):
-                    board.retired = max(board.retired, board.now) + self.caches.l1.latency
+                self._flush(linear)
+
+    def _flush(self, linear: int) -> None:
+        """CLFLUSH, CLFLUSHOPT: longer for what a cache holds (Gruss et al., "Flush+Flush", DIMVA 2016)."""
+        physical = self.translations.physical(linear, READ)
+        if physical >= 0 and self.caches.flush(physical >> LINE_SHIFT):
+            board = self.board
+            board.retired = max(board.retired, board.now) + self.caches.l1.latency
 
     def _prefetch(self, linear: int) -> None:
         """PREFETCHh: no fault, but a walk, whose time shows; it fetches what may be read.

@@ -22,8 +22,9 @@ class PatternHistory:
     __slots__ = ("counters", "mask")
 
     def __init__(self, spec: CpuSpec) -> None:
-        self.mask = spec.pattern_entries - 1
-        self.counters = bytearray([_FIRST]) * spec.pattern_entries
+        entries = 1 << max(spec.pattern_entries, 1).bit_length() - 1
+        self.mask = entries - 1
+        self.counters = bytearray([_FIRST]) * entries
 
     def predicts_taken(self, address: int) -> bool:
         """Whether the branch at ``address`` is predicted to be taken."""
@@ -74,8 +75,8 @@ class ReturnStack:
     __slots__ = ("depth", "entries", "size", "top", "underflow")
 
     def __init__(self, spec: CpuSpec) -> None:
-        self.size = spec.rsb_entries
-        self.entries = [0] * spec.rsb_entries
+        self.size = max(spec.rsb_entries, 1)
+        self.entries = [0] * self.size
         self.top = 0
         self.depth = 0
         """Calls that are still in it."""
