@@ -28,7 +28,7 @@ _ALSO: Final = frozenset({"xadd", "lock xadd"})
 
 
 def _changes(op: Op) -> bool:
-    return FLAGS in op.destinations and op.mnemonic not in _OTHER_FLAGS or op.mnemonic in _ALSO
+    return (FLAGS in op.destinations and op.mnemonic not in _OTHER_FLAGS) or op.mnemonic in _ALSO
 
 
 def _by_cl(op: Op) -> bool:
