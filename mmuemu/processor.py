@@ -41,5 +41,5 @@ def _control(settings: Settings) -> SpeculationControl:
     return SpeculationControl(
         mitigations.level("ssbd") if "spec_store_bypass" in affected else None,
         branches if "spectre_v2" in affected else None,
-        "l1d-flush" in mitigations and "l1tf" in affected,
+        mitigations.level("l1d-flush"),
     )

@@ -126,8 +126,6 @@ class Kernel:
         """Called with a process that is killed for lack of memory, and its resident pages."""
         self.on_stopped: Callable[[], None] | None = None
         """Called when the first process has stopped and nobody can run."""
-        self.on_speculation_control: Callable[[Task], None] | None = None
-        """Called when the running task has changed what prctl(PR_SET_SPECULATION_CTRL) or execve rules."""
         self._making_room = False
         self.frames.on_exhausted = self._make_room
         self.idle_pages = IdlePages(self.frames.limit // 8)

@@ -110,7 +110,6 @@ def clone(parent: Task, flags: int, stack: int, tls: int, exit_signal: int, chil
         kernel_stack, UserRegisters(kernel.ram.qwords, kernel_stack.registers),
         name=parent.name, uid=parent.uid, gid=parent.gid, signal_mask=parent.signal_mask,
     )  # fmt: skip
-    child.ibpb, child.ssbd = parent.ibpb, parent.ssbd
     child.scheduling = inherited_scheduling(*parent.scheduling)
     speculation_control.inherit(parent, child)
     if flags & CLONE_CHILD_CLEARTID:

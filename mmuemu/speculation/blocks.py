@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.speculation.ops import BRANCHES, RSP, SLOW, WATCHED, Kind, Memory, Op, decode, kind_of, outline
-from mmuemu.speculation.scoreboard import OpTimes, op_times
+from mmuemu.speculation.scoreboard import OpTimes, Segment, op_times
 from mmuemu.speculation.translations import FETCH, Translations
 from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
 
@@ -45,6 +45,7 @@ class Block:
         "points",
         "repeated",
         "reset",
+        "segments",
         "size",
         "slot",
         "slow",
@@ -70,6 +71,7 @@ class Block:
         """Load -> ``count`` when it last met a store of unknown address (:mod:`mmuemu.speculation.bypass`)."""
         self.ops: list[Op] | None = None
         self.steps: list[OpTimes] | None = None
+        self.segments: dict[tuple[int, int], Segment] = {}
         self.points: list[list[Op] | None] = [None, None]
         kinds = [kind_of(mnemonic, operands) for _, _, mnemonic, operands in lines]
         self.kind: int = kinds[-1] if kinds and kinds[-1] in BRANCHES else Kind.PLAIN
@@ -105,6 +107,16 @@ class Block:
                 at += len(op.code)
         return self.ops
 
+    def store_addresses(self) -> list[Memory]:
+        """The loads of this block that say where its stores go, if all their addresses are known at its start.
+
+        Empty: some are not, or none was found, or there is a flush.
+        """
+        if self.pointers is None:
+            ops = self.described
+            self.pointers = [] if any(op.kind == Kind.FLUSH for op in ops) else _pointers(ops)
+        return self.pointers
+
     def stops(self, passing: bool) -> list[Op]:
         """Instructions to stop before, the last first; with ``passing``, loads behind a store are among them."""
         found = self.points[passing]
@@ -119,20 +131,15 @@ class Block:
             self.points[passing] = found
         return found
 
-    def store_addresses(self) -> list[Memory]:
-        """The loads of this block that say where its stores go, if all their addresses are known at its start.
-
-        Empty: some are not, or none was found.
-        """
-        if self.pointers is None:
-            self.pointers = _pointers(self.described)
-        return self.pointers
-
-    def times(self, width: int) -> list[OpTimes]:
-        """Its instructions as the scoreboard wants them."""
-        if self.steps is None:
-            self.steps = [op_times(op, width) for op in self.described]
-        return self.steps
+    def segment(self, first: int, end: int, width: int) -> Segment:
+        """Its instructions from number ``first`` to below address ``end``, as the scoreboard wants them."""
+        found = self.segments.get((first, end))
+        if found is None:
+            if self.steps is None:
+                self.steps = [op_times(op, width) for op in self.described]
+            steps = [step for step in self.steps[first:] if step[-1] < end]
+            found = self.segments[first, end] = Segment(steps, first + len(steps))
+        return found
 
 
 def _stores(lines: list[tuple[int, int, str, str]]) -> tuple[bool, bool]:

@@ -28,7 +28,8 @@ _ALSO: Final = frozenset({"xadd", "cmpxchg", "test"})
 
 
 def _changes(op: Op) -> bool:
-    return FLAGS in op.destinations and op.mnemonic not in _OTHER_FLAGS or op.mnemonic.split()[-1] in _ALSO
+    name = op.mnemonic.split()[-1]
+    return (FLAGS in op.destinations and name not in _OTHER_FLAGS) or name in _ALSO
 
 
 def _by_cl(op: Op) -> bool:

@@ -37,18 +37,22 @@ def writers_of(core: Pipeline, registers: Iterable[int], now: int) -> tuple[int,
 def under_way(core: Pipeline, registers: Iterable[int], now: int) -> list[Step]:
     """The instructions that ``registers`` wait for at ``now``, themselves or through others, producers first.
 
-    Those that have begun before ``now`` begin there: when is not kept.
+    Those that have begun before ``now`` begin there: when is not kept. What is there in the first quarter of the wait
+    is left out.
     """
     board = core.board
     found: dict[int, Step] = {}
     queue = _unready(core, registers, now)
+    early = now + (max([now, *(board.ready[register] for register, _ in queue)]) - now) // 4
+    queue = [one for one in queue if board.ready[one[0]] > early]
     while queue and len(found) < _MOST:
         register, address = queue.pop()
         op = None if address in found else core.code.op(address)
         if op is None:
             continue
         sources = (*op.sources, *(op.memory.registers if op.memory is not None else ()))
-        waiting = [(one, writer) for one, writer in _unready(core, sources, now) if writer != address]
+        # A register that is ready only later has been written again since.
+        waiting = [one for one in _unready(core, sources, early) if board.ready[one[0]] < board.ready[register]]
         linear = _missing(core, op, now)
         began = max([now, *(board.ready[one] for one, _ in waiting)])
         far = linear is not None and board.ready[register] - now > core.caches.l3.latency

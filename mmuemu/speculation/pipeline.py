@@ -186,13 +186,13 @@ class Pipeline(Parts):
             if block.special:
                 if block.repeated and self._live_q[_RCX] > _STRING_LEAST and self._string(block):
                     return
-                if block.watched or (
-                    block.bypasses and self._bypass and (board.busy_until > board.now or not self._at_hand(block))
-                ):
-                    self._follow(block)
+                busy = board.busy_until > board.now
+                passing = self._bypass and (busy or (block.bypasses and not self._at_hand(block)))
+                if block.watched or passing:
+                    self._follow(block, passing)
                     return
             elif block.meets and self._bypass and board.busy_until > board.now:
-                self._follow(block)
+                self._follow(block, True)
                 return
             if self.detailed:
                 self.unfollow()
@@ -237,23 +237,22 @@ class Pipeline(Parts):
         """Give the instructions of ``block`` below ``end`` that have no times yet theirs: their accesses are known."""
         reads, writes = self._reads, self._writes
         if self.leaky:
-            self.buffers.stores.extend(writes)
-            self.buffers.loads.extend(reads[-2:])
+            if writes:
+                self.buffers.stores.extend(writes)
+            if reads:
+                self.buffers.loads.extend(reads[-2:])
         if self._on_access is not None:
             self._on_access(reads, writes)
-        steps = block.times(self.width)
-        done, self._done = self._done, 0
-        if done:
-            steps = steps[done:]
-        if end < block.end:
-            steps = [step for step in steps if step[-1] < end]
-            self._done = done + len(steps)
+        segment = block.segment(self._done, end, self.width)
+        self._done = segment.last if end < block.end else 0
         extra, self._extra = self._extra, 0
-        self.board.run(steps, reads, writes, self._old, extra)
-        reads.clear()
-        writes.clear()
-        if self._old:
-            self._old = []
+        self.board.play(segment, reads, writes, self._old, extra)
+        if reads:
+            reads.clear()
+        if writes:
+            writes.clear()
+            if self._old:
+                self._old = []
 
     def _wrong_way(self, block: Block, successor: int, accounted: bool) -> bool:
         """A conditional branch was (or by the contract, is taken to have been) predicted wrong."""
@@ -328,9 +327,9 @@ class Pipeline(Parts):
                 return False
         return bool(pointers)
 
-    def _follow(self, block: Block) -> None:
-        """Stop before those instructions of ``block`` that must be looked at."""
-        self._points = points = block.stops(self._bypass and (block.bypasses or self.board.busy_until > self.board.now))
+    def _follow(self, block: Block, passing: bool) -> None:
+        """Stop before those instructions of ``block`` that must be looked at: :meth:`Block.stops`."""
+        self._points = points = block.stops(passing)
         if not points:
             if self.detailed:
                 self.unfollow()

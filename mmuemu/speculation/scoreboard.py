@@ -22,6 +22,8 @@ _PENDING_CYCLES: Final = 20
 _LONG_CYCLES: Final = 10
 """What takes longer is waited for like a miss."""
 _MANY_ARRIVALS: Final = 256
+_MOST_STATES: Final = 4096
+"""Kinds of waiting that are told apart."""
 
 
 OpTimes = tuple[int, tuple[int, ...], tuple[int, ...], int, tuple[int, ...], int, int, int]
@@ -50,6 +52,39 @@ def op_times(op: Op, width: int) -> OpTimes:
     )  # fmt: skip
 
 
+class Outcome(NamedTuple):
+    """What a segment did to the scoreboard, relative to the time when it began; ``state`` is what it left."""
+
+    now: int
+    retired: int
+    start: int
+    done: int
+    unknown: int
+    busy: int
+    state: int
+    ready: tuple[tuple[int, int], ...]
+    stores: tuple[tuple[int, int], ...]
+
+
+class Segment:
+    """A stretch of a block that gets its times at once.
+
+    Where everything it reads and writes is in L1, they depend on what is waited for when it begins, and on which
+    accesses meet: ``outcomes`` has them by that.
+    """
+
+    __slots__ = ("destinations", "last", "outcomes", "reads", "steps", "writes")
+
+    def __init__(self, steps: list[OpTimes], last: int) -> None:
+        self.steps = steps
+        self.last = last
+        """Number of the first instruction behind it."""
+        self.reads = sum(step[READS] for step in steps)
+        self.writes = sum(step[WRITES] for step in steps)
+        self.destinations = tuple({register for step in steps for register in step[4]})
+        self.outcomes: dict[tuple[int, ...], Outcome] = {}
+
+
 class Store(NamedTuple):
     """A store whose address may be unknown to a load behind it."""
 
@@ -67,6 +102,10 @@ class Scoreboard:
     """The clock and what waits for what."""
 
     __slots__ = (
+        "_numbers",
+        "_seen",
+        "_state",
+        "_states",
         "branch_done",
         "buffers",
         "busy_until",
@@ -115,6 +154,12 @@ class Scoreboard:
         self.branch_done = 0
         self.start = 0
         """When the last instruction began to execute."""
+        self._state = 0
+        """Number of what is waited for, relative to ``now``, if that is still as ``_seen``; 0: nothing."""
+        self._seen = (0, 0)
+        self._states: list[tuple[int, ...]] = [()]
+        """What the reorder buffer waits for, by number."""
+        self._numbers: dict[tuple[tuple[int, ...], ...], int] = {}
 
     @property
     def cycles(self) -> int:
@@ -127,8 +172,89 @@ class Scoreboard:
         Chains of short latencies are over when the misses are: they bind as much as what follows.
         """
         self.now = max(self.now, self.retired - self.pending)
+        self._seen = (-1, -1)
         self.rob.clear()
         self.granules.clear()
+
+    def play(self, segment: Segment, reads: list[int], writes: list[int], old: list[bytes], extra: int) -> None:
+        """:meth:`run`, or what it did the last time if it would do the same."""
+        now, retired = self.now, self.retired
+        state = 0 if retired <= now else self._state if self._seen == (now, retired) else -1
+        told = len(reads) == segment.reads and len(writes) == segment.writes
+        if state < 0 or not told or extra or old or self.writer is not None:
+            self.run(segment.steps, reads, writes, old, extra)
+            return
+        caches, granules = self.caches, self.granules
+        lines, arrivals = caches.l1.lines, caches.arrivals
+        if not state and granules:
+            granules.clear()
+        met: dict[int, int] = {}
+        key = [state]
+        for physical in reads:
+            line = physical >> LINE_SHIFT
+            granule = physical >> 3
+            if line not in lines or line in arrivals or granule in granules:
+                self.run(segment.steps, reads, writes, old, extra)
+                return
+            key.append(met.setdefault(granule, len(met)))
+        for physical in writes:
+            if physical >> LINE_SHIFT not in lines:
+                self.run(segment.steps, reads, writes, old, extra)
+                return
+            key.append(met.setdefault(physical >> 3, len(met)))
+        found = segment.outcomes.get(tuple(key))
+        if found is None:
+            segment.outcomes[tuple(key)] = self._learn(segment, reads, writes)
+            return
+        for physical in reads:
+            caches.tick += 1
+            lines[physical >> LINE_SHIFT] = caches.tick
+        ready = self.ready
+        for register, time in found.ready:
+            ready[register] = now + time
+        for physical, (leaves, data) in zip(writes, found.stores, strict=False):
+            granules[physical >> 3] = (now + leaves, now + data)
+        self.start, self.branch_done = now + found.start, now + found.done
+        self.unknown_until = max(self.unknown_until, now + found.unknown)
+        self.busy_until = max(self.busy_until, now + found.busy)
+        self.now, self.retired = now + found.now, now + found.retired
+        self.rob.clear()
+        if found.state > 0:
+            self.rob.extend([self.now + time for time in self._states[found.state]])
+        self._state = found.state
+        self._seen = (self.now, self.retired)
+
+    def _learn(self, segment: Segment, reads: list[int], writes: list[int]) -> Outcome:
+        """Run the segment, and say what it did."""
+        began, unknown, busy = self.now, self.unknown_until, self.busy_until
+        self.unknown_until = self.busy_until = 0
+        self.run(segment.steps, reads, writes, [], 0)
+        outcome = Outcome(
+            self.now - began, self.retired - began, self.start - began, self.branch_done - began,
+            self.unknown_until - began, self.busy_until - began, self._number(),
+            tuple((register, self.ready[register] - began) for register in segment.destinations),
+            tuple((times[0] - began, times[1] - began) for times in [self.granules[p >> 3] for p in writes]),
+        )  # fmt: skip
+        self.unknown_until = max(unknown, self.unknown_until)
+        self.busy_until = max(busy, self.busy_until)
+        self._state = outcome.state
+        self._seen = (self.now, self.retired)
+        return outcome
+
+    def _number(self) -> int:
+        """The number of the state as it is; -1: there are too many."""
+        now = self.now
+        if self.retired <= now:
+            return 0
+        waiting = tuple([time - now for time in self.rob if time > now])
+        late = tuple([(register << 32) + time - now for register, time in enumerate(self.ready) if time > now])
+        found = self._numbers.get((waiting, late))
+        if found is None:
+            if len(self._states) >= _MOST_STATES:
+                return -1
+            found = self._numbers[waiting, late] = len(self._states)
+            self._states.append(waiting)
+        return found
 
     def run(self, steps: Sequence[OpTimes], reads: list[int], writes: list[int], old: list[bytes], extra: int) -> None:
         """Give instructions their times, one after the other.

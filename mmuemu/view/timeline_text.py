@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rich.console import Console
@@ -101,7 +102,7 @@ def _axis(picture: Picture, scale: Scale, width: int, signs: _Signs) -> tuple[st
     for one, two in scale.shortened:
         middle = int((scale(one) + scale(two)) / 2)
         marks[middle - 1 : middle + 1] = signs.shortened * 2
-    for cycle in scale.labels(picture.closes, lambda cycle: len(str(cycle)) + 1):
+    for cycle in scale.labels(picture.closes, lambda cycle: len(str(cycle)) + 2):
         column, text = int(scale(cycle)), str(cycle)
         marks[column] = signs.tick
         at = min(max(column - len(text) // 2, 0), width - len(text))
@@ -162,6 +163,7 @@ def draw(picture: Picture, console: Console) -> None:
     scale = Scale(picture, room - 1)
 
     def line(text: Text) -> None:
+        text.rstrip()
         console.print(text, no_wrap=True, overflow="ignore", crop=False, highlight=False, soft_wrap=True)
 
     line(Text(picture.title, "bold"))
@@ -187,4 +189,5 @@ def draw(picture: Picture, console: Console) -> None:
     line(_legend(signs, width))
     line(Text())
     for sentence in picture.words:
-        console.print(Text(sentence), highlight=False, width=width)
+        for piece in wrap(sentence, width):
+            line(Text(piece))

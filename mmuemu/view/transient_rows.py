@@ -187,7 +187,7 @@ def _scaled(rows: list[Row], path: list[int]) -> bool:
     return any(rows[at].text.startswith(_SCALING) for at in path[1:]) or any("*" in rows[at].text for at in path[1:])
 
 
-def interest(traced: Traced) -> tuple[bool, bool, bool, int]:
+def interest(traced: Traced) -> tuple[bool, bool, bool, bool, int]:
     """How much there is to see in a window: the larger, the more.
 
     Most telling is a fill whose address was computed of what a transient load read, as an index (not as when a list is
@@ -197,4 +197,4 @@ def interest(traced: Traced) -> tuple[bool, bool, bool, int]:
     rows = rows_of(traced) if window.fills else []
     paths = [path_of(rows, index) for index, row in enumerate(rows) if row.fills]
     long = window.closes - window.opened >= LONG_CYCLES
-    return any(_scaled(rows, path) for path in paths), any(paths), long and any(paths), -len(window.fills)
+    return any(_scaled(rows, path) for path in paths), any(paths), long and any(paths), bool(rows), -len(window.fills)

@@ -14,6 +14,7 @@ from mmuemu.kernel.alternatives import harden_entry, harden_vulnerable, mark
 from mmuemu.kernel.faults import PROTNONE
 from mmuemu.kernel.hardening import Hardening
 from mmuemu.kernel.kernel import Kernel
+from mmuemu.kernel.speculation_control import SpeculationControl
 from mmuemu.memory.frames import FrameAllocator
 from mmuemu.memory.kernel_half import KernelHalf
 from mmuemu.memory.page_table import PageTable
@@ -179,14 +180,33 @@ class TestHiddenState:
     def test_what_a_task_asked_for_concerns_its_neighbours(self) -> None:
         class Fake:
             def __init__(self, pid: int, ibpb: bool = False, ssbd: bool = False) -> None:
-                self.pid, self.ibpb, self.ssbd = pid, ibpb, ssbd
+                self.pid, self.ibpb, self.ssbd, self.l1d_flush = pid, ibpb, ssbd, pid == 3
 
         recorder, hardening = Recorder(), Hardening(())
         for task in (Fake(1), Fake(2, ibpb=True), Fake(2, ssbd=True), Fake(3), Fake(4, ibpb=True), Fake(5), Fake(6)):
             hardening.switch(recorder, task)  # type: ignore[arg-type]
         barriers = [recorder.calls[at - 1][1] for at, call in enumerate(recorder.calls) if call[0] == "ibpb"]
         assert barriers == [2, 4, 5], "before it runs, and after"
+        assert recorder.calls.index(("flush_l1d",)) == recorder.calls.index(("switch", 4)) + 2, "after it has run"
         assert [call[1] for call in recorder.calls if call[0] == "ssbd"] == [False, False, True, *[False] * 4]
+
+    def test_what_prctl_says_counts_at_once(self) -> None:
+        def said(which: int, control: int) -> str:
+            return f"mov edi, 53\nmov esi, {which}\nmov edx, {control}\n" + prctl
+
+        prctl = "mov eax, 157\nxor r10d, r10d\nxor r8d, r8d\nsyscall\n"
+        recorder = Recorder()
+        source = said(0, 4) + said(0, 2) + said(1, 4) + said(1, 2) + said(2, 2) + "mov edi, eax\nmov eax, 60\nsyscall\n"
+        with hardened(()) as machine:
+            machine.kernel.options.speculation_control = SpeculationControl("prctl", "prctl", "prctl")
+            machine.kernel.hidden = recorder
+            machine.load(assemble(source, "test.s"), ["test"], {})
+            assert machine.run(timeout=20).exit_code == 0
+        switch, *calls = [call for call in recorder.calls if call[0] != "touch"]
+        assert switch[0] == "switch"
+        assert [call[1] for call in calls if call[0] == "ssbd"] == [False, True, *[False] * 4]
+        assert calls.index(("ibpb",)) == 4
+        assert calls.count(("ibpb",)) == 1
 
     def test_a_thread_is_no_other_process(self) -> None:
         thread = (

@@ -22,8 +22,8 @@ RELAXED = settings(max_examples=150, deadline=None, suppress_health_check=list(H
 
 SPECTRE = """\
 Window 12: v1 at victim+0x7
-                                 cycle   0   4 6                      209    216
-# instruction                    waits   ┬   ┬ ┬          ≈≈           ┬      ┬
+                                 cycle   0   4                        209    216
+# instruction                    waits   ┬   ┬            ≈≈           ┬      ┬
 1 cmp rdi, qword [array1_size]         ████████████████████████████████
 2 jae victim+0x29                1       ═════════════════════════════════════│
 3 movzx eax, byte [rdi + array1]         ████                                 │
