@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Final
 
+from mmuemu.cpu.observe import SCRATCH
 from mmuemu.cpu.window import Q_RDI, Q_RSP
 from mmuemu.speculation.caches import LINE, LINE_SHIFT
 from mmuemu.speculation.forwarding import Forwarded, Forwarding

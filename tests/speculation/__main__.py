@@ -56,8 +56,17 @@ def results(tasks: list[tuple[int, str]], jobs: int) -> Iterator[Found | int]:
             # One of the first that have no result killed it; alone, it is the one.
             suspect = min(started)
             kind = left.pop(suspect)
-            done = subprocess.run([sys.executable, "-m", "tests.speculation", str(BATCH), str(suspect * BATCH), "--alone",
-                                   "--cpu", kind], capture_output=True, text=True)  # fmt: skip
+            line = [
+                sys.executable,
+                "-m",
+                "tests.speculation",
+                str(BATCH),
+                str(suspect * BATCH),
+                "--cpu",
+                kind,
+                "--alone",
+            ]
+            done = subprocess.run(line, capture_output=True, text=True)
             if done.returncode < 0:
                 yield suspect, [], *sides(suspect, kind), Difference(0, (f"dies by signal {-done.returncode}",))
             elif done.returncode:
