@@ -66,7 +66,7 @@ def results(tasks: list[tuple[int, str]], jobs: int) -> Iterator[Found | int]:
                 kind,
                 "--alone",
             ]
-            done = subprocess.run(line, capture_output=True, text=True)
+            done = subprocess.run([*line, "--cpu", kind], capture_output=True, text=True)
             if done.returncode < 0:
                 yield suspect, [], *sides(suspect, kind), Difference(0, (f"dies by signal {-done.returncode}",))
             elif done.returncode:
