@@ -155,9 +155,12 @@ restorer:
 def _begin_and_end() -> str:
     load = "\n".join(f"mov {NAMES[n]}, {_LINES[n]}" for n in range(15) if n != 4)
     final = places.FINAL + places.F_REGISTERS
+    # The python engine goes on with the old bytes of a block that changes itself when that is the page's first store.
+    own = "\n".join(f"mov eax, {places.CODE + n * places.PAGE}\nor byte ptr [rax], 0" for n in range(places.CODE_PAGES))
     keep = "\n".join(f"mov [rcx + {8 * n}], {NAMES[n]}" for n in range(16) if n not in (0, 1, 4))
     return f"""
 child:
+    {own}
     mov r15d, {places.STATE}
     mov r14d, {places.FINAL}
     fxrstor64 [r15]
