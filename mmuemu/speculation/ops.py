@@ -184,7 +184,7 @@ def kind_of(mnemonic: str, operands: str) -> int:
     return Kind.PLAIN
 
 
-@lru_cache(16384)
+@lru_cache(1 << 15)
 def described(code: bytes, address: int) -> list[Op]:
     """The instructions of ``code``, which lies at linear ``address``, up to one that is none (of an unknown kind)."""
     ops = []
@@ -197,6 +197,7 @@ def described(code: bytes, address: int) -> list[Op]:
     return ops
 
 
+@lru_cache(1 << 17)
 def describe(code: bytes, address: int, mnemonic: str, text: str) -> Op:
     """The instruction ``code`` at ``address``, whose text is known."""
     op = Op(address, code)
