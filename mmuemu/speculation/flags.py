@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.cpu.window import CC_OP_EFLAGS, D_CC_OP, Q_CC_SRC, Q_RFLAGS
-from mmuemu.speculation.ops import FLAGS, Op
+from mmuemu.speculation.operands import FLAGS
+from mmuemu.speculation.ops import Op
 from mmuemu.x86.registers import RFLAGS_ARITHMETIC
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from mmuemu.cpu.window import Q_RDI, Q_RSP
 from mmuemu.speculation.caches import LINE, LINE_SHIFT
 from mmuemu.speculation.forwarding import Forwarded, Forwarding
 from mmuemu.speculation.history import under_way, writers_of
-from mmuemu.speculation.ops import ENDS_WINDOW, Kind, Memory, Op
+from mmuemu.speculation.operands import Memory
+from mmuemu.speculation.ops import ENDS_WINDOW, Kind, Op
 from mmuemu.speculation.trace import NEVER, Fill, Step, Window
 from mmuemu.speculation.translations import READ, WRITE
 from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
