@@ -132,10 +132,10 @@ class Transient:
         for address, old in reversed(self.undo):
             ram[address : address + len(old)] = old
         self.undo.clear()
+        self.active = False
         for frame in self._spoilt:
             core.engine.forget_code(frame)
         self._spoilt.clear()
-        self.active = False
         self.forged.clear()
         self._written.clear()
         core.rsb.restore(self._rsb)
