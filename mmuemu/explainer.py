@@ -56,7 +56,7 @@ def _of(header: Header) -> str:
 def _choose(reader: TraceReader, number: int | None) -> Traced:
     """The window ``number``, or the one with the most to see; the whole file is read, so a damaged one is refused."""
     best: Traced | None = None
-    most = (-1, 0, 0, 0)
+    most = (False, False, False, False, -1 << 60)
     count = 0
     for traced in reader:
         count += 1

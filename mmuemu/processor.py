@@ -30,6 +30,7 @@ def kernel_options(settings: Settings | None, layout: Layout, kpti: bool) -> dic
         "vulnerabilities": identity.vulnerabilities(spec, flaws, mitigations),
         "speculation_control": _control(settings),
         "mitigations": mitigations.names,
+        "lazy_fpu": "meltdown-nm" in flaws and "eager-fpu" not in mitigations,
     }
 
 
@@ -40,5 +41,5 @@ def _control(settings: Settings) -> SpeculationControl:
     return SpeculationControl(
         mitigations.level("ssbd") if "spec_store_bypass" in affected else None,
         branches if "spectre_v2" in affected else None,
-        "l1d-flush" in mitigations and "l1tf" in affected,
+        mitigations.level("l1d-flush"),
     )

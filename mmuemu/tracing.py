@@ -43,7 +43,7 @@ def transient_trace(
     if not parse_kinds(options.trace, RUN_KINDS) and options.trace_file is None:
         yield
         return
-    core = getattr(machine, "speculation", None)
+    core = machine.speculation
     if core is None:
         raise UsageError("--trace spec: nothing runs transiently without a CPU model that speculates: give --cpu")
     with ExitStack() as stack:

@@ -486,6 +486,8 @@ class Cpu(Registers):
 
     def close(self) -> None:
         """Remove the hooks and free the state window; the CPU cannot run afterwards."""
+        # The engine looks up what it has translated for a hook that goes away, in tables that may be gone.
+        self.engine.probing = True
         self.hooks.close()
         self.window.close()
         self.ram_bytes.release()

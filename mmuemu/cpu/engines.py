@@ -49,6 +49,8 @@ class Engine(Protocol):
     fills: int
     flushes: int
     growths: int
+    probing: bool
+    """Every look-up is answered, and none means anything: no guest code runs."""
 
     def install(self) -> None:
         """Register hooks and choose the engine's TLB type."""

@@ -64,6 +64,15 @@ class FpState:
         words = memoryview(self._out).cast("Q")
         self._out_low, self._out_high = words[20:52:2], words[21:52:2]
 
+    @property
+    def raw(self) -> bytes:
+        """All of it as the engine keeps it, to be put back into a window as it was."""
+        return bytes(self._all)
+
+    @raw.setter
+    def raw(self, value: bytes) -> None:
+        self._all[:] = value
+
     def fxsave(self) -> bytes:
         """The 512 bytes that FXSAVE64 writes; bytes 464 to 511 are 0."""
         # The same bytes of the engine make the same image, and the other way round: signal handlers and context

@@ -19,9 +19,10 @@ from unicorn.unicorn_py3.unicorn import uclib
 
 from mmuemu.cpu import library
 from mmuemu.cpu.breaker import EVERYWHERE, NOWHERE
-from mmuemu.cpu.window import Q_RIP, StateWindow
+from mmuemu.cpu.window import Q_RFLAGS, Q_RIP, StateWindow
 from mmuemu.errors import MmuemuError
 from mmuemu.x86.paging import PAGE_SIZE
+from mmuemu.x86.registers import RFLAGS_ARITHMETIC, RFLAGS_DF
 
 if TYPE_CHECKING:
     from mmuemu.cpu.cpu import Cpu
@@ -105,6 +106,15 @@ class Observer:
     def restore(self) -> None:
         """Put the kept state back, but for RIP in a hook (:meth:`redirect`)."""
         self.checkpoint.restore()
+
+    def restore_stopped(self) -> None:
+        """Put back a state that was kept in a hook, while nothing runs: the engine has all flags in RFLAGS then
+        (``x86_cpu_exec_enter`` in qemu/target/i386/cpu.c)."""
+        checkpoint = self.checkpoint
+        checkpoint.q[Q_RFLAGS] &= ~(RFLAGS_ARITHMETIC | RFLAGS_DF)
+        checkpoint.restore()
+        library.check(library.reg_read(self._handle, x86.UC_X86_REG_RFLAGS, self._rip_pointer))
+        self._live_q[Q_RFLAGS] = self._rip.value
 
     def start(self, rip: int) -> None:
         """Run from ``rip`` until something stops it (outside of hooks only)."""

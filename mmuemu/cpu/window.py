@@ -71,6 +71,7 @@ HFLAG_INHIBIT_IRQ: Final = 1 << 3
 HFLAG_CS32: Final = 1 << 4
 HFLAG_SS32: Final = 1 << 5
 HFLAG_PE: Final = 1 << 7
+HFLAG_TS: Final = 1 << 11
 HFLAG_LMA: Final = 1 << 14
 HFLAG_CS64: Final = 1 << 15
 HFLAG_SMAP: Final = 1 << 23

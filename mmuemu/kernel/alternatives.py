@@ -7,6 +7,7 @@ is filled behind a jump that replaces an instruction of the same length.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ _RELOAD: Final = bytes.fromhex("488b4c2458")
 """``mov rcx, [rsp + 0x58]``, the instruction behind the hypercall."""
 _SWITCHED: Final = bytes.fromhex("65803c253800000000")
 """``cmp byte ptr gs:[0x38], 0``, the first instruction of ``switched``."""
+_JUMP_THROUGH: Final = bytes.fromhex("65ff2425")
+"""The first bytes of ``jmp gs:[word]``; four more name the word."""
+_NONE: Final[Mapping[int, int]] = {}
 _MARK: Final = bytes.fromhex("0f1f8400")
 _LFENCE: Final = bytes.fromhex("0faee8")
 _MASK_INDEX: Final = bytes.fromhex("4c39ce4819c04821c6")
@@ -46,8 +50,23 @@ def _replaced(code: bytes, at: int, new: bytes) -> bytes:
     return code[:at] + new + code[at + len(new) :]
 
 
-def harden_entry(code: bytes, mitigations: Collection[str]) -> bytes:
-    """``syscall_entry.s`` or ``trampoline.s``, built, with what ``verw`` and ``rsb-fill`` add to it."""
+def _direct_jumps(code: bytes, base: int, per_cpu: Mapping[int, int]) -> bytes:
+    """``jmp gs:[word]`` replaced by jumps to where that leads: what is not indirect needs no retpoline."""
+    for word, target in per_cpu.items():
+        sought = _JUMP_THROUGH + word.to_bytes(4, "little")
+        while sought in code:
+            at = code.index(sought)
+            code = _replaced(code, at, _jump(0xE9, base + at, target) + b"\xcc" * 3)
+    return code
+
+
+def harden_entry(code: bytes, mitigations: Collection[str], base: int = 0, per_cpu: Mapping[int, int] = _NONE) -> bytes:
+    """``syscall_entry.s`` or ``trampoline.s``, built, as ``verw``, ``rsb-fill`` and ``retpoline`` change it.
+
+    It will lie at linear address ``base``; ``per_cpu`` are words of the per-CPU page, by their offset.
+    """
+    if "retpoline" in mitigations:
+        code = _direct_jumps(code, base, per_cpu)
     if "verw" in mitigations:
         for way in WAYS_OUT:
             code = code.replace(way + _PADDING, _VERW + way)

@@ -77,6 +77,9 @@ class Entry:
             if left is None:
                 return
             trap = left
+        if trap.vector == Vector.NM and task.floats is not None:
+            switching.claim_floats(kernel, task)
+            return
         if trap.vector != Vector.PF:
             death = signal_of(trap)
         else:

@@ -10,7 +10,7 @@ entry area: the GDT, the per-CPU page and the trampoline that changes CR3.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Final
@@ -128,42 +128,45 @@ class KernelMemory:
         self.on_unmap: Callable[[], None] = _nothing
         """Called when translations of the kernel half have gone."""
         self._map_direct()
-        text = harden_entry(load("syscall_entry_kpti" if isolated else "syscall_entry"), mitigations)
         self.data = layout.text + SIZE_2M
         self.per_cpu = self.data + PAGE_SIZE
-        self.driver = Driver(layout.text, self.per_cpu + 2 * PAGE_SIZE, isolated=isolated, mitigations=mitigations)
+        trampoline = self.per_cpu + PAGE_SIZE
+        self.driver = Driver(layout.text, trampoline + PAGE_SIZE, isolated=isolated, mitigations=mitigations)
         """The vulnerable driver, whose data are there always and its code only when asked for."""
         self.has_driver = driver
-        self.entry = self.driver.start if driver else layout.text
+        first = self.driver.start if driver else layout.text
+        words = {VERW_SELECTOR: KERNEL_SS, PER_CPU_WORD: self.driver.data}
+        if isolated:
+            values = (first, trampoline + _EXIT_AT[0], trampoline + _EXIT_AT[1], self.per_cpu + 0x40)
+            words |= {0x10 + 8 * index: value for index, value in enumerate(values)}
+        text = harden_entry(
+            load("syscall_entry_kpti" if isolated else "syscall_entry"), mitigations, layout.text, words
+        )
+        self.entry = trampoline if isolated else first
         """What ``syscall`` enters (MSR_LSTAR)."""
         self.resume = layout.text + text.index(HYPERCALL) + len(HYPERCALL)
         """Where a task that is in the kernel goes on, with RSP at its pt_regs."""
         self._ways_out = [range(self.resume, layout.text + len(text))]
         code = self.driver.code.rjust(self.driver.end - layout.text, b"\xcc")[len(text) :] if driver else b""
         self.text_frame = self._map_page(layout.text, P | self._global, text + code)
+        self._map_data(words, secret)
+        self._new_task = (self.per_cpu_frame + NEW_TASK_AT) >> 3 if "rsb-fill" in mitigations else -1
+        if isolated:
+            # The only kernel code in ring 3's tables.
+            code = harden_entry(load("trampoline"), mitigations, trampoline, words)
+            self._map_page(trampoline, P | G, code, entry_area=True)
+            self._ways_out.append(range(trampoline + min(_EXIT_AT), trampoline + len(code)))
+
+    def _map_data(self, per_cpu: Mapping[int, int], secret: bytes) -> None:
+        """The GDT, the per-CPU page with the words ``per_cpu`` by their offset, and the driver's page."""
         gdt = b"".join(descriptor.to_bytes(8, "little") for descriptor in KERNEL_GDT)
         self.gdt_limit = len(gdt) - 1
         self._map_page(self.data, P | RW | NX | G, gdt, entry_area=True)
         self.per_cpu_frame = self._map_page(self.per_cpu, P | RW | NX | G, b"", entry_area=True)
         self.data_frame = self._map_page(self.driver.data, P | RW | NX | self._global, self.driver.page(secret))
         """The frame of the driver's data, with the secret."""
-        words = self.frames.ram.qwords[self.per_cpu_frame >> 3 :]
-        words[VERW_SELECTOR >> 3] = KERNEL_SS
-        words[PER_CPU_WORD >> 3] = self.driver.data
-        self._new_task = (self.per_cpu_frame + NEW_TASK_AT) >> 3 if "rsb-fill" in mitigations else -1
-        if isolated:
-            self._map_trampoline(mitigations)
-
-    def _map_trampoline(self, mitigations: Collection[str]) -> None:
-        """The only kernel code in ring 3's tables, and what it finds in the per-CPU page (its source tells)."""
-        at = self.per_cpu + PAGE_SIZE
-        code = harden_entry(load("trampoline"), mitigations)
-        self._map_page(at, P | G, code, entry_area=True)
-        self._ways_out.append(range(at + min(_EXIT_AT), at + len(code)))
-        words = self.frames.ram.qwords[self.per_cpu_frame >> 3 :]
-        for index, value in enumerate((self.entry, at + _EXIT_AT[0], at + _EXIT_AT[1], self.per_cpu + 0x40), 2):
-            words[index] = value
-        self.entry = at
+        for offset, value in per_cpu.items():
+            self.frames.ram.qwords[self.per_cpu_frame + offset >> 3] = value
 
     def _map_page(self, linear: int, flags: int, content: bytes, *, entry_area: bool = False) -> int:
         frame = self.frames.allocate()

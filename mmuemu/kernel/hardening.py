@@ -42,7 +42,7 @@ class Hardening:
     (``__speculation_ctrl_update``).
     """
 
-    __slots__ = ("_barrier", "_context", "flush_l1d", "ibpb", "names", "smap", "ssbd")
+    __slots__ = ("_barrier", "_context", "_empty", "flush_l1d", "ibpb", "names", "smap", "ssbd")
 
     def __init__(self, names: Collection[str] | None) -> None:
         """``names`` None: a CPU that does not speculate, on which SMAP is on as ever and the rest pointless."""
@@ -55,19 +55,26 @@ class Hardening:
         """The process that ran last."""
         self._barrier = False
         """That process asked for a barrier behind it."""
+        self._empty = False
+        """It asked for an empty L1 behind it."""
 
     def switch(self, hidden: HiddenState, task: Task) -> None:
         """``task`` is put on the CPU.
 
         Another process: IBPB, if ``ibpb`` is in force (as with spectre_v2_user=on) or one of the two asked for it by
-        prctl, and an empty L1 with ``l1d-flush``. SSBD is the task's own choice unless ``ssbd`` is in force.
+        prctl, and an empty L1 with ``l1d-flush`` or if the one before asked for it. SSBD is the task's choice unless
+        ``ssbd`` is in force.
         """
         if task.pid != self._context:
             self._context = task.pid
             hidden.switch(task.pid)
             if self.ibpb or task.ibpb or self._barrier:
                 hidden.ibpb()
-            if self.flush_l1d:
+            if self.flush_l1d or self._empty:
                 hidden.flush_l1d()
-        self._barrier = task.ibpb
+        self.asked(hidden, task)
+
+    def asked(self, hidden: HiddenState, task: Task) -> None:
+        """What ``task``, which runs, asked for by prctl counts from now on."""
+        self._barrier, self._empty = task.ibpb, task.l1d_flush
         hidden.set_ssbd(self.ssbd or task.ssbd)

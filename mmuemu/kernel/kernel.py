@@ -39,6 +39,7 @@ from mmuemu.memory.ram import GuestRam
 from mmuemu.mmu.state import PagingState
 from mmuemu.x86.registers import (
     CR4_LA57,
+    CR4_OSXSAVE,
     CR4_PKE,
     CR4_SMAP,
     CR4_SMEP,
@@ -125,8 +126,6 @@ class Kernel:
         """Called with a process that is killed for lack of memory, and its resident pages."""
         self.on_stopped: Callable[[], None] | None = None
         """Called when the first process has stopped and nobody can run."""
-        self.on_speculation_control: Callable[[Task], None] | None = None
-        """Called when the running task has changed what prctl(PR_SET_SPECULATION_CTRL) or execve rules."""
         self._making_room = False
         self.frames.on_exhausted = self._make_room
         self.idle_pages = IdlePages(self.frames.limit // 8)
@@ -144,6 +143,9 @@ class Kernel:
         self.running = False
         self._until: Process | None = None
         self.loaded_root = 0
+        self.lazy_fpu = options.lazy_fpu
+        self.fpu_owner: Task | None = None
+        """Whose floating-point registers the CPU has; with lazy FPU only."""
         self.charged_at = self.clock.used()
         """Up to when CPU time has been given to the tasks that used it."""
         self.mm: AddressSpace | None = None
@@ -158,6 +160,8 @@ class Kernel:
         cr4 |= CR4_PKE if self.protection_keys else 0
         if cpu.model is not None:
             cr4 &= ModelRules(cpu.model).cr4
+        if self.lazy_fpu:
+            cr4 &= ~CR4_OSXSAVE  # XSAVE heeds no CR0.TS in this engine, and Linux is eager where there is XSAVE
         cpu.set_paging(PagingState(self.memory.half.table.root, controls.cr0, cr4, controls.efer))
         cpu.uc.msr_write(MSR_STAR, STAR)
         cpu.uc.msr_write(MSR_LSTAR, self.memory.entry)
@@ -310,6 +314,7 @@ class Kernel:
     def reload(self, task: Task) -> None:
         """``task``, which is running, has a new program: fresh CPU state, the new address space."""
         task.snapshot = switching.first_state(self, task)
+        task.floats = None
         switching.put_on(self, task)
 
     def abandoned(self) -> bool:

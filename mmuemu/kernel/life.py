@@ -17,6 +17,7 @@ from mmuemu.kernel.signals import jobs
 from mmuemu.kernel.signals.info import by_process
 from mmuemu.kernel.signals.pending import SigInfo
 from mmuemu.kernel.signals.send import retarget
+from mmuemu.kernel.switching import claim_floats
 from mmuemu.kernel.task import State, Task
 from mmuemu.kernel.user_memory import UserMemory
 
@@ -109,7 +110,6 @@ def clone(parent: Task, flags: int, stack: int, tls: int, exit_signal: int, chil
         kernel_stack, UserRegisters(kernel.ram.qwords, kernel_stack.registers),
         name=parent.name, uid=parent.uid, gid=parent.gid, signal_mask=parent.signal_mask,
     )  # fmt: skip
-    child.ibpb, child.ssbd = parent.ibpb, parent.ssbd
     child.scheduling = inherited_scheduling(*parent.scheduling)
     speculation_control.inherit(parent, child)
     if flags & CLONE_CHILD_CLEARTID:
@@ -159,7 +159,8 @@ def inherited_scheduling(policy: int, priority: int) -> tuple[int, int]:
 def _cpu_state(kernel: Kernel, tls: int | None) -> bytes:
     """The running task's CPU state, with another FS base."""
     state = kernel.cpu.window
-    state.save()
+    if kernel.current is not None:
+        claim_floats(kernel, kernel.current)
     if tls is not None:
         state.q[window.FS.base] = tls
     return state.snapshot()

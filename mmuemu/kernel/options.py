@@ -63,6 +63,8 @@ class Options:
     """What prctl(PR_SET_SPECULATION_CTRL) rules."""
     mitigations: frozenset[str] | None = None
     """Names of those in force (docs/reference-guest.md); None: the CPU does not speculate. ``kpti`` is the field."""
+    lazy_fpu: bool = False
+    """A switch leaves the floating-point registers to the task that used them last (Linux's eagerfpu=off)."""
     show_secret: bool = False
     """The kernel's secret may be asked for by its address, and system call 1000 attacked."""
     max_processes: int = DEFAULT_MAX_PROCESSES

@@ -35,6 +35,7 @@ _ARGUMENTS: Final = (regs.DI, regs.SI, regs.DX, regs.R10, regs.R8, regs.R9)
 _LONGEST_ARGUMENTS: Final = 1 << 21
 TICK: Final = NANOSECONDS // 100
 """Nanoseconds in a tick of /proc's times."""
+_BY_XSAVE: Final = frozenset({"xsave", "xsaveopt", "xsavec", "xgetbv1", "xsaves"})
 _NO_CALL: Final = (1 << 64) - 1
 
 
@@ -335,8 +336,9 @@ class KernelProc:
         model = kernel.cpu.model
         if model is not None:
             facts.cpu_vendor, facts.cpu_model = model.vendor, model.brand
-            enabled = {"ospke"} if kernel.protection_keys else set()
-            facts.cpu_flags = linux_names(model.features | enabled, kernel.options.cpu_flags)
+            unused = _BY_XSAVE if kernel.lazy_fpu else frozenset()
+            used = model.features - unused | ({"ospke"} if kernel.protection_keys else set())
+            facts.cpu_flags = linux_names(used, kernel.options.cpu_flags)
             facts.caches = model.caches
             if model.tsc_hz:
                 facts.cpu_mhz = model.tsc_hz / 1e6

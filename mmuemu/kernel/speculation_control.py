@@ -32,12 +32,12 @@ ASKED: Final = "prctl"
 class SpeculationControl(NamedTuple):
     """The modes: None where the CPU has no such flaw, else ``"always"`` disabled, ``"prctl"``, or ``""`` for never.
 
-    ``l1d_flush`` tells whether a thread may ask for the L1 data cache to be emptied.
+    ``l1d_flush``: ``"always"`` emptied, ``"prctl"`` for the threads that ask (Linux's ``l1d_flush=on``), else never.
     """
 
     store_bypass: str | None = None
     indirect_branch: str | None = None
-    l1d_flush: bool = False
+    l1d_flush: str = ""
 
 
 UNAFFECTED: Final = SpeculationControl()
@@ -73,9 +73,10 @@ def get(task: Task, which: int) -> int:
     if which == PR_SPEC_INDIRECT_BRANCH:
         return _get_indirect_branch(task)
     if which == PR_SPEC_L1D_FLUSH:
-        if not _modes(task).l1d_flush:
+        mode = _modes(task).l1d_flush
+        if not mode:
             return PR_SPEC_FORCE_DISABLE
-        return PR_SPEC_ENABLE if task.l1d_flush else PR_SPEC_DISABLE
+        return PR_SPEC_ENABLE if task.l1d_flush or mode == ALWAYS else PR_SPEC_DISABLE
     raise SyscallError(Errno.ENODEV)
 
 
@@ -90,6 +91,10 @@ def put(task: Task, which: int, control: int) -> None:
     else:
         raise SyscallError(Errno.ENODEV)
     _tell(task)
+    hidden = task.kernel.hidden
+    if hidden is not None and which == PR_SPEC_INDIRECT_BRANCH and control != PR_SPEC_ENABLE and task.ibpb:
+        # What was trained before it asked steers it no more (ib_prctl_set, since Linux 6.2).
+        hidden.ibpb()
 
 
 def inherit(parent: Task, child: Task) -> None:
@@ -111,9 +116,9 @@ def _modes(task: Task) -> SpeculationControl:
 
 
 def _tell(task: Task) -> None:
-    told = task.kernel.on_speculation_control
-    if told is not None:
-        told(task)
+    hidden = task.kernel.hidden
+    if hidden is not None:
+        task.kernel.hardening.asked(hidden, task)
 
 
 def _get_store_bypass(task: Task) -> int:
@@ -173,7 +178,7 @@ def _set_indirect_branch(task: Task, control: int) -> None:
 
 
 def _set_l1d_flush(task: Task, control: int) -> None:
-    if not _modes(task).l1d_flush:
+    if _modes(task).l1d_flush != ASKED:
         raise SyscallError(Errno.EPERM)
     if control not in (PR_SPEC_ENABLE, PR_SPEC_DISABLE):
         raise SyscallError(Errno.ERANGE)

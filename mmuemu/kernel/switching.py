@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from mmuemu.cpu import window
 from mmuemu.cpu.rings import put_ring
 from mmuemu.cpu.window import Q_KERNEL_GS_BASE, Q_RIP, Q_RSP
-from mmuemu.x86.registers import RFLAGS_FIXED
+from mmuemu.x86.registers import CR0_TS, RFLAGS_FIXED
 from mmuemu.x86.segments import KERNEL_CS, KERNEL_SS
 
 if TYPE_CHECKING:
@@ -106,10 +106,57 @@ def park(kernel: Kernel) -> None:
     kernel.cpu.flush_tlb()
 
 
+def _load_without_floats(kernel: Kernel, task: Task) -> None:
+    """Load ``task``'s state but for floating-point registers that are not its own: CR0.TS guards those.
+
+    A task's snapshot has its own ones exactly while :attr:`Task.floats` is None.
+    """
+    state, fp = kernel.cpu.window, kernel.cpu.fp
+    state.save()
+    there = fp.raw
+    state.load(task.snapshot)
+    if kernel.fpu_owner is None:
+        kernel.fpu_owner = task
+    if kernel.fpu_owner is task:
+        task.floats = None
+    else:
+        if task.floats is None:
+            task.floats = fp.raw
+        fp.raw = there
+    _guard_floats(kernel, task.floats is not None)
+
+
+def _guard_floats(kernel: Kernel, on: bool) -> None:
+    """CR0.TS in the saved window, and the engine's copy of it."""
+    state = kernel.cpu.window
+    q, d = state.q, state.d
+    q[window.Q_CR0] = q[window.Q_CR0] & ~CR0_TS | (CR0_TS if on else 0)
+    d[window.D_HFLAGS] = d[window.D_HFLAGS] & ~window.HFLAG_TS | (window.HFLAG_TS if on else 0)
+
+
+def claim_floats(kernel: Kernel, task: Task) -> None:
+    """Give the floating-point registers to ``task``, which is on the CPU, as #NM does. The window is saved then.
+
+    Those of their last owner are in its snapshot since it left the CPU.
+    """
+    state = kernel.cpu.window
+    state.save()
+    if task.floats is None:
+        return
+    kernel.cpu.fp.raw = task.floats
+    task.floats = None
+    kernel.fpu_owner = task
+    _guard_floats(kernel, False)
+    state.restore()
+
+
 def put_on(kernel: Kernel, task: Task) -> None:
     """Load ``task``'s state, inside a hook too: there the entry code goes on with another task's stack."""
     state = kernel.cpu.window
-    state.load(task.snapshot)
+    if kernel.lazy_fpu:
+        _load_without_floats(kernel, task)
+    else:
+        state.load(task.snapshot)
     root = task.mm.page_table.root
     q = state.q
     changed = kernel.loaded_root != root or state.live_q[window.Q_PKRU] != q[window.Q_PKRU]

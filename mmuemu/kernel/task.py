@@ -77,6 +77,8 @@ class Task:
     state: State = State.RUNNABLE
     snapshot: bytes = b""
     """The CPU's state when it last left it, inside the kernel."""
+    floats: bytes | None = None
+    """Its floating-point registers while :attr:`snapshot` or the CPU has those of another task (lazy FPU)."""
     cpu_time: int = 0
     """Nanoseconds of CPU it has used, up to when it last left the CPU."""
     call_state: object = None

@@ -9,6 +9,7 @@ from mmuemu.cpu.observe import SCRATCH
 from mmuemu.cpu.window import D_HFLAGS, Q_CR0
 from mmuemu.mmu.walk import WRITABLE
 from mmuemu.speculation.blocks import Block
+from mmuemu.speculation.flags import repair_flags
 from mmuemu.speculation.forwarding import Forwarded
 from mmuemu.speculation.models import CpuSpec
 from mmuemu.speculation.ops import Kind, Op
@@ -95,7 +96,7 @@ class Speculation(Pipeline):
         """Emulation has ended with RIP at ``rip``; True when a window ended it, which is undone: go on."""
         if self.transient.active:
             self.transient.squash("page fault on fetch")
-            self.observer.restore()
+            self.observer.restore_stopped()
             self.engine.take_fault()
             return True
         block, self._previous = self._previous, None
@@ -103,6 +104,7 @@ class Speculation(Pipeline):
             self.clear_log()
             return False
         if block.address < rip < block.end:
+            repair_flags(self.cpu, block, rip)
             self._account(block, rip)
             self._done = 0
             self.instructions += sum(op.address < rip for op in block.described)

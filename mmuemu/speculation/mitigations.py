@@ -35,6 +35,7 @@ MITIGATIONS: Final[dict[str, str]] = {
 ON_REQUEST: Final[dict[str, str]] = {
     "ssbd": "PR_SPEC_STORE_BYPASS",
     "ibpb": "PR_SPEC_INDIRECT_BRANCH",
+    "l1d-flush": "PR_SPEC_L1D_FLUSH",
 }
 """Those that ``NAME=prctl`` leaves to the programs -> what of prctl(PR_SET_SPECULATION_CTRL) turns them on."""
 WORDS: Final = ("off", "auto")

@@ -26,7 +26,8 @@ class Fill:
 
 @dataclass(slots=True)
 class Step:
-    """One instruction of a window: when its operands were there, when its result was (NEVER: not in time)."""
+    """One instruction of a window: when its operands were there (of a load, its address), when its result was (NEVER:
+    not in time)."""
 
     address: int
     code: bytes

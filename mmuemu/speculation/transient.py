@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Final
 from mmuemu.cpu.window import Q_RDI, Q_RSP
 from mmuemu.speculation.caches import LINE, LINE_SHIFT
 from mmuemu.speculation.forwarding import Forwarded, Forwarding
-from mmuemu.speculation.ops import ENDS_WINDOW, Kind, Memory, Op
+from mmuemu.speculation.history import under_way, writers_of
+from mmuemu.speculation.operands import Memory
+from mmuemu.speculation.ops import ENDS_WINDOW, Kind, Op
 from mmuemu.speculation.trace import NEVER, Fill, Step, Window
 from mmuemu.speculation.translations import READ, WRITE
 from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
@@ -64,6 +66,8 @@ class Transient:
         self._short = False
         self._rsb: tuple[list[int], int, int] = ([], 0, 0)
         self._record: Window | None = None
+        self._accessed: tuple[int | None, int] = (None, 0)
+        """The linear address of the instruction's access and the level that it was found in (0: not looked for)."""
         self._forced: Forwarded | None = None
 
     # -- opening and closing -------------------------------------------------------------------------------------
@@ -106,13 +110,10 @@ class Transient:
         core.windows += 1
         self._record = None
         if core.trace is not None or core.on_window is not None:
-            writer = self.board.writer
-            if writer is None:
-                self.board.writer = [0] * len(self.board.ready)
-            waits = {writer[register] for register in core.opener_sources} if writer is not None else set()
             self._record = Window(
                 core.windows, flaw, opener, start, resume, core.context, core.ring, opened // self.board.width,
-                closes // self.board.width, waited_for=tuple(sorted(waits)),
+                closes // self.board.width, waited_for=writers_of(core, core.opener_sources, opened),
+                before=under_way(core, core.opener_sources, opened),
             )  # fmt: skip
         core.clear_log()
         core.watch_stores(True)
@@ -193,6 +194,7 @@ class Transient:
         note = ""
         memory = op.memory
         alive = True
+        began = start
         if memory is not None:
             address_ready = time
             for register in memory.registers:
@@ -206,6 +208,7 @@ class Transient:
                 available, alive, note = self._access(op, memory, address_ready)
                 if not self.active:
                     return
+                began = address_ready if op.loads else start
                 start = max(start, available)
         forced = self._forced
         if forced is not None and forced.op is op:
@@ -219,7 +222,7 @@ class Transient:
         self._previous = op
         self._previous_done = done
         if self._record is not None:
-            self._note(op, start, done, note)
+            self._note(op, began if start < NEVER else NEVER, done, note)
         if not alive:
             self._pass_over(op)
 
@@ -252,6 +255,7 @@ class Transient:
         """The memory side of ``op`` at ``time``: (when its data is there, whether the engine executes it, a note)."""
         core = self.core
         linear = core.linear(memory)
+        self._accessed = linear, 0
         kind = op.kind
         if kind == Kind.FLUSH:
             return time, True, "acts at retirement"
@@ -297,6 +301,7 @@ class Transient:
         core = self.core
         line = physical >> LINE_SHIFT
         latency, level = core.caches.access(line, time)
+        self._accessed = linear, level
         if level > 1 or self._untimed:
             self._filled += 1
             core.buffers.filled(line)
@@ -321,6 +326,9 @@ class Transient:
         page = linear & ~PAGE_MASK
         if forwarded is None:
             return NEVER, False, "faults, forwards nothing"
+        if write and self.core.is_code(forwarded.page):
+            self.squash("store to code")
+            return time, True, ""
         self._causes = (*self._causes, forwarded.flaw) if self._causes[-1] != forwarded.flaw else self._causes
         if self._record is not None and self._record.flaw == "fault":
             self._record.flaw = forwarded.flaw
@@ -343,12 +351,19 @@ class Transient:
         if inside == size:
             return
         for linear in self._store_addresses():
-            first = self.core.translations.physical(linear, WRITE)
+            first = self._stores_to(linear)
             if first & ~PAGE_MASK == physical & ~PAGE_MASK and first <= physical:
-                second = self.core.translations.physical((linear | PAGE_MASK) + 1, WRITE)
+                second = self._stores_to((linear | PAGE_MASK) + 1)
                 if second >= 0:
                     self.undo.append((second, bytes(ram[second : second + size - inside])))
                 return
+
+    def _stores_to(self, linear: int) -> int:
+        """The physical address that the window's store at ``linear`` changes, or the walk's refusal."""
+        forged = self.forged.get(linear & ~PAGE_MASK)
+        if forged is not None:
+            return forged & ~PAGE_MASK | linear & PAGE_MASK
+        return self.core.translations.physical(linear, WRITE)
 
     def _store_addresses(self) -> list[int]:
         """Where the instruction that runs may store: its operand, the stack, what RDI points to."""
@@ -406,4 +421,6 @@ class Transient:
         width = self.board.width
         begins = start // width if start < NEVER else NEVER
         ends = done // width if done < NEVER else NEVER
-        record.steps.append(Step(op.address, op.code, begins, ends, (), note))
+        linear, level = self._accessed
+        self._accessed = None, 0
+        record.steps.append(Step(op.address, op.code, begins, ends, (), note, linear, level))

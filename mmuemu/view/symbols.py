@@ -98,7 +98,8 @@ class Names:
         if mm is None or vma is None:
             return name
         area = area_name(mm, vma).rpartition("/")[2]
-        return f"{area}+{address - vma.start:#x}" if area else ""
+        distance = f"+{address - vma.start:#x}" if address > vma.start else ""
+        return f"{area}{distance}" if area else ""
 
     def code(self, context: int, address: int, size: int = 15) -> bytes:
         """What lies at ``address`` in a process's tables, whatever the protection; fewer bytes, or none, where nothing

@@ -42,7 +42,7 @@ def _needed(rows: list[Row]) -> set[int]:
     """The rows that a picture cannot do without: what led to the fills, the opener, the ends."""
     opener = next(index for index, row in enumerate(rows) if row.kind == "opener")
     wanted = {index for index, row in enumerate(rows) if row.fills or row.note.startswith(("forwarded", "nested"))}
-    wanted |= {opener, opener + 1, len(rows) - 1} & set(range(len(rows)))
+    wanted |= {opener, min(opener + 1, len(rows) - 1)}
     queue = list(wanted)
     while queue:
         for one in rows[queue.pop()].waits:
@@ -61,13 +61,14 @@ def _shortened(rows: list[Row], limit: int) -> tuple[list[Row], int]:
     out: list[Row] = []
     moved: dict[int, int] = {}
     previous = -1
-    for index in wanted:
-        if index - previous > 1:
-            missing = index - previous - 1
+    for index in [*wanted, len(rows)]:
+        missing = index - previous - 1
+        if missing:
             text = f"({missing} instruction{'s' if missing > 1 else ''} not shown)"
             out.append(Row("gap", 0, "", text, NEVER, NEVER, state="never"))
-        moved[index] = len(out)
-        out.append(rows[index])
+        if index < len(rows):
+            moved[index] = len(out)
+            out.append(rows[index])
         previous = index
     for row in out:
         row.waits = [moved[one] for one in row.waits if one in moved]
@@ -76,7 +77,7 @@ def _shortened(rows: list[Row], limit: int) -> tuple[list[Row], int]:
 
 def times_of(row: Row, closes: int) -> list[int]:
     """The cycles in which something of a row is drawn."""
-    times = [] if row.state == "never" else [row.start, row.done if row.state == "runs" else closes]
+    times = [] if row.state in ("never", "ends") else [row.start, row.done if row.state == "runs" else closes]
     times += [time for mark in row.fills for time in (mark.cycle, mark.arrives) if time < NEVER]
     return times
 

@@ -115,15 +115,15 @@ class _Drawing:
         y, closes = self.y(index), self.picture.closes
         number = str(row.number) if row.number else ""
         never = row.state == "never"
-        style = "never" if row.kind == "gap" or (row.kind == "step" and never) else row.kind
+        style = "never" if row.kind == "gap" or (row.kind == "step" and row.state in ("never", "ends")) else row.kind
         words = [_text(_MARGIN + 20, y + 4, number, "dim", "end"), _text(self.place_x, y + 4, row.place, "dim")]
         words.append(_text(self.text_x, y + 4, row.text))
         self.parts.append(f'<g class="{style}">{"".join(words)}</g>')
-        if row.kind == "step" and (never or (row.waits and row.start > 0)):
+        if row.kind == "step" and (never or (row.waits and row.start > 0 and row.state != "ends")):
             self.parts.append(_line(self.x(0), y + 2, self.x(closes if never else row.start), y + 2, "waits"))
         if row.kind == "opener":
             self._bar(0, closes, y, "open")
-        elif not never:
+        elif not never and row.state != "ends":
             self._bar(row.start, row.done if row.state == "runs" else closes, y, row.state)
 
     def _bar(self, start: int, end: int, y: float, style: str) -> None:
@@ -131,7 +131,7 @@ class _Drawing:
 
     def needs(self, index: int, row: Row) -> None:
         """An arrow from each row whose result this one waited for."""
-        if row.state == "never":
+        if row.state in ("never", "ends"):
             return
         end = self.picture.closes if row.kind == "opener" else row.start
         for source in row.waits:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rich.console import Console
@@ -80,11 +81,11 @@ def _bar(row: Row, picture: Picture, scale: Scale, width: int, signs: _Signs) ->
     bar = _Bar(scale, width, signs)
     closes = picture.closes
     never = row.state == "never"
-    if row.kind == "step" and (never or (row.waits and row.start > 0)):
+    if row.kind == "step" and (never or (row.waits and row.start > 0 and row.state != "ends")):
         bar.draw("waits", 0, closes if never else row.start)
     if row.kind == "opener":
         bar.draw("open", 0, closes)
-    elif not never:
+    elif not never and row.state != "ends":
         bar.draw(row.state, row.start, row.done if row.state == "runs" else closes)
     if row.kind != "before":
         bar.draw("closes", closes)
@@ -101,7 +102,7 @@ def _axis(picture: Picture, scale: Scale, width: int, signs: _Signs) -> tuple[st
     for one, two in scale.shortened:
         middle = int((scale(one) + scale(two)) / 2)
         marks[middle - 1 : middle + 1] = signs.shortened * 2
-    for cycle in scale.labels(picture.closes, lambda cycle: len(str(cycle)) + 1):
+    for cycle in scale.labels(picture.closes, lambda cycle: len(str(cycle)) + 2):
         column, text = int(scale(cycle)), str(cycle)
         marks[column] = signs.tick
         at = min(max(column - len(text) // 2, 0), width - len(text))
@@ -144,6 +145,12 @@ def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "~"
 
 
+def _cut_place(text: str, width: int) -> str:
+    """A name with its distance, the name cut."""
+    name, plus, distance = text.rpartition("+")
+    return _cut(name, width - len(distance) - 1) + plus + distance if plus and len(text) > width else _cut(text, width)
+
+
 def draw(picture: Picture, console: Console) -> None:
     """Print the picture at the console's width; without colour it says the same."""
     width = min(max(console.width, LEAST_WIDTH), MOST_WIDTH)
@@ -156,6 +163,7 @@ def draw(picture: Picture, console: Console) -> None:
     scale = Scale(picture, room - 1)
 
     def line(text: Text) -> None:
+        text.rstrip()
         console.print(text, no_wrap=True, overflow="ignore", crop=False, highlight=False, soft_wrap=True)
 
     line(Text(picture.title, "bold"))
@@ -167,7 +175,7 @@ def draw(picture: Picture, console: Console) -> None:
         style = {"opener": "bold", "gap": "dim italic", "before": "dim"}.get(
             row.kind, "dim" if row.state == "never" else ""
         )
-        cells = [f"{row.number or '':>{digits}}", *([f"{_cut(row.place, place):<{place}}"] if place else [])]
+        cells = [f"{row.number or '':>{digits}}", *([f"{_cut_place(row.place, place):<{place}}"] if place else [])]
         cells += [f"{_cut(row.text, text):<{text}}", f"{_cut(_waits(rows, row), waits):<{waits}}"]
         out = Text(" ".join(cells) + " ", style)
         line(out.append_text(_bar(row, picture, scale, room, signs)))
@@ -181,4 +189,5 @@ def draw(picture: Picture, console: Console) -> None:
     line(_legend(signs, width))
     line(Text())
     for sentence in picture.words:
-        console.print(Text(sentence), highlight=False, width=width)
+        for piece in wrap(sentence, width):
+            line(Text(piece))

@@ -11,6 +11,10 @@ from mmuemu.view.listing import named, printable
 from mmuemu.view.transient import LEVELS, instruction, where
 from mmuemu.view.transient_file import Traced
 
+LINE: Final = 64
+LONG_CYCLES: Final = 40
+"""Windows so long had an opener that waited for memory."""
+_SCALING: Final = ("shl", "sal", "imul", "mul", "sll")
 BRANCHES: Final = frozenset({"v1", "v2", "rsb"})
 """What opens at a prediction: the opener gives those behind it no data."""
 
@@ -40,17 +44,18 @@ class Row:
     number: int = 0
     waits: list[int] = field(default_factory=list)
     """Indexes of the rows whose results it waited for."""
-    address_from: list[int] = field(default_factory=list)
-    """Indexes of the rows that last wrote the registers its address is made of."""
+    address_from: list[int] | None = None
+    """Indexes of the rows that last wrote the registers its address is made of; None when the code does not tell."""
     note: str = ""
     fills: list[Mark] = field(default_factory=list)
     loads: bool = False
+    linear: int | None = None
     data: str = ""
-    """What it loaded or stored, by name."""
+    """What it loaded or stored, by name; empty when that is not known."""
     level: int = 0
     state: str = "runs"
     """``runs``; ``late``: it began and had no result before the window closed; ``never``: its operands were not there
-    in time, it did nothing."""
+    in time, it did nothing; ``ends``: nothing younger could start because of it."""
 
 
 def _relative(cycle: int, opened: int) -> int:
@@ -68,6 +73,7 @@ def _row(traced: Traced, step: Step, kind: str) -> Row:
         done=_relative(step.done, opened),
         note=printable(step.note),
         loads=step.level > 0 or step.note.startswith("forwarded") or accesses(step.code).loads,
+        linear=step.linear,
         data="" if step.linear is None else where(traced, step.linear),
         level=step.level,
     )
@@ -106,19 +112,22 @@ def rows_of(traced: Traced) -> list[Row]:
         row = _row(traced, step, "step")
         row.waits = sorted({latest[one] for one in step.waits_for if one in latest})
         what = accesses(step.code)
-        row.address_from = sorted({writers[register] for register in what.address if register in writers})
+        if what.address or what.loads:
+            row.address_from = sorted({writers[register] for register in what.address if register in writers})
         writers.update(dict.fromkeys(what.writes, len(rows)))
         latest[step.address] = len(rows)
         rows.append(row)
     _place_fills(traced, rows, opener)
     for row in rows:
         _judge(row, window.closes - window.opened)
+    if steps and window.reason and steps[-1].note == window.reason:
+        rows[-1].state = "ends"
     return rows
 
 
 def _join(opener: Row, step: Row) -> None:
     """A window that begins with its opener (a load that faults, or passes a store): one row for both."""
-    opener.note, opener.data, opener.level = step.note, step.data, step.level
+    opener.note, opener.linear, opener.data, opener.level = step.note, step.linear, step.data, step.level
 
 
 def _judge(row: Row, closes: int) -> None:
@@ -147,29 +156,45 @@ def _place_fills(traced: Traced, rows: list[Row], opener: int) -> None:
         there = [row for row in rows[opener:] if row.address == fill.address]
         timely = [row for row in there if cycle <= row.done and not row.fills and row.kind != "before"]
         for row in timely[:1] or there[-1:]:
+            if row.linear is not None and row.linear & -LINE == fill.linear & -LINE:
+                mark.label = row.data
             row.fills.append(mark)
             row.loads = True
 
 
-def source_of(rows: list[Row], index: int) -> int | None:
-    """The nearest load that the address of row ``index``'s access was made of, as far as the window tells."""
-    seen = {index}
-    queue = list(reversed(rows[index].address_from or rows[index].waits))
+def path_of(rows: list[Row], index: int) -> list[int]:
+    """From the nearest load that the address of row ``index``'s access was made of to that row, as far as the window
+    tells; empty without such a load."""
+    row = rows[index]
+    came_from = {index: index}
+    queue = [(one, index) for one in reversed(row.waits if row.address_from is None else row.address_from)]
     while queue:
-        at = queue.pop(0)
-        if at in seen:
+        at, after = queue.pop(0)
+        if at in came_from:
             continue
-        seen.add(at)
+        came_from[at] = after
         if rows[at].loads and rows[at].kind != "before":
-            return at
-        queue += [one for one in reversed(rows[at].waits) if one not in seen]
-    return None
+            path = [at]
+            while path[-1] != index:
+                path.append(came_from[path[-1]])
+            return path
+        queue += [(one, at) for one in reversed(rows[at].waits)]
+    return []
 
 
-def interest(traced: Traced) -> tuple[int, int, int, int]:
-    """How much there is to see in a window: the larger, the more."""
-    rows = rows_of(traced)
-    telling = [row for index, row in enumerate(rows) if row.fills and source_of(rows, index) is not None]
-    fills = traced.window.fills
-    farthest = max((fill.level for fill in fills), default=0)
-    return len(telling), farthest, len(fills), len(traced.window.steps)
+def _scaled(rows: list[Row], path: list[int]) -> bool:
+    """Whether what was read became an index of lines on the way."""
+    return any(rows[at].text.startswith(_SCALING) for at in path[1:]) or any("*" in rows[at].text for at in path[1:])
+
+
+def interest(traced: Traced) -> tuple[bool, bool, bool, bool, int]:
+    """How much there is to see in a window: the larger, the more.
+
+    Most telling is a fill whose address was computed of what a transient load read, as an index (not as when a list is
+    walked), in a window that was open for long, with little else in it.
+    """
+    window = traced.window
+    rows = rows_of(traced) if window.fills else []
+    paths = [path_of(rows, index) for index, row in enumerate(rows) if row.fills]
+    long = window.closes - window.opened >= LONG_CYCLES
+    return any(_scaled(rows, path) for path in paths), any(paths), long and any(paths), bool(rows), -len(window.fills)

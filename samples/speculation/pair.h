@@ -26,6 +26,8 @@ static i64 next_request(void);
 NOINLINE static void victim_main(u64 bytes)
 {
     i64 index;
+    for (u64 i = 0; i < sizeof probe; i += PAGE)
+        touch(probe + i); /* fork() does not copy the entries of shared memory: it has used it before */
     victim_prepare(bytes);
     tell();
     SYSCALL(write, answers[1], requests, 1); /* any byte: "ready" */

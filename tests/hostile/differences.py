@@ -12,7 +12,7 @@ DIFFERENCES: Final[tuple[tuple[str, str], ...]] = (
     (r"sendfile\(fd 1: 2\^32\)", "from /dev/null: Linux cannot splice it, we read nothing"),
     (r"rseq\(.*", "rseq is registered by a program's C library on the host, and not here"),
     (r"(lseek|fallocate)\((off|long).*", "how long a file can be is the file system's"),
-    (r"pkey_\w+\(.*", "the host's processor may have protection keys for users, and the guest's has none"),
+    (r"pkey_\w+\(.*", "the host's processor may have no protection keys for users"),
     (r"(mmap|mremap|shmget)\(size.*: (int-max|min)\)", "the guest has less memory than the host"),
     (r"(mmap\(map_flags|shmget\(octal).*: (all|top|bit-\d+)\)", "there are no huge pages of chosen sizes"),
     (r"(shm|sem|msg)\w+\(int 0: (0|high-garbage)\)", "the number of an object that is somebody's on one side only"),

@@ -14,6 +14,7 @@ from mmuemu.kernel.alternatives import harden_entry, harden_vulnerable, mark
 from mmuemu.kernel.faults import PROTNONE
 from mmuemu.kernel.hardening import Hardening
 from mmuemu.kernel.kernel import Kernel
+from mmuemu.kernel.speculation_control import SpeculationControl
 from mmuemu.memory.frames import FrameAllocator
 from mmuemu.memory.kernel_half import KernelHalf
 from mmuemu.memory.page_table import PageTable
@@ -39,7 +40,7 @@ class TestCode:
     @pytest.mark.parametrize("name", ENTRIES)
     def test_without_mitigations_nothing_is_added(self, name: str) -> None:
         code = load(name)
-        assert harden_entry(code, ()) == harden_entry(code, ("kpti", "smap", "lfence", "retpoline")) == code
+        assert harden_entry(code, ()) == harden_entry(code, ("kpti", "smap", "lfence", "ssbd")) == code
         assert "nop" not in " ".join(listing(code))
 
     @pytest.mark.parametrize("name", ENTRIES)
@@ -51,6 +52,20 @@ class TestCode:
         assert [hard[at - 2 : at] for at in ends] == [[verw, "swapgs"]] * len(ends)
         assert [text for text in hard if text != verw] == plain
         assert len(harden_entry(load(name), {"verw"})) == len(load(name))
+
+    @pytest.mark.parametrize(
+        ("name", "words"), [("syscall_entry", []), ("syscall_entry_kpti", [0x18, 0x20]), ("trampoline", [0x10])]
+    )
+    def test_with_retpolines_no_jump_is_indirect(self, name: str, words: list[int]) -> None:
+        targets = {word: 0x7000 + word for word in (0x10, 0x18, 0x20, 0x28)}
+        code = harden_entry(load(name), {"retpoline"}, 0x1000, targets)
+        assert [text for text in listing(load(name)) if text.startswith(("jmp qword", "call qword"))] == [
+            f"jmp qword ptr gs:[{word:#x}]" for word in words
+        ]
+        assert "ptr gs:[0x10]" not in " ".join(text for text in listing(code) if text.startswith("jmp"))
+        jumps = [text for text in listing(code) if text.startswith("jmp 0x6")]
+        assert jumps == [f"jmp {0x6000 + word:#x}" for word in words]
+        assert not any(text.startswith(("jmp qword", "call qword", "jmp r", "call r")) for text in listing(code))
 
     def test_the_driver_plain(self) -> None:
         code = load("vulnerable")
@@ -100,7 +115,7 @@ class TestRunning:
             stop(kernel)
 
         monkeypatch.setattr(Kernel, "_stopped_somewhere", watched)
-        with hardened({"verw", "rsb-fill", "pte-inversion"}, mmu=mmu, kpti=kpti) as machine:
+        with hardened({"verw", "rsb-fill", "retpoline", "pte-inversion"}, mmu=mmu, kpti=kpti) as machine:
             machine.load(assemble(TURNS, "test.s"), ["test"], {})
             assert machine.run(timeout=20).exit_code == 11
             kernel = machine.kernel
@@ -165,14 +180,33 @@ class TestHiddenState:
     def test_what_a_task_asked_for_concerns_its_neighbours(self) -> None:
         class Fake:
             def __init__(self, pid: int, ibpb: bool = False, ssbd: bool = False) -> None:
-                self.pid, self.ibpb, self.ssbd = pid, ibpb, ssbd
+                self.pid, self.ibpb, self.ssbd, self.l1d_flush = pid, ibpb, ssbd, pid == 3
 
         recorder, hardening = Recorder(), Hardening(())
         for task in (Fake(1), Fake(2, ibpb=True), Fake(2, ssbd=True), Fake(3), Fake(4, ibpb=True), Fake(5), Fake(6)):
             hardening.switch(recorder, task)  # type: ignore[arg-type]
         barriers = [recorder.calls[at - 1][1] for at, call in enumerate(recorder.calls) if call[0] == "ibpb"]
         assert barriers == [2, 4, 5], "before it runs, and after"
+        assert recorder.calls.index(("flush_l1d",)) == recorder.calls.index(("switch", 4)) + 2, "after it has run"
         assert [call[1] for call in recorder.calls if call[0] == "ssbd"] == [False, False, True, *[False] * 4]
+
+    def test_what_prctl_says_counts_at_once(self) -> None:
+        def said(which: int, control: int) -> str:
+            return f"mov edi, 53\nmov esi, {which}\nmov edx, {control}\n" + prctl
+
+        prctl = "mov eax, 157\nxor r10d, r10d\nxor r8d, r8d\nsyscall\n"
+        recorder = Recorder()
+        source = said(0, 4) + said(0, 2) + said(1, 4) + said(1, 2) + said(2, 2) + "mov edi, eax\nmov eax, 60\nsyscall\n"
+        with hardened(()) as machine:
+            machine.kernel.options.speculation_control = SpeculationControl("prctl", "prctl", "prctl")
+            machine.kernel.hidden = recorder
+            machine.load(assemble(source, "test.s"), ["test"], {})
+            assert machine.run(timeout=20).exit_code == 0
+        switch, *calls = [call for call in recorder.calls if call[0] != "touch"]
+        assert switch[0] == "switch"
+        assert [call[1] for call in calls if call[0] == "ssbd"] == [False, True, *[False] * 4]
+        assert calls.index(("ibpb",)) == 4
+        assert calls.count(("ibpb",)) == 1
 
     def test_a_thread_is_no_other_process(self) -> None:
         thread = (

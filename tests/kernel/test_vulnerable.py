@@ -128,8 +128,9 @@ class TestTheDriver:
         loop = (
             "again:\nmov edi, 2\nmov eax, 1000\nsyscall\ntest rax, rax\njnz wrong\n"
             "mov edi, 1\nmov esi, 3\nmov eax, 1000\nsyscall\ncmp rax, 0x203\njne wrong\ndec ebx\njnz again\n"
-            "mov edi, 7\ntest r14, r14\njz leave\nmov eax, 61\nmov rdi, -1\nxor esi, esi\nxor edx, edx\nxor r10d, r10d\n"
-            "syscall\nmov edi, 5\nleave:\nmov eax, 60\nsyscall\nwrong:\nmov edi, 99\nmov eax, 60\nsyscall\n"
+            "mov edi, 7\ntest r14, r14\njz leave\nmov eax, 61\nmov rdi, -1\nxor esi, esi\nxor edx, edx\n"
+            "xor r10d, r10d\nsyscall\nmov edi, 5\nleave:\nmov eax, 60\nsyscall\n"
+            "wrong:\nmov edi, 99\nmov eax, 60\nsyscall\n"
         )
         with hardened(("retpoline", "verw"), kpti=kpti, show_secret=True) as machine:
             machine.load(assemble(fork + loop, "test.s"), ["test"], {})

@@ -173,8 +173,10 @@ def test_prctl_is_the_hosts(programs: Programs, tmp_path: Path) -> None:
 MODES = {
     ("skylake", "off"): ("vulnerable", "always enabled", [(0, 2), (1, 2)]),
     ("skylake", "ssbd,ibpb"): ("globally mitigated", "always disabled", [(0, 4), (1, 4)]),
-    ("skylake", "stibp,l1d-flush"): ("vulnerable", "always disabled", [(0, 2), (1, 4), (2, 4)]),
+    ("skylake", "stibp,l1d-flush"): ("vulnerable", "always disabled", [(0, 2), (1, 4), (2, 2)]),
     ("skylake", "ssbd=prctl"): ("thread vulnerable", "always enabled", [(0, 3), (1, 2), (2, 8)]),
+    ("zen2", "ibpb=prctl"): ("vulnerable", "conditional enabled", [(0, 2), (1, 3), (2, 8)]),
+    ("icelake", "l1d-flush=prctl"): ("vulnerable", "always enabled", [(0, 2), (1, 2), (2, 4)]),
     ("in-order", "auto"): ("not vulnerable", "not affected", [(0, 0), (1, 0), (2, 8)]),
 }
 

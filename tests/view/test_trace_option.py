@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import mmuemu
 from mmuemu.cli import main
 from mmuemu.cpu.decode import accesses
 from mmuemu.machine import Machine
@@ -19,6 +20,8 @@ from mmuemu.tracing import transient_trace
 from mmuemu.view.symbols import Names
 from mmuemu.view.transient import with_waits
 from mmuemu.view.transient_file import TraceReader, TraceWriter
+from mmuemu.view.transient_rows import path_of, rows_of
+from tests.run.harness import command_line
 from tests.view import windows
 
 VICTIM = """
@@ -278,7 +281,7 @@ def saved(tmp_path):
     path = tmp_path / "t.jsonl"
     with open(path, "w") as file:
         writer = TraceWriter(file, windows.HEADER)
-        for make in (windows.empty, windows.meltdown, windows.spectre_v1):
+        for make in (windows.empty, windows.spectre_v1, windows.meltdown):
             writer.window(make())
         writer.end(9000, 1234)
     return str(path)
@@ -293,7 +296,7 @@ def test_explain_chooses_lists_and_draws(saved, tmp_path, capsys):
     assert (tmp_path / "o.svg").read_text().startswith("<svg")
     assert main(["explain", "--list", saved]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["/tmp/spectre", "window 1", "window 3", "window 12"]
+    assert [line.split(":")[0] for line in lines] == ["/tmp/spectre", "window 1", "window 12", "window 3"]
 
 
 @pytest.mark.parametrize(
@@ -314,3 +317,35 @@ def test_a_trace_without_windows_says_so(tmp_path, capsys):
         TraceWriter(file, windows.HEADER).end(0, 0)
     assert main(["explain", str(path)]) == 125
     assert capsys.readouterr().err == "mmuemu: the trace holds no window: nothing ran transiently\n"
+
+
+ATTACKS = Path(mmuemu.__file__).parent / "guest" / "attacks"
+
+
+def attack(name, *options):
+    """Run an attack on two bytes; what it says of itself, by the first word of each line."""
+    command = command_line("--cpu", "skylake", "--mitigations", "off", "--seed", "7", *options)
+    done = subprocess.run(
+        [*command, ATTACKS / f"{name}.elf", "2"], capture_output=True, text=True, timeout=50, check=True
+    )
+    return dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line), done
+
+
+@pytest.mark.parametrize(("name", "flaw"), [("v1", "v1"), ("v4", "v4"), ("l1tf", "l1tf")])
+def test_the_lines_of_real_windows_tell_the_secret(name, flaw, tmp_path):
+    path = tmp_path / "t.jsonl"
+    said, traced = attack(name, "--trace-file", path)
+    assert traced.stdout == attack(name)[1].stdout, "tracing changed the run"
+    with TraceReader(str(path)) as reader:
+        assert reader.header.cpu == "skylake"
+        found = [one for one in reader if one.window.flaw == flaw]
+    told = set()
+    for one in found:
+        rows = rows_of(one)
+        for index, row in enumerate(rows):
+            if row.fills and path_of(rows, index):
+                told |= {mark.label for mark in row.fills if mark.label.startswith("probe")}
+                assert all(mark.causes.split(" > ")[0] == flaw for mark in row.fills)
+    page = 4096
+    lines = {int(label.partition("+")[2] or "0", 16) // page for label in told}
+    assert set(bytes.fromhex(said["secret"])) <= lines

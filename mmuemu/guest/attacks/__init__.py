@@ -50,7 +50,9 @@ ATTACKS: Final[dict[str, Attack]] = {
     "ret2spec-underflow": Attack("SpectreRSB: more returns than entries", "returns", ("rsb",)),
     "ret2spec-cross": Attack("SpectreRSB from one process to another", "returns", ("rsb",), ("rsb-fill",)),
     "v4": Attack("Spectre v4: a load passes a store", "bypass", ("v4",), ("ssbd",)),
-    "v4-ssbd": Attack("the same, SSBD asked for by prctl", "bypass", ("v4",), leaks=False),
+    "v4-ssbd": Attack(
+        "the same, SSBD asked for by prctl, where the kernel lets it", "bypass", ("v4",), ("ssbd", "auto")
+    ),
     "meltdown": _kernel("Meltdown: a forbidden load, the fault caught", "faults", ("meltdown",), ("kpti",)),
     "meltdown-branch": _kernel("Meltdown behind a branch: no fault at all", "faults", ("v1", "meltdown"), ("kpti",)),
     "meltdown-rw": Attack("Meltdown-RW: a store to a read-only page", "faults", ("meltdown-rw",)),

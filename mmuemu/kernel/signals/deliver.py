@@ -30,6 +30,7 @@ from mmuemu.kernel.signals.frame import FRAME_BYTES, NO_ALTSTACK, build_frame, f
 from mmuemu.kernel.signals.info import SIGINFO_BYTES
 from mmuemu.kernel.signals.pending import SigInfo
 from mmuemu.kernel.signals.send import action_of, force_info, ignored
+from mmuemu.kernel.switching import claim_floats
 from mmuemu.kernel.traps import Death
 from mmuemu.kernel.wait import RESTART_ALWAYS
 from mmuemu.x86.registers import RFLAGS_DF, RFLAGS_RF, RFLAGS_TF
@@ -181,7 +182,7 @@ def _push_frame(task: Task, info: SigInfo, action: Action) -> bool:
     if not action.flags & SA_RESTORER:
         return False
     cpu = task.kernel.cpu
-    cpu.window.save()
+    claim_floats(task.kernel, task)
     fp = cpu.fp
     words = task.registers.words()
     frame, area = frame_place(words[pt.SP], task.alternate_stack, bool(action.flags & SA_ONSTACK), fp_bytes(fp.xcr0))

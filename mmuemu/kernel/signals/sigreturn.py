@@ -31,6 +31,7 @@ from mmuemu.kernel.signals.frame import (
 )
 from mmuemu.kernel.signals.pending import SigInfo
 from mmuemu.kernel.signals.send import force_info, set_mask
+from mmuemu.kernel.switching import claim_floats
 from mmuemu.kernel.traps import Death
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def _bad_frame(task: Task) -> int:
 def _restore_floats(task: Task, address: int) -> None:
     """Load the floating-point area at ``address`` (0: the initial state). Raises BadFpState or EFAULT."""
     cpu = task.kernel.cpu
-    cpu.window.save()
+    claim_floats(task.kernel, task)
     fp = cpu.fp
     pkru: int | None = INITIAL_PKRU
     if not address:

@@ -51,6 +51,9 @@ class Source:
     def symbols(self):
         return [(0xFFFFFFFF81000000, "T", "_text")]
 
+    def banner_read(self):
+        return None
+
     def sysvipc(self, kind):
         return kind.encode()
 

@@ -69,7 +69,7 @@ def test_rights(world: Any, prot: int, error: int, result: FaultResult) -> None:
 
 def test_signals_of_results() -> None:
     assert [(result.signal, result.si_code) for result in FaultResult] == [
-        (0, 0), (11, 1), (11, 2), (7, 2), (9, 0),
+        (0, 0), (11, 1), (11, 2), (7, 2), (9, 0), (11, 4),
     ]  # fmt: skip
 
 
