@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Final
 
+from mmuemu.cpu.observe import SCRATCH
 from mmuemu.cpu.window import Q_RDI, Q_RSP
 from mmuemu.speculation.caches import LINE, LINE_SHIFT
 from mmuemu.speculation.forwarding import Forwarded, Forwarding
@@ -364,16 +365,17 @@ class Transient:
             first = self._stores_to(linear)
             if first & ~PAGE_MASK == physical & ~PAGE_MASK and first <= physical:
                 second = self._stores_to((linear | PAGE_MASK) + 1)
-                if second >= 0:
+                if second < SCRATCH:
                     self.undo.append((second, bytes(ram[second : second + size - inside])))
                 return
 
     def _stores_to(self, linear: int) -> int:
-        """The physical address that the window's store at ``linear`` changes, or the walk's refusal."""
+        """The physical address that the window's store at ``linear`` changes."""
         forged = self.forged.get(linear & ~PAGE_MASK)
-        if forged is not None:
-            return forged & ~PAGE_MASK | linear & PAGE_MASK
-        return self.core.translations.physical(linear, WRITE)
+        if forged is None:
+            found = self.core.translations.physical(linear, WRITE)
+            return found if found >= 0 else SCRATCH | linear & PAGE_MASK
+        return forged & ~PAGE_MASK | linear & PAGE_MASK
 
     def _store_addresses(self) -> list[int]:
         """Where the instruction that runs may store: its operand, the stack, what RDI points to."""
