@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mmuemu.speculation.trace import Window
 
 DEFAULT_BYTES: Final = 4
+DEFAULT_TRIES: Final = 10
 _VALUES: Final = 256
 _MEMORY: Final = 64 << 20
 _START: Final = 2_000_000
@@ -41,7 +42,7 @@ class Request:
     size: int = DEFAULT_BYTES
     seed: int = 1
     noise: int | None = None
-    tries: int = 10
+    tries: int = DEFAULT_TRIES
     """Attempts for each byte."""
     budget: int | None = None
     """Guest instructions."""
