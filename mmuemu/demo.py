@@ -28,7 +28,7 @@ _MATRIX_ONLY: Final = ("attacks", "cpus", "jobs")
 def demo(options: Namespace) -> int:
     """What ``options`` (of the command line) ask; the exit code. Raises UsageError."""
     if options.matrix:
-        _refuse(options, _ONE_ONLY, "--matrix shows many attacks on many CPUs: {} is for one (see --attacks, --cpus)")
+        _refuse(options, _ONE_ONLY, "--matrix shows many attacks: {} is for one (see --attacks, --cpus)")
         from mmuemu.matrix import matrix
 
         return matrix(options)
@@ -76,10 +76,10 @@ def _list(options: Namespace) -> int:
 
 
 def _request(options: Namespace) -> Request:
-    attack = find_attack(options.name)
+    find_attack(options.name)
     return Request(
         attack=options.name, cpu=options.cpu, vulnerable=options.vulnerable, not_vulnerable=options.not_vulnerable,
-        mitigations=attack.mitigations if options.mitigations is None else options.mitigations,
+        mitigations=options.mitigations or "off",
         size=options.bytes or DEFAULT_BYTES, seed=seed_of(options),
         noise=options.noise, tries=options.tries or DEFAULT_TRIES, budget=options.budget,
     )  # fmt: skip

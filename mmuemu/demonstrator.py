@@ -74,8 +74,13 @@ class _Watch:
     size: int
     fills: Counter[tuple[int, tuple[str, ...]]] = field(default_factory=Counter)
     """By line (its number) and chain of causes."""
+    next: Callable[[Window], None] | None = None
+    """Who wants the window besides."""
 
     def window(self, window: Window) -> None:
+        """Count the fills of ``window``."""
+        if self.next is not None:
+            self.next(window)
         for fill in window.fills:
             at = fill.linear - self.first
             if 0 <= at < self.size:
@@ -123,8 +128,7 @@ def demonstrate(
         process = machine.spawn(image, [request.attack, str(size), str(request.tries)], {})
         watch = _Watch(*_probe(request.attack))
         with trace(machine) if trace is not None else nullcontext():
-            traced = core.on_window
-            core.on_window = watch.window if traced is None else lambda window: (watch.window(window), traced(window))  # type: ignore[func-returns-value]
+            watch.next, core.on_window = core.on_window, watch.window
             started = time.process_time()
             outcome = machine.run(max_instructions=budget)
             seconds = time.process_time() - started

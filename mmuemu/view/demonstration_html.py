@@ -7,10 +7,11 @@ from typing import Final
 
 from mmuemu.guest.attacks import ATTACKS
 from mmuemu.view.demonstration import Demonstration
-from mmuemu.view.demonstration_text import facts, verdict
+from mmuemu.view.demonstration_text import buckets, facts, verdict
 
 _STYLE: Final = """\
-:root{color-scheme:light dark;--ink:#1d2433;--paper:#fff;--dim:#667;--rule:#d5d9e2;--hit:#1a7f37;--miss:#5b7bb5;--bad:#b35900}
+:root{color-scheme:light dark;--ink:#1d2433;--paper:#fff;--dim:#667;--rule:#d5d9e2;--hit:#1a7f37;--miss:#5b7bb5;
+--bad:#b35900}
 @media(prefers-color-scheme:dark){:root{--ink:#dfe4ee;--paper:#14181f;--dim:#98a1b3;--rule:#333b48;--hit:#4ac26b;
 --miss:#7d9bd1;--bad:#f0a14a}}
 body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:60rem;margin:2rem auto;
@@ -55,15 +56,13 @@ def _probes(shown: Demonstration) -> str:
     if not probes:
         return ""
     note = f"A bar is the time of one reload, in cycles. Bars below the line ({threshold}) were in the cache."
-    return f"<h2>The last reloads for the first byte</h2>\n{_bars(list(enumerate(probes)), threshold, True)}<p class=dim>{note}</p>\n"
+    return f"<h2>The last reloads for the first byte</h2>\n{_bars(probes, threshold)}<p class=dim>{note}</p>\n"
 
 
 def _histogram(shown: Demonstration) -> str:
     found, threshold = shown.told.histogram, shown.told.threshold
     if not found:
         return ""
-    from mmuemu.view.demonstration_text import buckets
-
     rows = "".join(
         f'<tr><td>{least} to {greatest}</td><td class="{"yes" if least < threshold else ""}">{count}</td>'
         f"<td>{'hit' if least < threshold else ''}</td></tr>\n"
@@ -72,15 +71,15 @@ def _histogram(shown: Demonstration) -> str:
     return f"<h2>All reloads</h2>\n<table><tr><th>cycles</th><th>how many</th><th></th></tr>\n{rows}</table>\n"
 
 
-def _bars(values: list[tuple[int, int]], threshold: int, hits_below: bool) -> str:
+def _bars(values: list[int], threshold: int) -> str:
     """Bars side by side; the line is at ``threshold``."""
-    most = max([value for _, value in values] + [threshold, 1])
+    most = max(*values, threshold, 1)
     step = (_WIDTH - _LEFT) / len(values)
     scale = _HEIGHT / most
     bars = []
-    for at, value in values:
+    for at, value in enumerate(values):
         height = max(1.0, value * scale)
-        kind = "hit" if hits_below and value < threshold else "miss"
+        kind = "hit" if value < threshold else "miss"
         bars.append(
             f'<rect class="{kind}" x="{_LEFT + at * step:.1f}" y="{_HEIGHT - height:.1f}" '
             f'width="{max(step - 0.6, 0.6):.1f}" height="{height:.1f}"><title>{at:#04x}: {value} cycles</title></rect>'
@@ -105,7 +104,10 @@ def table_page(title: str, tables: list[tuple[str, list[list[str]]]]) -> str:
         parts.append("</tr>\n")
         for name, *cells in rows:
             parts.append(f"<tr><th>{escape(name)}</th>")
-            parts += [f'<td class="{"yes" if cell[:1].isdigit() and cell[:2] != "0%" else ""}">{escape(cell)}</td>' for cell in cells]
+            parts += [
+                f'<td class="{"yes" if cell[:1].isdigit() and cell[:2] != "0%" else ""}">{escape(cell)}</td>'
+                for cell in cells
+            ]
             parts.append("</tr>\n")
         parts.append("</table></div>\n")
     return _page(title, "".join(parts))

@@ -49,10 +49,13 @@ def facts(shown: Demonstration) -> Iterator[tuple[str, str]]:
     yield "mitigations", shown.mitigations
     noise = "" if shown.noise is None else f", noise {shown.noise}"
     yield "seed", f"{shown.seed}{noise}"
-    yield "secret", f"{shown.secret.hex(' ')}  {readable(shown.secret)!r}, {shown.size} bytes, {owner[attack.secret]}"
+    text = "" if attack.secret == "text" else f"  {readable(shown.secret)!r}"
+    yield "secret", f"{shown.secret.hex(' ')}{text}, {shown.size} bytes, {owner[attack.secret]}"
     yield "may read it", printable(shown.told.who) or "?"
-    right = [byte.to_bytes(1, "big").hex() if sure else "--" for byte, sure in zip(shown.leaked, _sure(shown), strict=True)]
-    text = readable(shown.leaked) if shown.believed else ""
+    right = [
+        byte.to_bytes(1, "big").hex() if sure else "--" for byte, sure in zip(shown.leaked, _sure(shown), strict=True)
+    ]
+    text = readable(shown.leaked) if shown.believed and text else ""
     yield "leaked", " ".join(right) + (f"  {text!r}" if text else "")
     yield "accuracy", f"{shown.accuracy:.0%}: {sum(shown.right)} of {shown.size} bytes, {shown.told.tries} attempts"
     yield "speed", _speed(shown)
@@ -69,7 +72,9 @@ def _speed(shown: Demonstration) -> str:
     ran = f"{shown.instructions:,} instructions, {shown.windows:,} windows in {shown.seconds:.2f} s"
     if shown.cycles_per_byte is None:
         return ran
-    return f"{shown.bytes_per_second:.1f} bytes a second of host time, {shown.cycles_per_byte:,.0f} cycles a byte; {ran}"
+    return (
+        f"{shown.bytes_per_second:.1f} bytes a second of host time, {shown.cycles_per_byte:,.0f} cycles a byte; {ran}"
+    )
 
 
 def buckets(shown: Demonstration, most: int = _BUCKETS) -> list[tuple[int, int, int]]:

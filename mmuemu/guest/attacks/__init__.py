@@ -27,8 +27,6 @@ class Attack(NamedTuple):
     """Bytes that it can leak at most."""
     leaks: bool = True
     """False: it never does, whatever the CPU (a control, or a hardened victim)."""
-    mitigations: str = "off"
-    """What must be in force for it to make sense (``--mitigations``)."""
 
 
 def _kernel(title: str, page: str, flaws: tuple[str, ...], stopped_by: tuple[str, ...]) -> Attack:
