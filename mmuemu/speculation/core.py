@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from mmuemu.cpu.cpu import Cpu
     from mmuemu.cpu.traps import Trap
 
+_RAX: Final = 0
+_RDX: Final = 2
+_WORD: Final = (1 << 64) - 1
+_PREFIXES: Final = bytes([0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF2, 0xF3, *range(0x40, 0x50)])
+_DIVIDE_BYTES: Final = 0xF6
 _HFLAG_TS: Final = 1 << 11
 _CR0_TS: Final = 8
 
@@ -150,6 +155,8 @@ class Speculation(Pipeline):
                 live = self.cpu.window
                 live.live_d[D_HFLAGS] &= ~_HFLAG_TS
                 live.live_q[Q_CR0] &= ~_CR0_TS
+            if forced is not None and forced.passed:
+                self._divided(op)
             self.observer.start(trap.rip)
             if self.transient.active:
                 self.transient.squash("page fault on fetch")
@@ -157,9 +164,23 @@ class Speculation(Pipeline):
             self.observer.restore()
         board.wait(closes + self._penalty)
 
+    def _divided(self, op: Op) -> None:
+        """What DIV and IDIV by zero leave: quotient 0, and the dividend's low part as the remainder."""
+        q = self.cpu.window.live_q
+        opcode = op.code.lstrip(_PREFIXES)[0]
+        if opcode == _DIVIDE_BYTES:
+            q[_RAX] = q[_RAX] & ~0xFFFF | (q[_RAX] & 0xFF) << 8
+            return
+        wide = any(0x48 <= byte < 0x50 for byte in op.code[: op.code.index(opcode)])
+        mask = _WORD if wide else 0xFFFF if 0x66 in op.code[:2] else 0xFFFF_FFFF
+        kept = 0 if mask != 0xFFFF else _WORD & ~mask
+        q[_RDX] = q[_RDX] & kept | q[_RAX] & mask
+        q[_RAX] &= kept
+
     def _forced(self, trap: Trap, op: Op) -> Forwarded:
         """How the faulting instruction itself goes on when the fault is not one of memory."""
         flaw = {Vector.NM: "meltdown-nm", Vector.DE: "meltdown-de", Vector.AC: "meltdown-ac"}.get(Vector(trap.vector))
         if flaw is not None and flaw in self.flaws:
-            return Forwarded(flaw, op=op, ready=True, note=f"forwarded {flaw}", vector_only=True)
+            passed = trap.vector == Vector.DE
+            return Forwarded(flaw, op=op, ready=True, note=f"forwarded {flaw}", vector_only=True, passed=passed)
         return Forwarded("fault", op=op, note="faults, forwards nothing", vector_only=True)

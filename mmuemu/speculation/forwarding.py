@@ -30,6 +30,8 @@ class Forwarded(NamedTuple):
     """... whether it computes a result, ..."""
     note: str = ""
     vector_only: bool = False
+    passed: bool = False
+    """... and whether that is in the registers already, so that the window begins behind it."""
 
 
 class Forwarding:

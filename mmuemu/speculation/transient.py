@@ -214,6 +214,7 @@ class Transient:
             self._forced = None
             if forced.vector_only:
                 alive, start, note = forced.ready, (time if forced.ready else NEVER), forced.note
+                alive = alive and not forced.passed
         done = start + op.latency * self.board.width if start < NEVER else NEVER
         for register in op.destinations:
             ready[register] = done

@@ -11,7 +11,7 @@
 static const char ABOUT[] = "nobody through victim(): the secret lies beyond the end of its array";
 
 static struct { u64 length, rest[7]; } bound __attribute__((aligned(LINE))) = {16, {0}};
-static struct { u64 *length, rest[7]; } shape __attribute__((aligned(LINE))) = {&bound.length, {0}};
+static struct { u64 *volatile length, rest[7]; } shape __attribute__((aligned(LINE))) = {&bound.length, {0}};
 static u8 array[LINE] __attribute__((aligned(LINE)));
 static u8 secret[MOST] __attribute__((aligned(LINE)));
 static const u8 *crowd;

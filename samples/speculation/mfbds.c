@@ -5,6 +5,7 @@
  * that follows has nothing to do with it: its page is not there at all. Only the place within the line chooses what
  * is forwarded, so no address of the kernel is needed.
  */
+#define LEAD 2
 #include "kernel.h"
 
 static const char ABOUT[] = "ring 0 only";
@@ -36,10 +37,9 @@ static void attempt(u64 index)
         memset(ignored, 0, sizeof ignored);
         try_once(index, 0);
         reload_probe();
-        for (u64 value = 0; value < VALUES; value++) {
-            ignored[value] = hits[value];
-            hits[value] = 0;
-        }
+        for (u32 i = 0; i < hit_count; i++)
+            ignored[hit[i]] = 1;
+        forget_hits();
     }
     try_once(index, 1);
 }

