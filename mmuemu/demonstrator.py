@@ -135,7 +135,8 @@ def demonstrate(
         told = read_told(process.stdout)
         result = Demonstration(
             attack=request.attack, cpu=settings.spec.name, mitigations=str(settings.mitigations),
-            flaws=tuple(name for name in FLAWS if name in core.flaws), seed=machine.seed, noise=request.noise, size=size,
+            flaws=tuple(name for name in FLAWS if name in core.flaws), seed=machine.seed, noise=request.noise,
+            size=size,
             secret=(told.secret or _secret(machine, attack, size))[:size], told=told, budget=budget,
             exhausted=outcome.limit is not None, instructions=core.instructions, windows=core.windows,
             guest_exit=0 if outcome.exit_code == Exit.LIMIT else outcome.exit_code,
@@ -143,6 +144,8 @@ def demonstrate(
         )  # fmt: skip
         if attack.flaws:
             result.fills = watch.of({byte for byte, right in zip(result.leaked, result.right, strict=True) if right})
+            believed = {byte for byte, sure in zip(told.leaked, told.sure, strict=False) if sure}
+            result.misled = watch.of(believed - set(result.secret))
         return result
     finally:
         machine.close()

@@ -53,6 +53,8 @@ class Demonstration:
     guest_exit: int = 0
     fills: Counter[tuple[str, ...]] = field(default_factory=Counter)
     """Transient fills of the lines that stand for the bytes that leaked, by chain of causes."""
+    misled: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    """The same of bytes that were believed and are wrong."""
     probe_fills: Counter[tuple[str, ...]] = field(default_factory=Counter)
     """Transient fills of any line of the probe array."""
     instructions: int = 0
@@ -126,10 +128,11 @@ class Demonstration:
         if self.guest_exit:
             return f"the attack ended with exit code {self.guest_exit}"
         if self.believed and not any(self.right):
-            return "what it believes is wrong"
+            by = f", and came by {cause_of(self.misled.most_common(1)[0][0])}" if self.misled else ""
+            return f"what the attack believes is not the secret{by}"
         if any(self.right):
             return f"{sum(self.right)} of {self.size} bytes leaked"
-        return "nothing leaked: " + self._why_nothing()
+        return self._why_nothing()
 
     def _why_nothing(self) -> str:
         attack = ATTACKS[self.attack]
@@ -140,7 +143,7 @@ class Demonstration:
             return f"{self.cpu} does not have {', '.join(missing)} here"
         if self.told.notes:
             return "; ".join(self.told.notes)
-        stopping = [name for name in attack.stopped_by if name in self.mitigations.split(",")]
+        stopping = [name for name in attack.stopped_by if self.mitigations.count(name)]
         if stopping:
             return f"stopped by {', '.join(stopping)}"
         if not attack.leaks:

@@ -24,7 +24,7 @@ def verdict(shown: Demonstration) -> str:
     """How it ended, in a line."""
     if not shown.exit_code:
         return f"all {shown.size} bytes leaked"
-    return shown.reason if any(shown.right) or shown.reason.startswith("nothing") else f"nothing leaked: {shown.reason}"
+    return shown.reason if any(shown.right) else f"nothing leaked: {shown.reason}"
 
 
 def cause_words(cause: str | None) -> str:
