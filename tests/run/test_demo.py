@@ -29,9 +29,7 @@ def command(*arguments: str) -> list[str]:
 
 def demo(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     environment = {**emulator_environment(), "COLUMNS": "100", **more}
-    return subprocess.run(
-        [*command("demo"), *arguments], capture_output=True, text=True, timeout=120, env=environment
-    )
+    return subprocess.run([*command("demo"), *arguments], capture_output=True, text=True, timeout=120, env=environment)
 
 
 def test_it_lists_the_attacks():
