@@ -59,6 +59,8 @@ class Transient:
         self._flaw = ""
         self._causes: tuple[str, ...] = ()
         self._ready: list[int] = []
+        self._ops = core.code.ops
+        self._width = core.width
         self._written: dict[int, int] = {}
         self._previous: Op | None = None
         self._current: Op | None = None
@@ -171,15 +173,14 @@ class Transient:
         if previous is not None and previous.kind and not self._follow(previous, address):
             return
         self._previous = None
-        op = core.code.op(address)
+        op = self._ops.get(address) or core.code.op(address)
         if op is None:
             self.squash("page fault on fetch")
             return
         kind = op.kind
-        end = ENDS_WINDOW.get(kind)
-        if end is not None and not (self._forced is not None and self._forced.op is op):
-            self._note(op, self._time, NEVER, end)
-            self.squash(end)
+        if kind in ENDS_WINDOW and not (self._forced is not None and self._forced.op is op):
+            self._note(op, self._time, NEVER, ENDS_WINDOW[kind])
+            self.squash(ENDS_WINDOW[kind])
             return
         time = self._time
         if time >= self._closes:
@@ -191,7 +192,16 @@ class Transient:
             return
         self._time = time + 1
         self._current = op
-        self._execute(op, time)
+        if kind or op.memory is not None or self._record is not None or self._forced is not None:
+            self._execute(op, time)
+            return
+        ready = self._ready
+        for register in op.sources:
+            if ready[register] > time:
+                time = ready[register]
+        time = time + op.latency * self._width if time < NEVER else NEVER
+        for register in op.destinations:
+            ready[register] = time
 
     def _execute(self, op: Op, time: int) -> None:
         """Give ``op`` its times; let the engine execute it, or pass over it."""
@@ -225,7 +235,7 @@ class Transient:
             if forced.vector_only:
                 alive, start, note = forced.ready, (time if forced.ready else NEVER), forced.note
                 alive = alive and not forced.passed
-        done = start + op.latency * self.board.width if start < NEVER else NEVER
+        done = start + op.latency * self._width if start < NEVER else NEVER
         for register in op.destinations:
             ready[register] = done
         self._previous = op
