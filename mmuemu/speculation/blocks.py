@@ -193,7 +193,8 @@ class BlockCache:
         self._spaces: dict[int, dict[int, Block]] = {}
         self.blocks: dict[int, Block] = {}
         """Those of the address space in force."""
-        self._ops: dict[int, Op] = {}
+        self.ops: dict[int, Op] = {}
+        """Single instructions of the address space in force, as long as no translation changes."""
         self._ops_generation = -1
         self.frames: dict[int, set[int]] = {}
         """Frame (physical address >> 12) -> addresses of blocks in it."""
@@ -247,16 +248,16 @@ class BlockCache:
         generation = self.cpu.engine.flushes
         if generation != self._ops_generation:
             self._ops_generation = generation
-            self._ops.clear()
-        found = self._ops.get(address)
+            self.ops.clear()
+        found = self.ops.get(address)
         if found is None:
             code, _ = self._code(address, _AHEAD)
             if not code:
                 return None
             for op in described(code, address):
                 if op.end <= address + len(code) - _LONGEST or len(code) < _AHEAD or op.address == address:
-                    self._ops.setdefault(op.address, op)
-            found = self._ops[address]
+                    self.ops.setdefault(op.address, op)
+            found = self.ops[address]
         return found
 
     def written(self, frame: int) -> None:

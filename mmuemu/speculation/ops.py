@@ -129,6 +129,7 @@ class Op:
         self.sources: tuple[int, ...] = ()
         self.destinations: tuple[int, ...] = ()
         self.latency = 1
+        """Cycles."""
         self.memory: Memory | None = None
         self.loads = False
         self.stores = False
