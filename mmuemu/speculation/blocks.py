@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from mmuemu.speculation.ops import BRANCHES, RSP, SLOW, WATCHED, Kind, Memory, Op, decode, kind_of, outline
+from mmuemu.speculation.operands import RSP, Memory
+from mmuemu.speculation.ops import BRANCHES, SLOW, WATCHED, Kind, Op, described, kind_of, outline
 from mmuemu.speculation.scoreboard import OpTimes, Segment, op_times
 from mmuemu.speculation.translations import FETCH, Translations
 from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 _STORE: Final = re.compile(r"^[a-z ]*ptr (?:[fg]s:)?\[([^]]*)\]")
 _LOAD: Final = re.compile(r"^(\w+), .*\[")
 _LONGEST: Final = 15
+_AHEAD: Final = 47
+"""Bytes that are decoded at once on a wrong way."""
 _LONG: Final = 100
 """A block of more instructions may be one long chain."""
 _READ_ONLY: Final = frozenset({"cmp", "test", "push", "jmp", "call", "nop", "bt", "verw", "mul", "div", "idiv", "imul"})
@@ -99,12 +102,7 @@ class Block:
     def described(self) -> list[Op]:
         """Its instructions in detail."""
         if self.ops is None:
-            self.ops = ops = []
-            at = 0
-            while at < self.size:
-                op = decode(self.code[at : at + _LONGEST], self.address + at)
-                ops.append(op)
-                at += len(op.code)
+            self.ops = described(self.code, self.address)
         return self.ops
 
     def store_addresses(self) -> list[Memory]:
@@ -195,7 +193,8 @@ class BlockCache:
         self._spaces: dict[int, dict[int, Block]] = {}
         self.blocks: dict[int, Block] = {}
         """Those of the address space in force."""
-        self._ops: dict[int, Op] = {}
+        self.ops: dict[int, Op] = {}
+        """Single instructions of the address space in force, as long as no translation changes."""
         self._ops_generation = -1
         self.frames: dict[int, set[int]] = {}
         """Frame (physical address >> 12) -> addresses of blocks in it."""
@@ -249,13 +248,16 @@ class BlockCache:
         generation = self.cpu.engine.flushes
         if generation != self._ops_generation:
             self._ops_generation = generation
-            self._ops.clear()
-        found = self._ops.get(address)
+            self.ops.clear()
+        found = self.ops.get(address)
         if found is None:
-            code, _ = self._code(address, _LONGEST)
+            code, _ = self._code(address, _AHEAD)
             if not code:
                 return None
-            found = self._ops[address] = decode(code, address)
+            for op in described(code, address):
+                if op.end <= address + len(code) - _LONGEST or len(code) < _AHEAD or op.address == address:
+                    self.ops.setdefault(op.address, op)
+            found = self.ops[address]
         return found
 
     def written(self, frame: int) -> None:

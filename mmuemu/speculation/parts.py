@@ -12,7 +12,7 @@ from mmuemu.speculation.buffers import LeakyBuffers
 from mmuemu.speculation.caches import LINE_SHIFT, Hierarchy
 from mmuemu.speculation.models import CpuSpec
 from mmuemu.speculation.noise import Noise
-from mmuemu.speculation.ops import Memory
+from mmuemu.speculation.operands import Memory
 from mmuemu.speculation.predictors import BranchTargets, PatternHistory, ReturnStack
 from mmuemu.speculation.scoreboard import Scoreboard
 from mmuemu.speculation.translations import Translations, TranslationTimes

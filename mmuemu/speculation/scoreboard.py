@@ -15,7 +15,8 @@ from mmuemu.speculation.buffers import LeakyBuffers
 from mmuemu.speculation.caches import LINE_SHIFT, Hierarchy
 from mmuemu.speculation.models import CpuSpec
 from mmuemu.speculation.noise import Noise
-from mmuemu.speculation.ops import REGISTER_COUNT, Kind, Op
+from mmuemu.speculation.operands import REGISTER_COUNT
+from mmuemu.speculation.ops import Kind, Op
 
 _PENDING_CYCLES: Final = 20
 """What is ready within so many cycles counts as ready: code goes by without a look at its registers."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Final
 
+from mmuemu.cpu.observe import SCRATCH
 from mmuemu.cpu.window import Q_RDI, Q_RSP
 from mmuemu.speculation.caches import LINE, LINE_SHIFT
 from mmuemu.speculation.forwarding import Forwarded, Forwarding
 from mmuemu.speculation.history import under_way, writers_of
-from mmuemu.speculation.ops import ENDS_WINDOW, Kind, Memory, Op
+from mmuemu.speculation.operands import Memory
+from mmuemu.speculation.ops import ENDS_WINDOW, Kind, Op
 from mmuemu.speculation.trace import NEVER, Fill, Step, Window
 from mmuemu.speculation.translations import READ, WRITE
 from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
@@ -55,6 +57,8 @@ class Transient:
         self._flaw = ""
         self._causes: tuple[str, ...] = ()
         self._ready: list[int] = []
+        self._ops = core.code.ops
+        self._width = core.width
         self._written: dict[int, int] = {}
         self._previous: Op | None = None
         self._current: Op | None = None
@@ -161,15 +165,14 @@ class Transient:
         if previous is not None and previous.kind and not self._follow(previous, address):
             return
         self._previous = None
-        op = core.code.op(address)
+        op = self._ops.get(address) or core.code.op(address)
         if op is None:
             self.squash("page fault on fetch")
             return
         kind = op.kind
-        end = ENDS_WINDOW.get(kind)
-        if end is not None and not (self._forced is not None and self._forced.op is op):
-            self._note(op, self._time, NEVER, end)
-            self.squash(end)
+        if kind in ENDS_WINDOW and not (self._forced is not None and self._forced.op is op):
+            self._note(op, self._time, NEVER, ENDS_WINDOW[kind])
+            self.squash(ENDS_WINDOW[kind])
             return
         time = self._time
         if time >= self._closes:
@@ -181,7 +184,16 @@ class Transient:
             return
         self._time = time + 1
         self._current = op
-        self._execute(op, time)
+        if kind or op.memory is not None or self._record is not None or self._forced is not None:
+            self._execute(op, time)
+            return
+        ready = self._ready
+        for register in op.sources:
+            if ready[register] > time:
+                time = ready[register]
+        time = time + op.latency * self._width if time < NEVER else NEVER
+        for register in op.destinations:
+            ready[register] = time
 
     def _execute(self, op: Op, time: int) -> None:
         """Give ``op`` its times; let the engine execute it, or pass over it."""
@@ -215,7 +227,7 @@ class Transient:
             if forced.vector_only:
                 alive, start, note = forced.ready, (time if forced.ready else NEVER), forced.note
                 alive = alive and not forced.passed
-        done = start + op.latency * self.board.width if start < NEVER else NEVER
+        done = start + op.latency * self._width if start < NEVER else NEVER
         for register in op.destinations:
             ready[register] = done
         self._previous = op
@@ -353,16 +365,17 @@ class Transient:
             first = self._stores_to(linear)
             if first & ~PAGE_MASK == physical & ~PAGE_MASK and first <= physical:
                 second = self._stores_to((linear | PAGE_MASK) + 1)
-                if second >= 0:
+                if second < SCRATCH:
                     self.undo.append((second, bytes(ram[second : second + size - inside])))
                 return
 
     def _stores_to(self, linear: int) -> int:
-        """The physical address that the window's store at ``linear`` changes, or the walk's refusal."""
+        """The physical address that the window's store at ``linear`` changes."""
         forged = self.forged.get(linear & ~PAGE_MASK)
-        if forged is not None:
-            return forged & ~PAGE_MASK | linear & PAGE_MASK
-        return self.core.translations.physical(linear, WRITE)
+        if forged is None:
+            found = self.core.translations.physical(linear, WRITE)
+            return found if found >= 0 else SCRATCH | linear & PAGE_MASK
+        return forged & ~PAGE_MASK | linear & PAGE_MASK
 
     def _store_addresses(self) -> list[int]:
         """Where the instruction that runs may store: its operand, the stack, what RDI points to."""

@@ -19,7 +19,7 @@ ALT, ALT_PAGES = 0x3100_0000, 16
 """Where handlers run."""
 STATE: Final = 0x3200_0000
 """What a program starts with; two pages that only Python writes."""
-S_FXSAVE, S_REGISTERS, S_FLAGS, S_PKRU, S_LIMIT = 0, 512, 640, 648, 656
+S_FXSAVE, S_REGISTERS, S_FLAGS, S_PKRU, S_MASK = 0, 512, 640, 648, 656
 S_RECOVERY: Final = 768
 """Sixteen addresses for handlers to go on at when the fault was not in the program's code."""
 MAP: Final = 0x3300_0000
