@@ -26,6 +26,7 @@ _LONG: Final = 100
 _READ_ONLY: Final = frozenset({"cmp", "test", "push", "jmp", "call", "nop", "bt", "verw", "mul", "div", "idiv", "imul"})
 _CONTEXTS: Final = 64
 """Address spaces whose code is kept."""
+_MOST_BLOCKS: Final = 1 << 16
 
 
 class Block:
@@ -43,7 +44,6 @@ class Block:
         "length",
         "meets",
         "ops",
-        "page",
         "pointers",
         "points",
         "repeated",
@@ -59,12 +59,11 @@ class Block:
         "watched",
     )
 
-    def __init__(self, address: int, code: bytes, page: int, generation: int, pattern_mask: int) -> None:
+    def __init__(self, address: int, code: bytes, pattern_mask: int) -> None:
         self.address = address
         self.code = code
         self.size = len(code)
-        self.page = page
-        self.generation = generation
+        self.generation = -1
         lines = outline(code, address)
         self.length = max(len(lines), 1)
         """Instructions."""
@@ -191,6 +190,8 @@ class BlockCache:
         self.translations = translations
         self._pattern_mask = pattern_mask
         self._spaces: dict[int, dict[int, Block]] = {}
+        self._known: dict[tuple[int, bytes], Block] = {}
+        """By address and code: what one process has decoded, another one need not."""
         self.blocks: dict[int, Block] = {}
         """Those of the address space in force."""
         self.ops: dict[int, Op] = {}
@@ -212,20 +213,22 @@ class BlockCache:
     def block(self, address: int, size: int) -> Block:
         """The block of ``size`` bytes at linear ``address``, which is about to run."""
         found = self.blocks.get(address)
-        generation = self.cpu.engine.flushes
         code, page = self._code(address, size)
-        if found is not None and found.code == code and found.page == page:
-            found.generation = generation
-            return found
-        made = Block(address, code, page, generation, self._pattern_mask)
-        self.blocks[address] = made
+        if found is None or found.code != code:
+            found = self._known.get((address, code))
+            if found is None:
+                if len(self._known) >= _MOST_BLOCKS:
+                    self._known.clear()
+                found = self._known[address, code] = Block(address, code, self._pattern_mask)
+            self.blocks[address] = found
+        found.generation = self.cpu.engine.flushes
         self.frames.setdefault(page >> 12, set()).add(address)
         last = (address + max(size, 1) - 1) & ~PAGE_MASK
         if last != address & ~PAGE_MASK:
             beyond = self.translations.page(last, FETCH)
             if beyond >= 0:
                 self.frames.setdefault(beyond >> 12, set()).add(address)
-        return made
+        return found
 
     def _code(self, address: int, size: int) -> tuple[bytes, int]:
         """The bytes at linear ``address`` as far as they can be fetched, and the physical page of the first."""

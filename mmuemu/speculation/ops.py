@@ -60,6 +60,10 @@ ENDS_WINDOW: Final[dict[int, str]] = {
 }
 """Why a window ends at an instruction of that kind."""
 
+_MOVES: Final = frozenset({"mov", "movaps", "movapd", "movups", "movupd", "movdqa", "movdqu"})
+"""Between registers they are done by renaming (Intel's optimization manual, "move elimination")."""
+_WIDE: Final = re.compile(r"(r[a-z]{2}|e[a-z]{2}|r\d+d?), (r[a-z]{2}|e[a-z]{2}|r\d+d?)")
+"""Two general registers of 32 or 64 bits."""
 _SERIAL: Final = frozenset(
     {
         "cpuid", "iretq", "iretd", "iret", "syscall", "sysret", "sysretq", "sysenter", "sysexit", "int", "int3",
@@ -219,6 +223,8 @@ def describe(code: bytes, address: int, mnemonic: str, text: str) -> Op:
     elif kind in (Kind.CALL, Kind.INDIRECT_CALL) or name in ("push", "pushfq"):
         op.stores = op.pushes = True
         op.memory = op.memory or Memory(RSP, -1, 1, -8, "", 8)
+    if name in _MOVES and op.memory is None and (name != "mov" or _WIDE.fullmatch(text)):
+        op.latency = 0
     if op.pushes or op.pops:
         writes.discard(RSP)
         reads.discard(RSP)

@@ -44,6 +44,8 @@ class Transient:
         self.dirty = False
         """Whether the engine's TLB holds what only the window may use."""
         self.undo: list[tuple[int, bytes]] = []
+        self._spoilt: set[int] = set()
+        """Frames of code that it has stored to after all: by an operand that the model does not see."""
         self._barren: dict[int, int] = {}
         self._q = core.cpu.window.live_q
         self._untimed = False
@@ -135,6 +137,9 @@ class Transient:
             ram[address : address + len(old)] = old
         self.undo.clear()
         self.active = False
+        for frame in self._spoilt:
+            core.engine.forget_code(frame)
+        self._spoilt.clear()
         self.forged.clear()
         self._written.clear()
         core.rsb.restore(self._rsb)
@@ -163,6 +168,9 @@ class Transient:
     def step(self, address: int) -> None:
         """The engine is about to execute the instruction at ``address``."""
         core = self.core
+        if self._spoilt:
+            self.squash("store to code")
+            return
         previous = self._previous
         if previous is not None and previous.kind and not self._follow(previous, address):
             return
@@ -364,6 +372,8 @@ class Transient:
         ram = self.core.cpu.ram_bytes
         inside = min(size, PAGE_SIZE - (physical & PAGE_MASK))
         self.undo.append((physical, bytes(ram[physical : physical + inside])))
+        if self.core.is_code(physical):
+            self._spoilt.add(physical & ~PAGE_MASK)
         if inside == size:
             return
         for linear in self._store_addresses():
@@ -372,6 +382,8 @@ class Transient:
                 second = self._stores_to((linear | PAGE_MASK) + 1)
                 if second < SCRATCH:
                     self.undo.append((second, bytes(ram[second : second + size - inside])))
+                    if self.core.is_code(second):
+                        self._spoilt.add(second & ~PAGE_MASK)
                 return
 
     def _stores_to(self, linear: int) -> int:
