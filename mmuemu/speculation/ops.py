@@ -7,8 +7,8 @@ microarchitecture of Intel, AMD and VIA CPUs").
 
 from __future__ import annotations
 
-from enum import IntEnum
 import re
+from enum import IntEnum
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
@@ -88,8 +88,8 @@ _LATENCY: Final[dict[str, int]] = {
     "imul": 3, "mul": 3, "div": 26, "idiv": 26, "popcnt": 3, "lzcnt": 3, "tzcnt": 3, "bsf": 3, "bsr": 3, "crc32": 3,
     "mulsd": 4, "mulss": 4, "mulps": 4, "mulpd": 4, "addsd": 4, "addss": 4, "addps": 4, "addpd": 4, "subsd": 4,
     "divsd": 14, "divss": 11, "divps": 11, "divpd": 14, "sqrtsd": 18, "sqrtss": 13, "sqrtpd": 18, "cvtsi2sd": 6,
-    "cvttsd2si": 6, "cvtsi2ss": 6, 
-    "comiss": 3, "comisd": 3, "ucomiss": 3, "ucomisd": 3, "movd": 2, "movq": 2, "pmuludq": 5, "pclmulqdq": 7, "aesenc": 4, "aesdec": 4,
+    "cvttsd2si": 6, "cvtsi2ss": 6, "comiss": 3, "comisd": 3, "ucomiss": 3, "ucomisd": 3,
+    "movd": 2, "movq": 2, "pmuludq": 5, "pclmulqdq": 7, "aesenc": 4, "aesdec": 4,
     "pause": 44, "xchg": 2, "bswap": 2, "fadd": 3, "fmul": 5, "fdiv": 15, "fsqrt": 18, "rdtsc": 20, "rdtscp": 20,
     "cpuid": 100, "lfence": 4, "mfence": 33, "sfence": 2, "clflush": 2, "clflushopt": 2,
 }  # fmt: skip
