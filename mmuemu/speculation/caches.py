@@ -80,6 +80,9 @@ class Hierarchy:
             if arrival is None:
                 return l1.latency, 1
             if arrival > time:
+                if arrival - time > self.memory_latency:
+                    # Older, but later: this load is the one that fetches it.
+                    arrival = self.arrivals[line] = time + self.memory_latency
                 return max(arrival - time, l1.latency), 2
             del self.arrivals[line]
             return l1.latency, 1

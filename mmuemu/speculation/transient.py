@@ -6,7 +6,6 @@ cache; what would fault forwards data where the CPU has the flaw, or its depende
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.cpu.observe import SCRATCH
@@ -55,6 +54,8 @@ class Transient:
         self._closes = 0
         self._time = 0
         self._room = 0
+        """Free entries of the reorder buffer; ``_older`` is when those that hold older instructions retire."""
+        self._older: list[int] = []
         self._resume = 0
         self._flaw = ""
         self._causes: tuple[str, ...] = ()
@@ -105,8 +106,9 @@ class Transient:
         self._time = opened + 1
         self._resume = resume
         self._ready = self.board.ready.copy()
-        rob = self.board.rob
-        self._room = self.board.rob_size - (len(rob) - bisect_right(rob, opened)) if rob else self.board.rob_size
+        self._older = [time for time in self.board.rob if time > opened]
+        self._older.reverse()
+        self._room = self.board.rob_size - len(self._older)
         self._rsb = core.rsb.save()
         self._previous = None
         self._skipping = 0
@@ -182,13 +184,16 @@ class Transient:
             self._note(op, self._time, NEVER, ENDS_WINDOW[kind])
             self.squash(ENDS_WINDOW[kind])
             return
+        self._room -= 1
+        if self._room < 0:
+            if not self._older:
+                self.squash("reorder buffer full")
+                return
+            self._room = 0
+            self._time = max(self._time, self._older.pop())
         time = self._time
         if time >= self._closes:
             self.squash("resolved")
-            return
-        self._room -= 1
-        if self._room < 0:
-            self.squash("reorder buffer full")
             return
         self._time = time + 1
         self._current = op
