@@ -598,8 +598,8 @@ KINDS: Final[tuple[Maker, ...]] = tuple(
     for kind, weight in (
         (nop, 1), (move, 6), (load, 10), (store, 10), (store_immediate, 3), (constant, 4), (base, 3), (chase, 3),
         (gadget, 6), (forbidden, 2), (extend, 4), (lea, 3), (arithmetic, 14), (test, 3), (unary, 4), (multiply, 3),
-        (divide, 2), (shift, 4), (double_shift, 1), (bits, 4), (conditional, 5), (flags, 4), (exchange, 4), (swap_bytes, 2),
-        (stack, 7), (string, 5), (branch, 12), (slow_branch, 10), (skip, 8), (loop, 5), (jump, 5), (call, 7), (back, 7),
+        (divide, 2), (shift, 4), (double_shift, 1), (bits, 4), (conditional, 5), (flags, 4), (exchange, 4),
+        (swap_bytes, 2), (stack, 7), (string, 5), (branch, 12), (slow_branch, 10), (skip, 8), (loop, 5), (jump, 5), (call, 7), (back, 7),
         (retpoline, 2), (bypass, 5), (x87, 4), (x87_memory, 4), (mmx, 3), (sse_memory, 8), (sse, 7),
         (control_words, 2), (cache_control, 5), (fence, 2), (protection_keys, 2), (trap, 2), (get_xcr, 1),
         (system_call, 8), (patch, 2),
