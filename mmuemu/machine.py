@@ -33,10 +33,12 @@ from mmuemu.processor import kernel_options
 from mmuemu.speculation.settings import resolve
 
 if TYPE_CHECKING:
+    from mmuemu.kernel.files.inode import Quota
     from mmuemu.kernel.files.namespace import MountTree
     from mmuemu.kernel.process import Process
     from mmuemu.kernel.task import Task
     from mmuemu.speculation.core import Speculation
+    from mmuemu.snapshots import Snapshot, Snapshots
     from mmuemu.speculation.models import CpuSpec
 
 _GUEST_SIGNALS: Final[dict[int, Signal]] = {
@@ -134,6 +136,8 @@ class Machine:
         """The main thread of the program that :meth:`load` loaded."""
         self.instructions: int | None = None
         self._tree: MountTree | None = None
+        self.snapshots: Snapshots | None = None
+        """Who takes snapshots, once there is one."""
 
     def _speculate(self) -> Speculation | None:
         settings = self.speculation_settings
@@ -248,6 +252,11 @@ class Machine:
             clock=self.kernel.clock.realtime,
             random=self.kernel.random.randbytes,
         )
+
+    @property
+    def quota(self) -> Quota | None:
+        """What in-memory files take; None before there are files."""
+        return None if self._tree is None else self._tree.quota
 
     @property
     def processes(self) -> list[GuestProcess]:
@@ -373,6 +382,29 @@ class Machine:
         """Decorator: call with task and area (:class:`Vma`) after each mmap, brk and program start."""
         self.kernel.events.map.append(callback)
         return callback
+
+    # -- snapshots -----------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """The whole machine as it is now, between two runs (docs/howto-snapshots.md).
+
+        Raises UsageError while it runs, and for something that no snapshot can hold.
+        """
+        if self.snapshots is None:
+            from mmuemu.snapshots import Snapshots
+
+            self.snapshots = Snapshots(self)
+        return self.snapshots.take()
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Be again what this machine was at ``snapshot``, as often as wanted; then it goes on as it did.
+
+        What went out to the host stays: output, and what was written to host files. Raises UsageError while the
+        machine runs, and for another machine's snapshot.
+        """
+        if self.snapshots is None:
+            raise UsageError("this snapshot is another machine's")
+        self.snapshots.restore(snapshot)
 
     # -- looking -------------------------------------------------------------------------------------------------
 

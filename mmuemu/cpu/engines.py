@@ -75,6 +75,9 @@ class Engine(Protocol):
     permitted: tuple[int, int] | None
     """(page, access) that an instruction in ring 3 makes with supervisor rights next."""
 
+    def executed_frames(self) -> set[int]:
+        """Frames whose code may be translated, as far as the engine itself knows."""
+
     def forget_rules(self) -> None:
         """The CPU model has changed."""
 
@@ -209,6 +212,10 @@ class _Engine:
             self.cpu.uc.ctl_remove_cache(PROBE + frame, PROBE + frame + PAGE_SIZE)
         self.flush()
 
+    def executed_frames(self) -> set[int]:
+        """None that the kernel does not know of."""
+        return set()
+
     def forget_rules(self) -> None:
         """The CPU model has changed."""
         self.walkers.clear()
@@ -327,6 +334,10 @@ class PythonEngine(_Engine):
             self.forget_code(frame)
         self._stored[frame] = page if self._stored.get(frame, page) == page else _SEVERAL
         return found
+
+    def executed_frames(self) -> set[int]:
+        """Those that code was fetched from."""
+        return set(self._executed)
 
     def flush(self) -> None:
         super().flush()

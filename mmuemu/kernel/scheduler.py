@@ -193,6 +193,11 @@ class Scheduler:
             kernel.clock.sleep(left if kernel.clock.virtual else min(left, SLICE_NS))
         kernel.timers.expire(kernel.clock.now())
 
+    def resumed(self) -> None:
+        """The machine is another than a moment ago: tick if somebody waits for it."""
+        if self.ticker is not None and (self.ready or self.sleepers or self.kernel.timers.glance() is not None):
+            self.ticker.start()
+
     def close(self) -> None:
         """End the ticks."""
         if self.ticker is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from itertools import count
 
 
 class Timer:
@@ -26,12 +25,13 @@ class Timers:
 
     def __init__(self) -> None:
         self._heap: list[tuple[int, int, Timer]] = []
-        self._order = count()
+        self._order = 0
 
     def at(self, deadline: int, action: Callable[[], None]) -> Timer:
         """Call ``action`` once the clock has reached ``deadline``."""
         timer = Timer(deadline, action)
-        heapq.heappush(self._heap, (deadline, next(self._order), timer))
+        self._order += 1
+        heapq.heappush(self._heap, (deadline, self._order, timer))
         return timer
 
     @property

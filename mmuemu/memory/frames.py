@@ -275,6 +275,58 @@ class FrameAllocator:
         for callback in self.on_free:
             callback(frame)
 
+    @property
+    def executed(self) -> set[int]:
+        """Frames that code was fetched from."""
+        return set(self._executed)
+
+    # -- snapshots -----------------------------------------------------------------------------------------------
+
+    def _high(self) -> int:
+        """Where the frames begin that were never given out, or nobody has used since the last flush."""
+        tops = [self._next] if self._stop == self._end else []
+        return min([*tops, *(start for start, end in self._runs if end == self._end)], default=self._end)
+
+    def references(self) -> tuple[bytes, frozenset[int]]:
+        """The reference count of each frame from address 0 on (32 bits each; the others have none), and the free
+        frames that are not zeros.
+        """
+        return bytes(self._counts[: self._high() >> 12]), frozenset(self._pending)
+
+    def put_references(self, counts: bytes, unclean: frozenset[int]) -> None:
+        """Put :meth:`references` back; frames that are free then, and were not at the call, become zeros.
+
+        The rest of this object's state is to be put back afterwards.
+        """
+        now, pending = self.references()
+        then = memoryview(counts).cast("I")
+        size = len(then)
+        used = [number << 12 for number, count in enumerate(memoryview(now).cast("I")) if count]
+        stale = [
+            frame
+            for frame in (*used, *pending)
+            if (frame >> 12 >= size or not then[frame >> 12]) and frame not in unclean
+        ]
+        for start, end in _stretches(stale):
+            if end - start > _AHEAD:
+                self.ram.discard(start, end - start)
+            else:
+                self.ram.zero(start, end - start)
+        self._counts[:size] = then
+        for number in range(size, len(now) >> 2):
+            self._counts[number] = 0
+
     def is_executed(self, frame: int) -> bool:
         """Whether code was fetched from ``frame`` since it was allocated."""
         return frame in self._executed
+
+
+def _stretches(frames: list[int]) -> list[tuple[int, int]]:
+    """``frames`` in order, neighbours joined, as ``[start, end)``."""
+    found: list[tuple[int, int]] = []
+    for frame in sorted(frames):
+        if found and found[-1][1] == frame:
+            found[-1] = (found[-1][0], frame + PAGE_SIZE)
+        else:
+            found.append((frame, frame + PAGE_SIZE))
+    return found

@@ -23,10 +23,11 @@ class Content:
     Storage is charged to ``quota`` (ENOSPC) and given back when the object dies.
     """
 
-    __slots__ = ("_base", "_base_size", "_chunks", "_quota", "size", "stored")
+    __slots__ = ("_base", "_base_size", "_chunks", "_era", "_quota", "size", "stored")
 
     def __init__(self, quota: Quota, base: Callable[[int, int], bytes] | None = None, base_size: int = 0) -> None:
         self._quota = quota
+        self._era = quota.era
         self._base = base
         self._base_size = base_size
         self._chunks: dict[int, bytearray] = {}
@@ -35,7 +36,9 @@ class Content:
         """Bytes of memory taken."""
 
     def __del__(self) -> None:
-        self._quota.used -= self.stored
+        quota = self._quota
+        if not quota.lost or not quota.is_lost(self._era):
+            quota.used -= self.stored
 
     def _below(self, index: int, start: int, stop: int) -> bytes:
         """Bytes ``start:stop`` of chunk ``index`` where nothing was written."""

@@ -103,13 +103,32 @@ class FileSystem:
 class Quota:
     """How many bytes in-memory files may take together, and how many files may be open."""
 
-    __slots__ = ("files", "limit", "max_files", "used")
+    __slots__ = ("era", "files", "limit", "lost", "max_files", "used")
 
     def __init__(self, limit: int, max_files: int = MAX_FILES) -> None:
         self.limit = limit
         self.used = 0
         self.max_files = max_files
         self.files = 0
+        self.era = 0
+        """Goes up with each snapshot of the machine and each return to one."""
+        self.lost: tuple[tuple[int, int], ...] = ()
+        """(last era before, last era of it) for each stretch of time that was taken back."""
+
+    def next_era(self) -> tuple[int, tuple[tuple[int, int], ...]]:
+        """A snapshot is taken: what :meth:`go_back` wants to return to it."""
+        state = self.era, self.lost
+        self.era += 1
+        return state
+
+    def go_back(self, era: int, lost: tuple[tuple[int, int], ...]) -> None:
+        """Everything made since then was never made."""
+        self.lost = (*lost, (era, self.era))
+        self.era += 1
+
+    def is_lost(self, era: int) -> bool:
+        """Whether what was made in ``era`` was taken back: its end is then nothing to this machine."""
+        return any(before < era <= last for before, last in self.lost)
 
     @property
     def full(self) -> bool:

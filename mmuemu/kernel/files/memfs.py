@@ -118,16 +118,18 @@ class MemoryFile(RegularInode):
 class MemorySymlink(Symlink):
     """A symbolic link in memory, its text charged to the file system."""
 
-    __slots__ = ()
+    __slots__ = ("_era",)
 
     def __init__(self, fs: FileSystem, target: bytes, uid: int = 0, gid: int = 0) -> None:
         self.target = b""
         self.fs = fs
+        self._era = fs.quota.era
         fs.quota.charge(len(target))
         super().__init__(fs, target, uid, gid)
 
     def __del__(self) -> None:
-        self.fs.quota.used -= len(self.target)
+        if not self.fs.quota.is_lost(self._era):
+            self.fs.quota.used -= len(self.target)
 
 
 class VolatileDirectory(Directory):

@@ -117,10 +117,11 @@ class PipeInode(Inode):
 class FifoOpening:
     """An open of a named pipe that waits for the other end. Forgetting it closes what was opened."""
 
-    __slots__ = ("_before", "_end")
+    __slots__ = ("_before", "_end", "_era")
 
     def __init__(self, end: PipeEnd) -> None:
         self._end: PipeEnd | None = end
+        self._era = end.inode.fs.quota.era
         self._before = self._others()
 
     def _others(self) -> int:
@@ -138,7 +139,7 @@ class FifoOpening:
         return end
 
     def __del__(self) -> None:
-        if self._end is not None:
+        if self._end is not None and not self._end.inode.fs.quota.is_lost(self._era):
             self._end.closed()
 
 
