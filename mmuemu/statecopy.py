@@ -17,6 +17,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
+from operator import is_
 from struct import Struct
 from typing import Any, Final
 
@@ -55,11 +56,7 @@ def _put_list(target: Any, state: Any) -> None:
 
 
 def _same_items(target: Any, state: Any) -> bool:
-    return len(target) == len(state) and all(map(_is, target, state))
-
-
-def _is(one: object, other: object) -> bool:
-    return one is other
+    return len(target) == len(state) and all(map(is_, target, state))
 
 
 def _put_dict(target: dict[Any, Any], state: dict[Any, Any]) -> None:
@@ -70,13 +67,9 @@ def _put_dict(target: dict[Any, Any], state: dict[Any, Any]) -> None:
 
 
 def _same_dict(target: dict[Any, Any], state: dict[Any, Any]) -> bool:
-    if not target and not state:
-        return True
-    return (
-        len(target) == len(state)
-        and all(map(_is, target.values(), state.values()))
-        and all(map(_is, target, state))
-    )  # fmt: skip
+    if not target:
+        return not state
+    return len(target) == len(state) and all(map(is_, target.values(), state.values())) and list(target) == list(state)
 
 
 def _inside_dict(state: dict[Any, Any]) -> Iterable[Any]:
@@ -122,8 +115,9 @@ def _random_put(target: random.Random, state: Any) -> None:
     target.gauss_next = state[1]
 
 
-def _random_same(source: random.Random, state: Any) -> bool:
-    return bool(_random_get(source) == state)
+def _never_same(_source: random.Random, _state: Any) -> bool:
+    """To compare 625 words takes longer than to copy them."""
+    return False
 
 
 def _stream_get(stream: io.BytesIO) -> tuple[bytes, int]:
@@ -146,7 +140,7 @@ BUILTIN: Final[dict[type, Kind]] = {
     bytearray: Kind(bytes, _put_bytes, _equal, _nothing_inside),
     weakref.WeakValueDictionary: Kind(dict, _put_weak, lambda a, b: dict(a) == b, _inside_dict),
     weakref.WeakSet: Kind(set, _put_weak, lambda a, b: set(a) == b, iter),
-    random.Random: Kind(_random_get, _random_put, _random_same, _nothing_inside),
+    random.Random: Kind(_random_get, _random_put, _never_same, _nothing_inside),
     io.BytesIO: Kind(_stream_get, _stream_put, lambda a, b: _stream_get(a) == b, _nothing_inside),
 }
 """Mutable types of Python's own; subclasses of dict are recorded as dict is."""
@@ -289,12 +283,19 @@ class Graph:
         self._seen: dict[int, Any] = {}
         """Objects without a state of their own that were looked at, kept so that their numbers stay theirs."""
         self._grown = 0
+        self._back: list[Record] | None = None
+        """What was put back since :meth:`take`."""
 
     def take(self) -> list[Record]:
         """The state of everything. Raises UsageError for an object of a class that is not known.
 
         What was there the last time and has not changed is not recorded anew.
         """
+        if self._back is not None:
+            self._known = {id(record[0]): record for record in self._back}
+            self._back = None
+            # What only the time that was taken back has seen may be met again, and what it refers to is not known.
+            self._seen.clear()
         known = self._known
         if not known or self._grown > len(known) // 2:
             known.clear()
@@ -364,12 +365,13 @@ class Graph:
             waiting += names.inside(state)
         elif slots is None:
             waiting += [getattr(item, name) for name in _slots(type(item), frozenset())]
+            waiting += getattr(item, "__dict__", {}).values()
 
     def put(self, records: list[Record]) -> None:
         """Make everything what it was when :meth:`take` returned ``records``."""
         for target, state, kind in records:
             kind.put(target, state)
-        self._known = {id(record[0]): record for record in records}
+        self._back = records
 
 
 def _cells(function: types.FunctionType) -> list[Any]:
