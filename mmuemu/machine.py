@@ -56,7 +56,7 @@ class Outcome:
     exit_code: int
     signal: int | None = None
     limit: str | None = None
-    """``"timeout"`` or ``"instructions"`` when a limit ended the run."""
+    """``"timeout"`` or ``"instructions"`` when a limit ended the run, ``"pause"`` when :meth:`Machine.pause` did."""
 
 
 @dataclass(slots=True)
@@ -136,6 +136,7 @@ class Machine:
         """The main thread of the program that :meth:`load` loaded."""
         self.instructions: int | None = None
         self._tree: MountTree | None = None
+        self._paused = False
         self.snapshots: Snapshots | None = None
         """Who takes snapshots, once there is one."""
 
@@ -293,6 +294,14 @@ class Machine:
                     for number in pressed:
                         self._signal_foreground(process, _GUEST_SIGNALS[number])
 
+    def pause(self) -> None:
+        """From a callback: let the run end as soon as the instruction or system call at hand is done.
+
+        :meth:`run` then returns an outcome with the limit ``"pause"``; run again to go on.
+        """
+        self._paused = True
+        self.kernel.cpu.stop()
+
     def _signal_foreground(self, process: Process, number: int) -> None:
         """A terminal's signal for its foreground group, else for the program's own."""
         group = (0 if self._tree is None else self._tree.terminal.foreground) or process.pgid
@@ -319,6 +328,7 @@ class Machine:
         kernel = self.kernel
         before = kernel.cpu.instructions
         stop = Stop.REQUESTED
+        self._paused = False
         with Watchdog(kernel.cpu, timeout) as watchdog:
             try:
                 if until is None or not until.zombie:
@@ -339,6 +349,8 @@ class Machine:
             return Outcome(process.death.exit_code, signal=process.death.signal)
         if process.exit_status is not None:
             return Outcome(process.exit_status)
+        if self._paused:
+            return Outcome(Exit.LIMIT, limit="pause")
         raise MmuemuError(f"the program stopped for no reason known here ({stop.value})")
 
     # -- events --------------------------------------------------------------------------------------------------
