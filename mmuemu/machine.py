@@ -113,6 +113,12 @@ class Machine:
         With ``show_secret`` labs find the kernel's secret and the vulnerable system call (docs/reference-guest.md).
         """
         load_all()
+        self.made: dict[str, Any] = {
+            "memory": memory, "mmu": mmu, "aslr": aslr, "max_processes": max_processes, "schedule": schedule,
+            "layout": layout, "kpti": kpti, "user": user, "cpu": cpu, "mitigations": mitigations,
+            "vulnerable": vulnerable, "not_vulnerable": not_vulnerable, "noise": noise, "show_secret": show_secret,
+        }  # fmt: skip
+        """What it was made with, for one that is made of its file."""
         size = parse_size(memory) if isinstance(memory, str) else memory
         shape = find_layout(layout) if isinstance(layout, str) else check(layout)
         self.speculation_settings = resolve(
@@ -135,7 +141,11 @@ class Machine:
         self.task: Task | None = None
         """The main thread of the program that :meth:`load` loaded."""
         self.instructions: int | None = None
+        self.program: str | None = None
+        """The host file that was loaded first."""
         self._tree: MountTree | None = None
+        self._captures: dict[int, tuple[bytearray, bytearray]] = {}
+        """What processes that were spawned have written, by their number."""
         self._paused = False
         self.snapshots: Snapshots | None = None
         """Who takes snapshots, once there is one."""
@@ -200,7 +210,8 @@ class Machine:
         task = self._start(program, arguments, environment, streams)
         if self.task is None:
             self.task = task
-        return GuestProcess(self, task.process, captured[0], captured[1])
+        self._captures[task.process.pid] = captured
+        return GuestProcess(self, task.process, *captured)
 
     def _start(
         self,
@@ -210,18 +221,16 @@ class Machine:
         streams: tuple[int | IO[bytes], int | IO[bytes], int | IO[bytes]],
     ) -> Task:
         kernel = self.kernel
-        view = self._view(program)
-        if self._tree is None:
-            self._tree = build_namespace(view)
-            kernel.attach_files(self._tree)
-        tree = self._tree
+        if self._tree is None and isinstance(program, str):
+            self.program = program
+        tree = self.open_files(program)
         if isinstance(program, bytes):
             name = os.path.basename(os.fsdecode(arguments[0])) if arguments else "program"
             path = b"/tmp/" + os.fsencode(name or "program")
             _put(tree, path, program)
         else:
             path = os.fsencode(program)
-        cwd = os.fsencode(view.cwd if view.cwd is not None else os.getcwd())
+        cwd = os.fsencode(self.files.cwd if self.files.cwd is not None else os.getcwd())
         if isinstance(program, str) and not os.path.isabs(program):
             path = os.path.join(cwd, path)
         argv = [os.fsencode(value) for value in (arguments or [os.fsdecode(path)])]
@@ -232,7 +241,14 @@ class Machine:
         task.process.watched = True
         return task
 
-    def _view(self, program: str | bytes) -> ViewOptions:
+    def open_files(self, program: str | bytes | None) -> MountTree:
+        """The guests' files, made on first use so that ``program`` is among them."""
+        if self._tree is None:
+            self._tree = build_namespace(self._view(program))
+            self.kernel.attach_files(self._tree)
+        return self._tree
+
+    def _view(self, program: str | bytes | None) -> ViewOptions:
         shown = list(self.files.programs)
         if isinstance(program, str) and self.files.root is None and os.path.isfile(program):
             shown.append(os.path.abspath(program))
@@ -255,6 +271,11 @@ class Machine:
         )
 
     @property
+    def tree(self) -> MountTree | None:
+        """What the guests see of files; None before there is a program."""
+        return self._tree
+
+    @property
     def quota(self) -> Quota | None:
         """What in-memory files take; None before there are files."""
         return None if self._tree is None else self._tree.quota
@@ -262,7 +283,8 @@ class Machine:
     @property
     def processes(self) -> list[GuestProcess]:
         """Every process there is, zombies included, in the order of their numbers."""
-        return [GuestProcess(self, process) for _, process in sorted(self.kernel.processes.items())]
+        found = sorted(self.kernel.processes.items())
+        return [GuestProcess(self, process, *self._captures.get(pid, ())) for pid, process in found]
 
     # -- running -------------------------------------------------------------------------------------------------
 
@@ -417,6 +439,24 @@ class Machine:
         if self.snapshots is None:
             raise UsageError("this snapshot is another machine's")
         self.snapshots.restore(snapshot)
+
+    def save(self, path: str) -> None:
+        """Write the whole machine to a file, which :meth:`resume` makes a machine of, in another process, too.
+
+        Raises UsageError while it runs, for what a file cannot hold, and for a path that cannot be written.
+        """
+        from mmuemu.savefile import save
+
+        save(self, path)
+
+    @classmethod
+    def resume(cls, path: str) -> Machine:
+        """The machine of a file that :meth:`save` wrote: :meth:`run` it on. Standard streams that were the host's
+        are this process's. Raises UsageError for a file that is damaged, of another version or not of mmuemu.
+        """
+        from mmuemu.savefile import resume
+
+        return resume(cls, path)
 
     # -- looking -------------------------------------------------------------------------------------------------
 

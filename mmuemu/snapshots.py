@@ -14,6 +14,7 @@ from mmuemu.statecopy import Graph, Record, Rules
 from mmuemu.x86.paging import PAGE_SIZE
 
 if TYPE_CHECKING:
+    from mmuemu.cpu.cpu import Cpu
     from mmuemu.kernel.files.inode import Quota
     from mmuemu.machine import Machine
 
@@ -46,7 +47,7 @@ WITHOUT: Final = {
         "events", "on_oom_kill", "on_stopped", "on_unknown_syscall", "options", "table", "tracer",
     ),
     "mmuemu.kernel.files.inode.Quota": ("era", "lost"),
-    "mmuemu.machine.Machine": ("files", "snapshots", "speculation_settings"),
+    "mmuemu.machine.Machine": ("files", "made", "snapshots", "speculation_settings"),
     "mmuemu.memory.frames.FrameAllocator": ("_counts", "on_exhausted", "on_free", "ram"),
     "mmuemu.speculation.blocks.Block": (
         "address", "branch", "bypasses", "code", "end", "kind", "length", "meets", "ops", "pointers", "points",
@@ -63,6 +64,11 @@ _ENGINE: Final = ("fills", "permitted", "refused", "looked")
 _RING_THREE: Final = ("emulated", "_attempt", "_attempts")
 
 
+def cpu_parts(cpu: Cpu) -> list[tuple[Any, tuple[str, ...]]]:
+    """The CPU's own objects, and what of each is a state."""
+    return [(cpu, _CPU), (cpu.engine, _ENGINE), (cpu.ring_three, _RING_THREE)]
+
+
 @dataclass(slots=True, eq=False)
 class Snapshot:
     """A machine at one moment, to be given to :meth:`Machine.restore` any number of times."""
@@ -77,6 +83,8 @@ class Snapshot:
     """The CPU's registers."""
     parts: list[tuple[Any, str, Any]] = field(repr=False)
     """Attributes of the CPU's own objects."""
+    time: int
+    """The monotonic clock, in nanoseconds."""
     era: tuple[Quota, int, tuple[tuple[int, int], ...]] | None = field(repr=False)
 
     @property
@@ -110,13 +118,13 @@ class Snapshots:
         cpu.window.save()
         parts = [
             (part, name, getattr(part, name))
-            for part, names in ((cpu, _CPU), (cpu.engine, _ENGINE), (cpu.ring_three, _RING_THREE))
+            for part, names in cpu_parts(cpu)
             for name in names
             if hasattr(part, name)
         ]
         pages = self._take_pages(references[0])
         era = None if quota is None else (quota, *quota.next_era())
-        return Snapshot(self, records, pages, references, cpu.window.snapshot(), parts, era)
+        return Snapshot(self, records, pages, references, cpu.window.snapshot(), parts, kernel.clock.now(), era)
 
     def _take_pages(self, counts: bytes) -> dict[int, bytes]:
         memory, last = self.machine.kernel.ram.bytes, self._pages
@@ -152,6 +160,7 @@ class Snapshots:
         for part, name, value in snapshot.parts:
             setattr(part, name, value)
         cpu.engine.flush()
+        kernel.clock.set(snapshot.time)
         kernel.scheduler.resumed()
 
     def _put_pages(self, pages: dict[int, bytes]) -> set[int]:

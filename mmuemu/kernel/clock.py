@@ -19,6 +19,9 @@ class Clock(Protocol):
     def now(self) -> int:
         """The monotonic clock, looked at without any effect."""
 
+    def set(self, now: int) -> None:
+        """Have :meth:`now` go on from ``now``: a snapshot of that time was returned to."""
+
     def passed(self, nanoseconds: int) -> None:
         """That much time has passed in the guest without this clock's doing."""
 
@@ -49,8 +52,16 @@ class HostClock:
 
     virtual = False
 
+    def __init__(self) -> None:
+        self.offset = 0
+        """What the guest's monotonic clock is ahead of the host's: none, before a snapshot was returned to."""
+
     def now(self) -> int:
-        return time.monotonic_ns()
+        return time.monotonic_ns() + self.offset
+
+    def set(self, now: int) -> None:
+        """It is ``now``: the guest has not seen the time in between."""
+        self.offset = now - time.monotonic_ns()
 
     def passed(self, nanoseconds: int) -> None:
         """The host has counted it."""
@@ -62,19 +73,19 @@ class HostClock:
         return time.time_ns()
 
     def monotonic(self) -> int:
-        return time.monotonic_ns()
+        return time.monotonic_ns() + self.offset
 
     def cpu(self) -> int:
         return time.process_time_ns()
 
     def used(self) -> int:
-        return time.monotonic_ns()
+        return time.monotonic_ns() + self.offset
 
     def sleep(self, nanoseconds: int) -> None:
         time.sleep(nanoseconds / NANOSECONDS)
 
     def tsc(self) -> int:
-        return time.monotonic_ns() * 21 // 10
+        return (time.monotonic_ns() + self.offset) * 21 // 10
 
 
 class VirtualClock:
@@ -92,6 +103,9 @@ class VirtualClock:
 
     def now(self) -> int:
         return self._now
+
+    def set(self, now: int) -> None:
+        self._now = now
 
     def passed(self, nanoseconds: int) -> None:
         self._now += nanoseconds

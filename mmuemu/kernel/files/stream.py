@@ -69,7 +69,7 @@ class StreamInode(Inode):
         self.waiter: Callable[[int], object] | None = None
         """Whether something can be read within that many milliseconds; None where a read never waits."""
         if fd >= 0 and not host_stat.S_ISREG(mode):
-            self.waiter = _waiter(fd)
+            self.waiter = waiter(fd)
 
     def set_modes(self, request: int, modes: bytes) -> None:
         """Change the host terminal's modes, until :meth:`restore_modes`."""
@@ -147,6 +147,11 @@ class HostStream(OpenFile):
 
     def __init__(self, inode: StreamInode, flags: int) -> None:
         super().__init__(inode, flags)
+        self.reconnect()
+
+    def reconnect(self) -> None:
+        """Look at what the host descriptor is."""
+        inode = self.inode
         self._seekable = host_stat.S_ISREG(inode.mode) and inode.fd >= 0
         self.pollable = inode.waiter is not None or inode.fd < 0
 
@@ -337,7 +342,7 @@ def host_poll(wanted: dict[int, int], timeout_ms: int | None) -> dict[int, int]:
     return ready
 
 
-def _waiter(fd: int) -> Callable[[int], object] | None:
+def waiter(fd: int) -> Callable[[int], object] | None:
     import select
 
     if not hasattr(select, "poll"):

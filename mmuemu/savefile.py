@@ -1,0 +1,241 @@
+"""A machine in a file: its objects as JSON, its memory as compressed pages, under a version and a checksum.
+
+The file: ``MAGIC``, the lengths of what follows (two little-endian 64-bit words, the second one before compression),
+zlib of the header and the pages, and the SHA-256 of everything before. Nothing in it is executed.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import stat as host_stat
+import struct
+import zlib
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final
+
+from mmuemu import __version__
+from mmuemu.cpu.window import STATE_OFFSET
+from mmuemu.errors import MmuemuError, UsageError
+from mmuemu.kernel.files.stream import HostStream, StreamInode, waiter
+from mmuemu.snapshots import cpu_parts
+from mmuemu.statefile import Reader, Writer
+from mmuemu.x86.paging import PAGE_SIZE
+
+if TYPE_CHECKING:
+    from mmuemu.machine import Machine
+
+FORMAT: Final = 1
+_FAMILY: Final = b"mmuemu snapshot "
+MAGIC: Final = b"%s%d\n" % (_FAMILY, FORMAT)
+_LENGTHS: Final = struct.Struct("<QQ")
+_MOST: Final = 1 << 34
+"""Bytes that a file may unpack to."""
+
+
+def save(machine: Machine, path: str) -> None:
+    """Write the machine, which is not running, to ``path``; it is there as a whole or not at all.
+
+    Raises UsageError for what a file cannot hold, and for a path that cannot be written.
+    """
+    if machine.kernel.running:
+        raise UsageError("a machine is saved between runs, not by a callback in one")
+    header, pages = _describe(machine)
+    _check(machine, header, pages)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    body = struct.pack("<Q", len(text)) + text + b"".join(pages)
+    packed = zlib.compress(body, 1)
+    content = MAGIC + _LENGTHS.pack(len(packed), len(body)) + packed
+    scratch = f"{path}.{os.getpid()}.part"
+    try:
+        with open(scratch, "wb") as file:
+            file.write(content + hashlib.sha256(content).digest())
+        os.replace(scratch, path)
+    except OSError as error:
+        if os.path.exists(scratch):
+            os.unlink(scratch)
+        raise UsageError(f"{path}: {error.strerror}") from None
+
+
+def _describe(machine: Machine) -> tuple[dict[str, Any], list[bytes]]:
+    kernel = machine.kernel
+    cpu = kernel.cpu
+    if machine.tree is None:
+        raise UsageError("no program is loaded: there is nothing to save")
+    made = {**machine.made, "seed": kernel.seed, "virtual_time": kernel.clock.virtual}
+    for name in ("layout", "cpu"):
+        if made[name] is not None and not isinstance(made[name], str):
+            raise UsageError(f"a file can hold a machine whose {name} was given by name, not as a description")
+    made = {name: value if isinstance(value, str | int | None) else list(value) for name, value in made.items()}
+    cpu.engine.flush()
+    cpu.window.save()
+    counts, unclean = kernel.frames.references()
+    frames = [number << 12 for number, count in enumerate(memoryview(counts).cast("I")) if count]
+    header = {
+        "mmuemu": __version__,
+        "made": made,
+        "files": asdict(machine.files),
+        "program": machine.program,
+        "cwd": os.getcwd() if machine.files.cwd is None else machine.files.cwd,
+        "frames": frames,
+        "counts": _text(counts),
+        "unclean": sorted(unclean),
+        "window": _text(cpu.window.snapshot()),
+        "cpu": [
+            [number, name, getattr(part, name)]
+            for number, (part, names) in enumerate(cpu_parts(cpu))
+            for name in names
+            if hasattr(part, name)
+        ],
+        "time": kernel.clock.now(),
+        "objects": Writer(machine, kernel.ram).objects,
+    }
+    return header, [kernel.ram.read(frame, PAGE_SIZE) for frame in frames]
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _check(machine: Machine, header: dict[str, Any], pages: list[bytes]) -> None:
+    """Prove that the file can be resumed. Raises UsageError, saying what of the machine it cannot hold."""
+    for inode in _of(Writer(machine, machine.kernel.ram).kept, StreamInode):
+        if inode.fd > 2:
+            raise UsageError(f"a file cannot hold the host's descriptor {inode.fd} that is a standard stream")
+    from mmuemu.machine import Machine as Made
+
+    with _construct(Made, json.loads(json.dumps(header))) as fresh:
+        _put(fresh, json.loads(json.dumps(header)), b"".join(pages))
+
+
+def resume(kind: type[Machine], path: str) -> Machine:
+    """The machine that was saved to ``path``. Raises UsageError for a file that cannot be read, is none of ours, of
+    another version, cut off or changed."""
+    header, pages = _read(path)
+    try:
+        machine = _construct(kind, header)
+        try:
+            _put(machine, header, pages)
+        except BaseException:
+            machine.close()
+            raise
+    except MmuemuError as error:
+        raise UsageError(f"{path}: it cannot be resumed here: {error}") from None
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError, StopIteration) as error:
+        raise UsageError(f"{path}: it is damaged ({type(error).__name__}: {error})") from None
+    return machine
+
+
+def _read(path: str) -> tuple[dict[str, Any], memoryview]:
+    try:
+        with open(path, "rb") as file:
+            if not host_stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise UsageError(f"{path}: not a snapshot of mmuemu")
+            start = file.read(len(MAGIC))
+            if not start.startswith(_FAMILY):
+                raise UsageError(f"{path}: not a snapshot of mmuemu")
+            if start != MAGIC:
+                version = start[len(_FAMILY) :].decode("latin-1").strip()
+                raise UsageError(f"{path}: a snapshot of format {version!r}; this mmuemu reads format {FORMAT}")
+            rest = file.read()
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    if len(rest) < _LENGTHS.size + 32 or _LENGTHS.unpack_from(rest)[0] != len(rest) - _LENGTHS.size - 32:
+        raise UsageError(f"{path}: it is cut off, or too long")
+    if hashlib.sha256(start + rest[:-32]).digest() != rest[-32:]:
+        raise UsageError(f"{path}: it was changed: the checksum is wrong")
+    size = _LENGTHS.unpack_from(rest)[1]
+    try:
+        body = zlib.decompressobj().decompress(rest[_LENGTHS.size : -32], min(size, _MOST) + 1)
+        if len(body) != size:
+            raise ValueError("its size")
+        length = struct.unpack_from("<Q", body)[0]
+        header = json.loads(body[8 : 8 + length])
+        if header["mmuemu"] != __version__:
+            raise UsageError(f"{path}: a snapshot of mmuemu {header['mmuemu']}; this is mmuemu {__version__}")
+        if len(header["frames"]) * PAGE_SIZE != len(body) - 8 - length:
+            raise ValueError("its pages")
+    except (zlib.error, struct.error, ValueError, TypeError, KeyError, RecursionError, MemoryError) as error:
+        raise UsageError(f"{path}: it is damaged ({error})") from None
+    return header, memoryview(body)[8 + length :]
+
+
+def _construct(kind: type[Machine], header: dict[str, Any]) -> Machine:
+    """A machine like the one that was saved, before any program was loaded into it."""
+    from mmuemu.machine import Files
+
+    made = dict(header["made"])
+    made["user"] = tuple(made["user"])
+    machine = kind(**made, files=Files(**{**header["files"], "cwd": header["cwd"]}))
+    machine.open_files(header["program"])
+    return machine
+
+
+def _put(machine: Machine, header: dict[str, Any], pages: bytes | memoryview) -> None:
+    """Make ``machine`` the one that was saved."""
+    kernel = machine.kernel
+    cpu = kernel.cpu
+    counts = base64.b64decode(header["counts"])
+    frames = header["frames"]
+    references = memoryview(counts).cast("I")
+    if any(frame & 4095 or not references[frame >> 12] for frame in frames) or len(counts) << 10 > kernel.ram.size:
+        raise ValueError("its frames")
+    kernel.frames.put_references(counts, frozenset(header["unclean"]))
+    for number, frame in enumerate(frames):
+        kernel.ram.write(frame, pages[number * PAGE_SIZE : (number + 1) * PAGE_SIZE])
+    reader = Reader(header["objects"], machine, kernel.ram)
+    for frame in cpu.engine.executed_frames() | kernel.frames.executed:
+        cpu.engine.forget_code(frame)
+    window = base64.b64decode(header["window"])
+    if len(window) != len(cpu.window.raw):
+        raise ValueError("the CPU's state")
+    start = cpu.window.snapshot()[:STATE_OFFSET]
+    cpu.window.load(start + window[STATE_OFFSET:])
+    cpu.window.restore()
+    for task in kernel.tasks.values():
+        if task.snapshot:
+            task.snapshot = start + task.snapshot[STATE_OFFSET:]
+    kernel.idle_state = start + kernel.idle_state[STATE_OFFSET:]
+    parts = cpu_parts(cpu)
+    for number, name, value in header["cpu"]:
+        if name not in parts[number][1]:
+            raise ValueError(f"the CPU's {name}")
+        setattr(parts[number][0], name, tuple(value) if isinstance(value, list) else value)
+    cpu.engine.flush()
+    kernel.clock.set(header["time"])
+    made = list(reader.made.values())
+    for inode in _of(made, StreamInode):
+        _reconnect(machine, inode)
+    for stream in _of(made, HostStream):
+        stream.reconnect()
+    for mm in {task.mm: None for task in kernel.tasks.values()}:
+        kernel.adopt(mm)
+    kernel.scheduler.resumed()
+
+
+def _of(objects: list[Any], kind: type) -> list[Any]:
+    return [one for one in objects if isinstance(one, kind)]
+
+
+def _reconnect(machine: Machine, inode: StreamInode) -> None:
+    """A standard stream is what this process has by that number."""
+    if not 0 <= inode.fd <= 2:
+        if inode.fd > 2:
+            raise UsageError(f"a file cannot hold the host's descriptor {inode.fd}")
+        return
+    try:
+        inode.mode = os.fstat(inode.fd).st_mode
+    except OSError:
+        inode.mode = host_stat.S_IFIFO | 0o600
+    inode.modes = b""
+    inode.waiter = None if host_stat.S_ISREG(inode.mode) else waiter(inode.fd)
+    tree = machine.tree
+    assert tree is not None
+    terminal = os.isatty(inode.fd)
+    inode.terminal = tree.terminal if terminal else None
+    if terminal:
+        tree.terminal_stream = tree.terminal_stream or inode
+    elif tree.terminal_stream is inode:
+        tree.terminal_stream = None

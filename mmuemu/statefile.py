@@ -1,0 +1,508 @@
+"""A graph of Python objects as JSON, and back into another machine of the same make.
+
+What is written: the classes of objects and their attributes, by name. Reading makes objects without running any of
+their code, of classes of this package only. Objects that a new machine has at the same place (its CPU, its devices,
+the files of /proc) are not made: they take on the state. What is the host's must have such a place.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import importlib
+import io
+import mmap
+import os
+import random
+import sys
+import types
+import weakref
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Any, Final
+
+from mmuemu.errors import UsageError
+from mmuemu.kernel.files.hostfd import HostHandle
+from mmuemu.kernel.syscalls.table import TABLE, Syscall
+
+Json = Any
+_MODULES: Final = ("mmuemu.kernel.", "mmuemu.loader.", "mmuemu.memory.", "mmuemu.speculation.", "mmuemu.x86.")
+"""Whose classes and functions a file may name, besides those of :data:`_OTHERS`."""
+_OTHERS: Final = {
+    "builtins:object": object, "builtins:int": int, "builtins:list": list, "builtins:set": set,
+    "builtins:dict": dict, "builtins:bytearray": bytearray, "builtins:bytes": bytes, "random:Random": random.Random,
+    "builtins:tuple": tuple,
+}  # fmt: skip
+_MACHINE: Final = ("mmuemu.machine:Machine", "mmuemu.machine:_Capture", "mmuemu.machine:Files")
+_HOST: Final = (
+    "mmuemu.cpu.", "mmuemu.memory.ram.", "mmuemu.kernel.events.Events.", "mmuemu.kernel.options.Options.",
+    "mmuemu.kernel.files.hostfd.HostDescriptors.", "mmuemu.kernel.scheduler.Ticker.", "_thread.", "ctypes.",
+    "threading.", "mmuemu.machine.Files.", "mmuemu.speculation.models.",
+)  # fmt: skip
+"""Classes whose objects the new machine must have already."""
+_DICTS: Final = {"dict": dict, "Counter": Counter, "OrderedDict": OrderedDict, "defaultdict": defaultdict}
+_WITHOUT: Final[dict[str, frozenset[str]]] = {
+    "mmuemu.kernel.kernel:Kernel": frozenset(
+        {"events", "on_oom_kill", "on_stopped", "on_unknown_syscall", "options", "table", "tracer"}
+    ),
+    "mmuemu.machine:Machine": frozenset({"files", "made", "snapshots", "speculation_settings"}),
+    "mmuemu.memory.frames:FrameAllocator": frozenset({"_counts", "on_exhausted", "on_free", "ram"}),
+    "mmuemu.speculation.blocks:BlockCache": frozenset({"ops", "_ops_generation"}),
+    "mmuemu.speculation.blocks:Block": frozenset({"ops", "pointers", "points", "segments", "steps"}),
+    "mmuemu.speculation.core:Speculation": frozenset({"on_window", "trace"}),
+    "mmuemu.speculation.scoreboard:Scoreboard": frozenset({"_numbers", "_state", "_states", "_seen"}),
+}
+"""Attributes that are not written, by class: those of the machine that reads, and what is worked out again."""
+
+
+_OWNERS: Final = (bytearray, list, deque, set, dict, io.BytesIO)
+"""Whose methods may be held as such."""
+
+
+def _owns(value: Any) -> bool:
+    return isinstance(value, _OWNERS) or class_name(type(value)) == "mmuemu.machine:_Capture"
+
+
+class Unsaveable(UsageError):
+    """Something that a file cannot hold."""
+
+
+def class_name(cls: type) -> str:
+    """How a file names a class."""
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def _named(name: str) -> Any:
+    """The class or function of this package that ``name`` names. Raises UsageError for any other."""
+    if name in _OTHERS:
+        return _OTHERS[name]
+    module, _, path = name.partition(":")
+    if not (module + ".").startswith(_MODULES) and name not in _MACHINE or module not in _loaded():
+        raise UsageError(f"it names {name}, which is none of mmuemu's")
+    found: Any = importlib.import_module(module)
+    for part in path.split("."):
+        found = vars(found)[part]
+        found = found.__func__ if isinstance(found, classmethod | staticmethod) else found
+    return found
+
+
+@functools.cache
+def _loaded() -> frozenset[str]:
+    """Every module of this package: no file makes another one be imported."""
+    import pkgutil
+
+    import mmuemu
+
+    return frozenset(info.name for info in pkgutil.walk_packages(mmuemu.__path__, "mmuemu.") if "__main__" not in info.name)
+
+
+def attributes(value: Any) -> dict[str, Any]:
+    """The slots of ``value`` that are not empty, and its ``__dict__``, but for what is not written."""
+    cls = type(value)
+    found: dict[str, Any] = {}
+    without: frozenset[str] = frozenset()
+    for base in cls.__mro__:
+        without |= _WITHOUT.get(class_name(base), frozenset())
+        slots = base.__dict__.get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if name not in ("__weakref__", "__dict__") and hasattr(value, name):
+                found[name] = getattr(value, name)
+    found.update(getattr(value, "__dict__", {}))
+    return {name: item for name, item in found.items() if name not in without}
+
+
+def _is_host(value: Any) -> bool:
+    cls = type(value)
+    if cls in (mmap.mmap, types.ModuleType):
+        return True
+    return f"{cls.__module__}.{cls.__qualname__}.".startswith(_HOST)
+
+
+class Writer:
+    """Makes the list of objects that are reachable from ``root``, number 0."""
+
+    def __init__(self, root: Any, ram: Any) -> None:
+        self._ram = ram
+        self._numbers: dict[int, int] = {}
+        self.kept: list[Any] = []
+        """The objects themselves, by number."""
+        self.objects: list[Json] = []
+        self._waiting: list[tuple[int, Any]] = []
+        self.value(root)
+        while self._waiting:
+            number, value = self._waiting.pop()
+            self.objects[number] = self._object(value)
+
+    def value(self, value: Any) -> Json:
+        """``value`` as it stands in attributes and lists."""
+        cls = type(value)
+        if value is None or cls in (bool, int, str, float):
+            return value
+        if cls is bytes:
+            return {"b": base64.b64encode(value).decode()}
+        if isinstance(value, Enum):
+            return {"e": class_name(cls), "v": value.name}
+        if cls is tuple:
+            return {"t": [self.value(item) for item in value]}
+        if cls is frozenset:
+            return {"f": [self.value(item) for item in value]}
+        if cls is range:
+            return {"g": [value.start, value.stop, value.step]}
+        if isinstance(value, type):
+            return {"y": class_name(value)}
+        if isinstance(value, tuple) and cls.__module__.startswith("mmuemu."):
+            return {"n": class_name(cls), "v": [self.value(item) for item in value]}
+        if cls is os.stat_result:
+            return {"s": self.value(value.__reduce__()[1][0]), "m": self.value(tuple(value.__reduce__()[1][1].items()))}
+        return {"o": self._number(value)}
+
+    def _number(self, value: Any) -> int:
+        found = self._numbers.get(id(value))
+        if found is None:
+            found = self._numbers[id(value)] = len(self.objects)
+            self.kept.append(value)
+            self.objects.append(None)
+            self._waiting.append((found, value))
+        return found
+
+    def _object(self, value: Any) -> Json:
+        if _is_host(value):
+            return {"k": "host", "c": class_name(type(value))}
+        for kind, write in _WRITE.items():
+            if type(value) is kind or (kind is dict and isinstance(value, dict)):
+                return write(self, value)
+        cls = type(value)
+        if isinstance(value, tuple):
+            return {"k": "host", "c": class_name(cls)}
+        if not cls.__module__.startswith("mmuemu."):
+            return {"k": "host", "c": class_name(cls)}
+        parameters = getattr(cls, "__dataclass_params__", None)
+        kind = "frozen" if parameters is not None and parameters.frozen else "new"
+        return {"k": kind, "c": class_name(cls), "s": {n: self.value(v) for n, v in attributes(value).items()}}
+
+    def items(self, kind: str, values: Any) -> Json:
+        """A container."""
+        return {"k": kind, "v": [self.value(item) for item in values]}
+
+    def mapping(self, value: Mapping[Any, Any]) -> Json:
+        """A dictionary, or one of its kinds."""
+        name = type(value).__name__
+        if _DICTS.get(name) is not type(value):
+            return {"k": "host", "c": class_name(type(value))}
+        made: dict[str, Json] = {"k": "dict", "c": name, "v": self._pairs(value)}
+        if isinstance(value, defaultdict):
+            made["f"] = self.value(value.default_factory)
+        return made
+
+    def _pairs(self, value: Mapping[Any, Any]) -> Json:
+        return [[self.value(key), self.value(item)] for key, item in value.items()]
+
+    def weak(self, value: Any) -> Json:
+        """A WeakValueDictionary."""
+        return {"k": "weakdict", "v": self._pairs(dict(value))}
+
+    def function(self, value: types.FunctionType) -> Json:
+        """A function: by name, or one that was made in another with what it took from there."""
+        name = f"{value.__module__}:{value.__qualname__}"
+        if "<locals>" not in value.__qualname__ and "<lambda>" not in value.__qualname__:
+            return {"k": "function", "c": name}
+        cells = [self.value(cell.cell_contents) for cell in value.__closure__ or ()]
+        defaults = self.value(value.__defaults__)
+        return {"k": "local", "c": name, "l": value.__code__.co_firstlineno, "v": cells, "d": defaults}
+
+    def builtin(self, value: types.BuiltinMethodType) -> Json:
+        """A method of one of Python's own objects."""
+        if _owns(value.__self__):
+            return {"k": "builtin", "o": self.value(value.__self__), "q": value.__name__}
+        return {"k": "host", "c": value.__name__}
+
+    def view(self, value: memoryview) -> Json:
+        """A view of all guest memory; others are the host's."""
+        if value.obj is self._ram.bytes.obj and value.nbytes == self._ram.size:
+            return {"k": "ram", "f": value.format}
+        return {"k": "host", "c": "memoryview"}
+
+    def handle(self, value: HostHandle) -> Json:
+        """A descriptor of a host file, to be opened again."""
+        return {"k": "handle", "s": {n: self.value(getattr(value, n)) for n in ("_pool", "_node", "_flags")}}
+
+
+def _write_random(writer: Writer, value: random.Random) -> Json:
+    version, words, gauss = value.getstate()
+    return {"k": "random", "v": [version, list(words), gauss]}
+
+
+_WRITE: Final[dict[type, Callable[[Writer, Any], Json]]] = {
+    list: lambda writer, value: writer.items("list", value),
+    set: lambda writer, value: writer.items("set", value),
+    deque: lambda writer, value: {**writer.items("deque", value), "m": value.maxlen},
+    dict: Writer.mapping,
+    bytearray: lambda writer, value: {"k": "bytearray", "v": base64.b64encode(value).decode()},
+    weakref.WeakValueDictionary: Writer.weak,
+    weakref.WeakSet: lambda writer, value: writer.items("weakset", list(value)),
+    weakref.ref: lambda writer, value: {"k": "ref", "o": writer.value(value())},
+    random.Random: _write_random,
+    io.BytesIO: lambda writer, value: {"k": "stream", "b": writer.value(value.getvalue()), "p": value.tell()},
+    types.FunctionType: Writer.function,
+    types.MethodType: lambda writer, value: {
+        "k": "method", "o": writer.value(value.__self__), "f": writer.value(value.__func__),
+    },
+    types.BuiltinMethodType: Writer.builtin,
+    functools.partial: lambda writer, value: {
+        "k": "partial", "v": writer.value((value.func, value.args, tuple(value.keywords.items()))),
+    },
+    memoryview: Writer.view,
+    HostHandle: Writer.handle,
+    Syscall: lambda writer, value: {"k": "syscall", "v": value.number},
+}  # fmt: skip
+
+
+class Reader:
+    """Puts the objects of a :class:`Writer` into the machine that ``root`` is."""
+
+    def __init__(self, objects: list[Json], root: Any, ram: Any) -> None:
+        self._objects = objects
+        self._ram = ram
+        self.made: dict[int, Any] = {}
+        self._paired: set[int] = set()
+        self._pair(root)
+        for number in range(len(objects)):
+            self._make(number)
+        for number, entry in enumerate(objects):
+            self._fill(entry, self.made[number], number in self._paired)
+
+    # -- what is there already -----------------------------------------------------------------------------------
+
+    def _pair(self, root: Any) -> None:
+        waiting: list[tuple[Json, Any]] = [({"o": 0}, root)]
+        taken: set[int] = set()
+        while waiting:
+            value, there = waiting.pop(0)
+            if isinstance(value, dict) and "t" in value and type(there) is tuple and len(there) == len(value["t"]):
+                waiting += zip(value["t"], there, strict=True)
+            if not isinstance(value, dict) or "o" not in value or value["o"] in self.made or id(there) in taken:
+                continue
+            entry = self._objects[value["o"]]
+            if not _same_kind(entry, there):
+                continue
+            self.made[value["o"]] = there
+            self._paired.add(value["o"])
+            taken.add(id(there))
+            waiting += self._pairs_inside(entry, there)
+
+    def _pairs_inside(self, entry: Json, there: Any) -> list[tuple[Json, Any]]:
+        """What is at the same place in both."""
+        kind = entry["k"]
+        if kind in ("new", "frozen", "handle"):
+            names = entry["s"]
+            return [(names[name], getattr(there, name)) for name in names if hasattr(there, name)]
+        if kind in ("dict", "weakdict"):
+            keys = [(self._key(key), item) for key, item in entry["v"]]
+            return [(item, there[key]) for key, item in keys if key is not None and key in there]
+        if kind == "local":
+            return list(zip(entry["v"], [cell.cell_contents for cell in there.__closure__ or ()], strict=False))
+        if kind == "method":
+            return [(entry["o"], there.__self__), (entry["f"], there.__func__)]
+        if kind == "ref":
+            return [(entry["o"], there())]
+        return []
+
+    def _key(self, key: Json) -> Any:
+        return base64.b64decode(key["b"]) if isinstance(key, dict) and "b" in key else key if _plain(key) else None
+
+    # -- what is made --------------------------------------------------------------------------------------------
+
+    def value(self, value: Json) -> Any:
+        """What :meth:`Writer.value` was given."""
+        if not isinstance(value, dict):
+            return value
+        if "o" in value:
+            return self._make(value["o"])
+        if "b" in value:
+            return base64.b64decode(value["b"])
+        if "e" in value:
+            found = _named(value["e"])
+            return found[value["v"]] if issubclass(found, Enum) else None
+        if "t" in value:
+            return tuple([self.value(item) for item in value["t"]])
+        if "f" in value:
+            return frozenset([self.value(item) for item in value["f"]])
+        if "g" in value:
+            return range(*value["g"])
+        if "n" in value:
+            return tuple.__new__(_class(value["n"]), [self.value(item) for item in value["v"]])
+        if "y" in value:
+            return _class(value["y"])
+        return os.stat_result(self.value(value["s"]), dict(self.value(value["m"])))
+
+    def _make(self, number: int) -> Any:
+        """Object ``number``; one that can change is empty as yet."""
+        if number in self.made:
+            return self.made[number]
+        entry = self._objects[number]
+        kind = entry["k"]
+        if kind == "new":
+            cls = _class(entry["c"])
+            made = self.made[number] = cls.__new__(cls)
+        elif kind == "frozen":
+            cls = _class(entry["c"])
+            made = self.made[number] = cls.__new__(cls)
+            for name, value in entry["s"].items():
+                object.__setattr__(made, name, self.value(value))
+        else:
+            make = _MAKE.get(kind)
+            if make is None:
+                raise Unsaveable(f"a file cannot hold a {entry['c']}")
+            made = self.made[number] = make(self, entry)
+        return made
+
+    def local(self, entry: Json) -> types.FunctionType:
+        """A function that was made in another: its code is that of this package."""
+        module, _, path = entry["c"].partition(":")
+        outer, *inner = path.split(".<locals>.")
+        if path.startswith("<lambda>"):
+            raise Unsaveable(f"a file cannot hold the function {entry['c']}")
+        code = _named(f"{module}:{outer}").__code__
+        for name in inner:
+            code = next(
+                one
+                for one in code.co_consts
+                if isinstance(one, types.CodeType)
+                and one.co_name == name
+                and (name != "<lambda>" or one.co_firstlineno == entry["l"])
+            )
+        cells = tuple([types.CellType(self.value(value)) for value in entry["v"]])
+        made = types.FunctionType(code, vars(sys.modules[module]), inner[-1], self.value(entry["d"]), cells)
+        made.__qualname__ = path
+        return made
+
+    def handle(self, entry: Json) -> HostHandle:
+        """A descriptor that is opened at the next use."""
+        return HostHandle(self.value(entry["s"]["_pool"]), self.value(entry["s"]["_node"]), self.value(entry["s"]["_flags"]))
+
+    def view(self, entry: Json) -> memoryview:
+        """A view of guest memory."""
+        whole: memoryview = self._ram.qwords if entry["f"] == "Q" else self._ram.bytes
+        return whole if entry["f"] in "QB" else whole.cast(entry["f"])
+
+    # -- what they hold ------------------------------------------------------------------------------------------
+
+    def _fill(self, entry: Json, there: Any, paired: bool) -> None:
+        kind = entry["k"]
+        if kind == "new":
+            names = {name: self.value(value) for name, value in entry["s"].items()}
+            if paired:
+                for name in attributes(there).keys() - names.keys():
+                    delattr(there, name)
+            for name, value in names.items():
+                setattr(there, name, value)
+        elif kind in ("list", "deque"):
+            there.clear()
+            there.extend(self.value(item) for item in entry["v"])
+        elif kind in ("set", "weakset"):
+            there.clear()
+            for item in entry["v"]:
+                there.add(self.value(item))
+        elif kind in ("dict", "weakdict"):
+            there.clear()
+            for key, item in entry["v"]:
+                there[self.value(key)] = self.value(item)
+        elif kind == "bytearray":
+            there[:] = base64.b64decode(entry["v"])
+        elif kind == "random":
+            version, words, gauss = entry["v"]
+            there.setstate((version, tuple(words), gauss))
+
+
+def _plain(key: Json) -> bool:
+    return key is None or isinstance(key, str | int)
+
+
+def _class(name: str) -> Any:
+    found = _named(name)
+    if not isinstance(found, type):
+        raise UsageError(f"it names {name}, which is no class")
+    return found
+
+
+def _same_kind(entry: Json, there: Any) -> bool:
+    """Whether an object of this machine can be the one that was written."""
+    kind = entry["k"]
+    if kind in ("new", "frozen"):
+        return bool(class_name(type(there)) == entry["c"])
+    if kind == "host":
+        return (there.__name__ if isinstance(there, types.BuiltinMethodType) else class_name(type(there))) == entry["c"]
+    if kind in ("local", "function"):
+        return isinstance(there, types.FunctionType) and f"{there.__module__}:{there.__qualname__}" == entry["c"]
+    if kind == "dict":
+        return type(there) is _DICTS[entry["c"]]
+    return type(there) is _PYTHON[kind]
+
+
+_PYTHON: Final[dict[str, type]] = {
+    "list": list, "set": set, "deque": deque, "bytearray": bytearray, "weakdict": weakref.WeakValueDictionary,
+    "weakset": weakref.WeakSet, "ref": weakref.ref, "random": random.Random, "stream": io.BytesIO,
+    "method": types.MethodType, "builtin": types.BuiltinMethodType, "partial": functools.partial,
+    "ram": memoryview, "handle": HostHandle, "syscall": Syscall,
+}  # fmt: skip
+
+
+def _make_dict(reader: Reader, entry: Json) -> dict[Any, Any]:
+    made = _DICTS[entry["c"]]
+    return made(reader.value(entry["f"])) if made is defaultdict else made()
+
+
+def _make_method(reader: Reader, entry: Json) -> types.MethodType:
+    function = reader.value(entry["f"])
+    if not isinstance(function, types.FunctionType):
+        raise UsageError("it has a method that is no function")
+    return types.MethodType(function, reader.value(entry["o"]))
+
+
+def _make_builtin(reader: Reader, entry: Json) -> Any:
+    owner = reader.value(entry["o"])
+    method = getattr(owner, entry["q"]) if _owns(owner) else None
+    if type(method) is not types.BuiltinMethodType:
+        raise UsageError("it has a method of something else than a container")
+    return method
+
+
+def _make_partial(reader: Reader, entry: Json) -> functools.partial[Any]:
+    function, arguments, names = reader.value(entry["v"])
+    return functools.partial(function, *arguments, **dict(names))
+
+
+def _make_stream(reader: Reader, entry: Json) -> io.BytesIO:
+    stream = io.BytesIO(reader.value(entry["b"]))
+    stream.seek(entry["p"])
+    return stream
+
+
+def _make_function(_reader: Reader, entry: Json) -> types.FunctionType:
+    found = _named(entry["c"])
+    if not isinstance(found, types.FunctionType):
+        raise UsageError(f"it names {entry['c']}, which is no function")
+    return found
+
+
+_MAKE: Final[dict[str, Callable[[Reader, Json], Any]]] = {
+    "list": lambda _, entry: [],
+    "set": lambda _, entry: set(),
+    "deque": lambda _, entry: deque(maxlen=entry["m"]),
+    "dict": _make_dict,
+    "bytearray": lambda _, entry: bytearray(),
+    "weakdict": lambda _, entry: weakref.WeakValueDictionary(),
+    "weakset": lambda _, entry: weakref.WeakSet(),
+    "ref": lambda reader, entry: weakref.ref(reader.value(entry["o"])),
+    "random": lambda _, entry: random.Random(0),
+    "stream": _make_stream,
+    "function": _make_function,
+    "local": Reader.local,
+    "method": _make_method,
+    "builtin": _make_builtin,
+    "partial": _make_partial,
+    "ram": Reader.view,
+    "handle": Reader.handle,
+    "syscall": lambda _, entry: TABLE[entry["v"]],
+}
