@@ -48,10 +48,11 @@ _WITHOUT: Final[dict[str, frozenset[str]]] = {
     ),
     "mmuemu.machine:Machine": frozenset({"files", "made", "snapshots", "speculation_settings"}),
     "mmuemu.memory.frames:FrameAllocator": frozenset({"_counts", "on_exhausted", "on_free", "ram"}),
-    "mmuemu.speculation.blocks:BlockCache": frozenset({"ops", "_ops_generation"}),
-    "mmuemu.speculation.blocks:Block": frozenset({"ops", "pointers", "points", "segments", "steps"}),
+    "mmuemu.speculation.blocks:BlockCache": frozenset({"ops", "_ops_generation", "_read_at"}),
+    "mmuemu.speculation.blocks:Block": frozenset({"generation", "ops", "pointers", "points", "segments", "steps"}),
     "mmuemu.speculation.core:Speculation": frozenset({"on_window", "trace"}),
     "mmuemu.speculation.scoreboard:Scoreboard": frozenset({"_numbers", "_state", "_states", "_seen"}),
+    "mmuemu.speculation.translations:Translations": frozenset({"_generation", "_kept"}),
 }
 """Attributes that are not written, by class: those of the machine that reads, and what is worked out again."""
 
@@ -62,6 +63,14 @@ _OWNERS: Final = (bytearray, list, deque, set, dict, io.BytesIO)
 
 def _owns(value: Any) -> bool:
     return isinstance(value, _OWNERS) or class_name(type(value)) == "mmuemu.machine:_Capture"
+
+
+def _new_block() -> dict[str, Any]:
+    return {"generation": -1, "ops": None, "pointers": None, "points": [None, None], "segments": {}, "steps": None}
+
+
+_FRESH: Final[dict[str, Callable[[], dict[str, Any]]]] = {"mmuemu.speculation.blocks:Block": _new_block}
+"""What is worked out again starts like this, in objects that are made."""
 
 
 class Unsaveable(UsageError):
@@ -209,7 +218,7 @@ class Writer:
             return {"k": "function", "c": name}
         cells = [self.value(cell.cell_contents) for cell in value.__closure__ or ()]
         defaults = self.value(value.__defaults__)
-        return {"k": "local", "c": name, "l": value.__code__.co_firstlineno, "v": cells, "d": defaults}
+        return {"k": "local", "c": name, "i": _way_to(value), "v": cells, "d": defaults}
 
     def builtin(self, value: types.BuiltinMethodType) -> Json:
         """A method of one of Python's own objects."""
@@ -221,11 +230,26 @@ class Writer:
         """A view of all guest memory; others are the host's."""
         if value.obj is self._ram.bytes.obj and value.nbytes == self._ram.size:
             return {"k": "ram", "f": value.format}
-        return {"k": "host", "c": "memoryview"}
+        return {"k": "host", "c": class_name(memoryview)}
 
     def handle(self, value: HostHandle) -> Json:
         """A descriptor of a host file, to be opened again."""
         return {"k": "handle", "s": {n: self.value(getattr(value, n)) for n in ("_pool", "_node", "_flags")}}
+
+
+def _way_to(function: types.FunctionType) -> list[int]:
+    """Where the code of a function stands among the constants of those that it is defined in; [] if that is unknown."""
+    outer = function.__qualname__.split(".<locals>.")[0]
+    try:
+        ways = [(_named(f"{function.__module__}:{outer}").__code__, list[int]())]
+    except (UsageError, LookupError, AttributeError):
+        return []
+    while ways:
+        code, way = ways.pop()
+        if code is function.__code__:
+            return way
+        ways += [(one, [*way, i]) for i, one in enumerate(code.co_consts) if isinstance(one, types.CodeType)]
+    return []
 
 
 def _write_random(writer: Writer, value: random.Random) -> Json:
@@ -360,20 +384,17 @@ class Reader:
     def local(self, entry: Json) -> types.FunctionType:
         """A function that was made in another: its code is that of this package."""
         module, _, path = entry["c"].partition(":")
-        outer, *inner = path.split(".<locals>.")
-        if path.startswith("<lambda>"):
+        outer = path.split(".<locals>.")[0]
+        if "<lambda>" in outer or not entry["i"]:
             raise Unsaveable(f"a file cannot hold the function {entry['c']}")
         code = _named(f"{module}:{outer}").__code__
-        for name in inner:
-            code = next(
-                one
-                for one in code.co_consts
-                if isinstance(one, types.CodeType)
-                and one.co_name == name
-                and (name != "<lambda>" or one.co_firstlineno == entry["l"])
-            )
+        for index in entry["i"]:
+            code = code.co_consts[index]
+        name = path.rpartition(".")[2]
+        if code.co_name != name:
+            raise UsageError(f"it names the function {entry['c']}, which is another one here")
         cells = tuple([types.CellType(self.value(value)) for value in entry["v"]])
-        made = types.FunctionType(code, vars(sys.modules[module]), inner[-1], self.value(entry["d"]), cells)
+        made = types.FunctionType(code, vars(sys.modules[module]), name, self.value(entry["d"]), cells)
         made.__qualname__ = path
         return made
 
@@ -395,6 +416,8 @@ class Reader:
             if paired:
                 for name in attributes(there).keys() - names.keys():
                     delattr(there, name)
+            elif entry["c"] in _FRESH:
+                names.update(_FRESH[entry["c"]]())
             for name, value in names.items():
                 setattr(there, name, value)
         elif kind in ("list", "deque"):

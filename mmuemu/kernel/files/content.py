@@ -36,8 +36,8 @@ class Content:
         """Bytes of memory taken."""
 
     def __del__(self) -> None:
-        quota = self._quota
-        if not quota.lost or not quota.is_lost(self._era):
+        quota = getattr(self, "_quota", None)  # None: reading a snapshot failed before it had anything
+        if quota is not None and not quota.is_lost(self._era):
             quota.used -= self.stored
 
     def _below(self, index: int, start: int, stop: int) -> bytes:

@@ -257,7 +257,8 @@ class HostFile(HostInode, RegularInode):
         self.reader = HostHandle(fs.descriptors, ref(self), os.O_RDONLY)
 
     def __del__(self) -> None:
-        self.reader.close()
+        if hasattr(self, "reader"):
+            self.reader.close()
 
     def open(self, caller: Caller, flags: int) -> OpenFile:
         """A description; the host file is opened now, so that the host may refuse."""

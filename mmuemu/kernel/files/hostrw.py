@@ -212,7 +212,8 @@ class WritableFile(WritableInode, HostFile):
         self.writer = HostHandle(fs.descriptors, ref(self), os.O_RDWR)
 
     def __del__(self) -> None:
-        self.writer.close()
+        if hasattr(self, "writer"):
+            self.writer.close()
         super().__del__()
 
     def change_fd(self) -> int:

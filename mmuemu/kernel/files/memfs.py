@@ -128,7 +128,7 @@ class MemorySymlink(Symlink):
         super().__init__(fs, target, uid, gid)
 
     def __del__(self) -> None:
-        if not self.fs.quota.is_lost(self._era):
+        if hasattr(self, "fs") and not self.fs.quota.is_lost(self._era):
             self.fs.quota.used -= len(self.target)
 
 

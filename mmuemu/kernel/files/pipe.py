@@ -139,8 +139,9 @@ class FifoOpening:
         return end
 
     def __del__(self) -> None:
-        if self._end is not None and not self._end.inode.fs.quota.is_lost(self._era):
-            self._end.closed()
+        end = getattr(self, "_end", None)
+        if end is not None and not end.inode.fs.quota.is_lost(self._era):
+            end.closed()
 
 
 class PipeEnd(OpenFile):
