@@ -10,6 +10,7 @@ from typing import Final, NoReturn
 
 from mmuemu import __version__
 from mmuemu.errors import Exit, MmuemuError
+from mmuemu.resumer import resume_options, save_options
 
 _EPILOG: Final = """\
 exit codes of `mmuemu run`:
@@ -70,12 +71,14 @@ def _parser() -> argparse.ArgumentParser:
     _speculation_options(run)
     _view_options(run)
     _report_options(run)
+    save_options(run)
     run.add_argument("program", nargs=argparse.REMAINDER, metavar="PROGRAM [ARGS...]", help=argparse.SUPPRESS)
     _boot_options(commands)
     _layouts_options(commands)
     _cpus_options(commands)
     _explain_options(commands)
     _demo_options(commands)
+    resume_options(commands, _seconds, _count)
     return parser
 
 
@@ -371,6 +374,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from mmuemu.demo import demo
 
             return demo(options)
+        if options.command == "resume":
+            from mmuemu.resumer import resume
+
+            return resume(options)
         if options.command == "boot":
             from mmuemu.booter import boot
 

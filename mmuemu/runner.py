@@ -14,6 +14,7 @@ from mmuemu.kernel.registers import IP, ORIG_AX
 from mmuemu.kernel.task import State
 from mmuemu.machine import Files, Machine, NotFound, Outcome
 from mmuemu.memory.ram import parse_size
+from mmuemu.resumer import check, go
 from mmuemu.sources import build, is_source
 from mmuemu.speculation.flaws import FLAWS
 from mmuemu.tracing import transient_trace
@@ -34,6 +35,7 @@ def run(options: Namespace) -> int:
         options.program = options.program[1:]
     if not options.program:
         raise UsageError("run: which PROGRAM? (see mmuemu run --help)")
+    check(options)
     program, arguments = _program(options.program, options)
     files = Files(root=options.root, mounts=options.mount, isolate=options.isolate, max_files=options.max_files)
     machine = Machine(
@@ -116,6 +118,31 @@ def _say(text: str) -> None:
 
 
 def _run(machine: Machine, program: str | bytes, arguments: list[str], options: Namespace) -> int:
+    listen(machine, options)
+    report = open_report(options.json)
+    task = machine.load(program, arguments, _environment(options))
+    if options.verbose:
+        _say(_placement(machine))
+    # What start-up made lives to the end: the collector need not look at it again and again.
+    gc.freeze()
+    with transient_trace(machine, options, task.exe, arguments, _say):
+        try:
+            outcome = go(machine, options)
+        except UsageError:
+            raise
+        except MmuemuError as error:
+            outcome = Outcome(error.exit_code)
+            _say(f"mmuemu: {error}\n")
+    after(machine, outcome, options)
+    if report is not None:
+        with report:
+            json.dump(facts(machine, outcome, arguments), report, indent=2)
+            report.write("\n")
+    return outcome.exit_code
+
+
+def listen(machine: Machine, options: Namespace) -> None:
+    """Have said what happens while the machine runs, as ``options`` ask."""
     kernel = machine.kernel
     kernel.on_unknown_syscall = lambda number: _say(f"mmuemu: system call {number} is not implemented (ENOSYS)\n")
     kernel.on_oom_kill = lambda process, pages: _say(
@@ -126,27 +153,9 @@ def _run(machine: Machine, program: str | bytes, arguments: list[str], options: 
         from mmuemu.view.strace import Strace
 
         kernel.tracer = Strace(_say)
-    report = _open_report(options.json)
-    task = machine.load(program, arguments, _environment(options))
-    if options.verbose:
-        _say(_placement(machine))
-    # What start-up made lives to the end: the collector need not look at it again and again.
-    gc.freeze()
-    with transient_trace(machine, options, task.exe, arguments, _say):
-        try:
-            outcome = machine.run(timeout=options.timeout, max_instructions=options.max_instructions, keyboard=True)
-        except MmuemuError as error:
-            outcome = Outcome(error.exit_code)
-            _say(f"mmuemu: {error}\n")
-    _after(machine, outcome, options)
-    if report is not None:
-        with report:
-            json.dump(facts(machine, outcome, arguments), report, indent=2)
-            report.write("\n")
-    return outcome.exit_code
 
 
-def _open_report(path: str | None) -> Any:
+def open_report(path: str | None) -> Any:
     """The JSON file, opened before the run, so that a bad path costs no run."""
     if path is None:
         return None
@@ -169,7 +178,7 @@ def _placement(machine: Machine) -> str:
     )
 
 
-def _after(machine: Machine, outcome: Outcome, options: Namespace) -> None:
+def after(machine: Machine, outcome: Outcome, options: Namespace) -> None:
     """What people want to know about the end."""
     kernel, task = machine.kernel, machine.task
     assert task is not None

@@ -382,16 +382,27 @@ def _cells(function: types.FunctionType) -> list[Any]:
             value = cell.cell_contents
         except ValueError:
             continue
-        module = type(value).__module__
-        if module.startswith("mmuemu.") or module in ("builtins", "collections", "functools", "random", "_io"):
+        if _is_ours(value):
             found.append(value)
     return [*found, *(function.__defaults__ or ())]
 
 
+def _is_ours(value: Any) -> bool:
+    """Whether it may have a state of the machine: what a caller has given to read from or write to is the host's."""
+    cls = type(value)
+    return cls.__module__.startswith("mmuemu.") or cls in BUILTIN or cls in _INSIDE
+
+
+def _method(method: Any) -> list[Any]:
+    owner = getattr(method, "__self__", None)
+    found = [owner] if _is_ours(owner) else []
+    return [*found, method.__func__] if isinstance(method, types.MethodType) else found
+
+
 _INSIDE: Final[dict[type, Callable[[Any], Iterable[Any]]]] = {
     types.FunctionType: _cells,
-    types.MethodType: lambda method: (method.__self__, method.__func__),
-    types.BuiltinMethodType: lambda method: (getattr(method, "__self__", None),),
+    types.MethodType: _method,
+    types.BuiltinMethodType: _method,
     functools.partial: lambda call: (call.func, *call.args, *call.keywords.values()),
     frozenset: iter,
     tuple: iter,

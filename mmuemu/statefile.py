@@ -46,6 +46,7 @@ _WITHOUT: Final[dict[str, frozenset[str]]] = {
     "mmuemu.kernel.kernel:Kernel": frozenset(
         {"events", "on_oom_kill", "on_stopped", "on_unknown_syscall", "options", "table", "tracer"}
     ),
+    "mmuemu.kernel.files.stream:StreamInode": frozenset({"waiter"}),
     "mmuemu.machine:Machine": frozenset({"files", "made", "snapshots", "speculation_settings"}),
     "mmuemu.memory.frames:FrameAllocator": frozenset({"_counts", "on_exhausted", "on_free", "ram"}),
     "mmuemu.speculation.blocks:BlockCache": frozenset({"ops", "_ops_generation", "_read_at"}),
@@ -69,7 +70,10 @@ def _new_block() -> dict[str, Any]:
     return {"generation": -1, "ops": None, "pointers": None, "points": [None, None], "segments": {}, "steps": None}
 
 
-_FRESH: Final[dict[str, Callable[[], dict[str, Any]]]] = {"mmuemu.speculation.blocks:Block": _new_block}
+_FRESH: Final[dict[str, Callable[[], dict[str, Any]]]] = {
+    "mmuemu.kernel.files.stream:StreamInode": lambda: {"waiter": None},
+    "mmuemu.speculation.blocks:Block": _new_block,
+}
 """What is worked out again starts like this, in objects that are made."""
 
 

@@ -1,0 +1,132 @@
+"""``mmuemu run --save`` and ``mmuemu resume``: a machine put into a file, and taken up again."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from mmuemu.errors import MmuemuError, UsageError
+
+if TYPE_CHECKING:
+    from mmuemu.machine import Machine, Outcome
+
+
+def save_options(parser: argparse.ArgumentParser) -> None:
+    """``--save`` and ``--at``."""
+    group = parser.add_argument_group("saving")
+    group.add_argument(
+        "--save", metavar="FILE", help="write the machine to FILE where --at or a limit stops it, for mmuemu resume"
+    )
+    group.add_argument(
+        "--at",
+        type=_moment,
+        metavar="N|CALL",
+        help="with --save: stop after N instructions, or behind the first system call of that name (exit code 0)",
+    )
+
+
+def resume_options(
+    commands: Any, seconds: Callable[[str], float], count: Callable[[str], int]
+) -> argparse.ArgumentParser:
+    """``mmuemu resume``."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "resume",
+        help="go on with a machine that was saved",
+        usage="mmuemu resume [options] FILE",
+        description="Go on with the machine in FILE, which mmuemu run --save wrote. Exit codes are those of mmuemu "
+        "run. Resume files of people you trust only: a made-up one may show its programs any host file of yours.",
+    )
+    parser.add_argument("--timeout", type=seconds, metavar="SECONDS", help="stop after this much time (exit code 124)")
+    parser.add_argument(
+        "--max-instructions", type=count, metavar="N", help="stop after N more instructions (exit code 124)"
+    )
+    save_options(parser)
+    group = parser.add_argument_group("reports, on standard error")
+    group.add_argument("--strace", action="store_true", help="print every system call")
+    group.add_argument("--maps", action="store_true", help="print the memory map at the end or the fault")
+    group.add_argument("--stats", action="store_true", help="print counts: system calls, faults, TLB fills, memory")
+    group.add_argument("--json", metavar="FILE", help="write how the run ended to FILE")
+    parser.add_argument("file", metavar="FILE")
+    return parser
+
+
+def _moment(text: str) -> int | str:
+    """A positive number, or the name of a system call."""
+    if text[:1].isdigit() or text[:1] == "-":
+        value = int(text, 0)
+        if value <= 0:
+            raise argparse.ArgumentTypeError(f"not a positive number: {text}")
+        return value
+    return text
+
+
+def check(options: Namespace) -> None:
+    """Refuse what cannot be meant before anything runs. Raises UsageError."""
+    if options.save is None:
+        if options.at is not None:
+            raise UsageError("--at: say where to with --save FILE")
+        return
+    folder = os.path.dirname(options.save) or "."
+    if os.path.isdir(options.save) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise UsageError(f"--save {options.save}: it cannot be written")
+    if options.at is None and options.max_instructions is None and options.timeout is None:
+        raise UsageError("--save: say where to stop, with --at, --max-instructions or --timeout")
+
+
+def go(machine: Machine, options: Namespace) -> Outcome:
+    """Run as ``options`` say, and save the machine where it stops if they say so. Raises UsageError when it cannot be
+    saved."""
+    if options.save is None:
+        return machine.run(timeout=options.timeout, max_instructions=options.max_instructions, keyboard=True)
+    limit, at = options.max_instructions, options.at
+    if isinstance(at, str):
+        machine.on_syscall(at)(lambda _event: machine.pause())
+    elif at is not None:
+        limit = at if limit is None else min(at, limit)
+    outcome = machine.run(timeout=options.timeout, max_instructions=limit, keyboard=True)
+    if outcome.limit is None:
+        _say(f"mmuemu: the program ended before it was saved: there is no {options.save}\n")
+        return outcome
+    started = time.perf_counter()
+    machine.save(options.save)
+    size = os.path.getsize(options.save)
+    _say(f"mmuemu: saved to {options.save} ({size >> 10} KiB, {(time.perf_counter() - started) * 1000:.0f} ms)\n")
+    if outcome.limit == "pause" or (outcome.limit == "instructions" and limit == at):
+        outcome.exit_code, outcome.limit = 0, None
+    return outcome
+
+
+def resume(options: Namespace) -> int:
+    """Go on with the machine in the file that ``options`` name; the exit code."""
+    from mmuemu.machine import Machine
+    from mmuemu.machine import Outcome as Ended
+    from mmuemu.runner import after, facts, listen, open_report
+
+    check(options)
+    with Machine.resume(options.file) as machine:
+        listen(machine, options)
+        report = open_report(options.json)
+        try:
+            outcome = go(machine, options)
+        except UsageError:
+            raise
+        except MmuemuError as error:
+            outcome = Ended(error.exit_code)
+            _say(f"mmuemu: {error}\n")
+        after(machine, outcome, options)
+        if report is not None:
+            with report:
+                json.dump(facts(machine, outcome, []), report, indent=2)
+                report.write("\n")
+        return int(outcome.exit_code)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()
