@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from mmuemu.kernel.files.namespace import MountTree
     from mmuemu.kernel.process import Process
     from mmuemu.kernel.task import Task
-    from mmuemu.speculation.core import Speculation
     from mmuemu.snapshots import Snapshot, Snapshots
+    from mmuemu.speculation.core import Speculation
     from mmuemu.speculation.models import CpuSpec
 
 _GUEST_SIGNALS: Final[dict[int, Signal]] = {

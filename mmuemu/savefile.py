@@ -21,7 +21,8 @@ from mmuemu.cpu.window import STATE_OFFSET
 from mmuemu.errors import MmuemuError, UsageError
 from mmuemu.kernel.files.stream import HostStream, StreamInode, waiter
 from mmuemu.snapshots import cpu_parts
-from mmuemu.statefile import Reader, Writer
+from mmuemu.statefile import Writer
+from mmuemu.statereader import Reader
 from mmuemu.x86.paging import PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -123,7 +124,15 @@ def resume(kind: type[Machine], path: str) -> Machine:
             raise
     except MmuemuError as error:
         raise UsageError(f"{path}: it cannot be resumed here: {error}") from None
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError, StopIteration) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+        RecursionError,
+        StopIteration,
+    ) as error:
         raise UsageError(f"{path}: it is damaged ({type(error).__name__}: {error})") from None
     return machine
 

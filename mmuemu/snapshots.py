@@ -117,10 +117,7 @@ class Snapshots:
         references = kernel.frames.references()
         cpu.window.save()
         parts = [
-            (part, name, getattr(part, name))
-            for part, names in cpu_parts(cpu)
-            for name in names
-            if hasattr(part, name)
+            (part, name, getattr(part, name)) for part, names in cpu_parts(cpu) for name in names if hasattr(part, name)
         ]
         pages = self._take_pages(references[0])
         era = None if quota is None else (quota, *quota.next_era())

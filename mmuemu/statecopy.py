@@ -107,12 +107,13 @@ def _nothing_inside(_state: Any) -> Iterable[Any]:
 
 
 def _random_get(source: random.Random) -> Any:
-    return super(random.Random, source).getstate(), source.gauss_next  # type: ignore[misc]
+    state = source.__dict__
+    return super(random.Random, source).getstate(), state["gauss_next"]
 
 
 def _random_put(target: random.Random, state: Any) -> None:
-    super(random.Random, target).setstate(state[0])  # type: ignore[misc]
-    target.gauss_next = state[1]
+    super(random.Random, target).setstate(state[0])
+    target.__dict__["gauss_next"] = state[1]
 
 
 def _never_same(_source: random.Random, _state: Any) -> bool:

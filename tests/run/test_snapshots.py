@@ -136,7 +136,9 @@ pause:
 
 
 def test_files_in_memory_and_their_room_come_back():
-    script = "echo one > /tmp/a; mkdir /tmp/d; ln -s a /tmp/l; read x; rm /tmp/a /tmp/l; rmdir /tmp/d; ls /tmp; echo done"
+    script = (
+        "echo one > /tmp/a; mkdir /tmp/d; ln -s a /tmp/l; read x; rm /tmp/a /tmp/l; rmdir /tmp/d; ls /tmp; echo done"
+    )
     with Machine(seed=1) as machine:
         process = machine.spawn("/bin/sh", ["sh", "-c", script], {"PATH": "/bin:/usr/bin"}, stdin=b"go\n")
         ready = []
