@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 
@@ -45,6 +46,9 @@ _GUEST_SIGNALS: Final[dict[int, Signal]] = {
     int(getattr(signal, name)): Signal[name] for name in Keyboard.SIGNALS if hasattr(signal, name)
 }
 """The host's number of a terminal's signal -> the guest's."""
+
+_SHORT_RUN: Final = 100_000
+"""Instructions of a run that ends by itself before anybody would interrupt it: it needs no thread that listens."""
 
 Callback = TypeVar("Callback", bound=Callable[..., Any])
 
@@ -351,7 +355,9 @@ class Machine:
         before = kernel.cpu.instructions
         stop = Stop.REQUESTED
         self._paused = False
-        with Watchdog(kernel.cpu, timeout) as watchdog:
+        short = timeout is None and max_instructions is not None and max_instructions <= _SHORT_RUN
+        watchdog = None if short else Watchdog(kernel.cpu, timeout)
+        with watchdog or nullcontext():
             try:
                 if until is None or not until.zombie:
                     stop = kernel.run(max_instructions=max_instructions, until=until)
@@ -363,7 +369,7 @@ class Machine:
             self.instructions = kernel.cpu.instructions - before
         if stop is Stop.LIMIT:
             return Outcome(Exit.LIMIT, limit="instructions")
-        if watchdog.expired and stop is Stop.INTERRUPTED:
+        if watchdog is not None and watchdog.expired and stop is Stop.INTERRUPTED:
             return Outcome(Exit.LIMIT, limit="timeout")
         if stop is Stop.INTERRUPTED:
             raise KeyboardInterrupt
