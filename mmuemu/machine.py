@@ -472,6 +472,8 @@ class Machine:
 
     def close(self) -> None:
         """Free what the machine holds of the host, and give a terminal back as it was."""
+        if self.snapshots is not None:
+            self.snapshots.close()
         if self._tree is not None:
             self._tree.close()
         self.kernel.close()

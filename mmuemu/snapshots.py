@@ -6,10 +6,12 @@ snapshots in which they are the same.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from mmuemu.errors import UsageError
+from mmuemu.memory.written import WrittenPages
 from mmuemu.statecopy import Graph, Record, Rules
 from mmuemu.x86.paging import PAGE_SIZE
 
@@ -64,6 +66,10 @@ _ENGINE: Final = ("fills", "permitted", "refused", "looked")
 _RING_THREE: Final = ("emulated", "_attempt", "_attempts")
 
 
+FEW_FRAMES: Final = 256
+"""With no more in use, to compare them all is cheaper than to have the host tell which were written."""
+
+
 def cpu_parts(cpu: Cpu) -> list[tuple[Any, tuple[str, ...]]]:
     """The CPU's own objects, and what of each is a state."""
     return [(cpu, _CPU), (cpu.engine, _ENGINE), (cpu.ring_three, _RING_THREE)]
@@ -100,7 +106,12 @@ class Snapshots:
         self.machine = machine
         self._graph = Graph([machine], _RULES)
         self._pages: dict[int, bytes] = {}
-        """What the last snapshot held, by physical address."""
+        """What the last snapshot or restore held, by physical address."""
+        self._tracker: WrittenPages | None = None
+        """Tells what was written since; without it everything is compared."""
+        self._few = True
+        self._end = 0
+        """Above the highest frame that was ever in use."""
 
     def _check(self) -> None:
         if self.machine.kernel.running:
@@ -123,15 +134,33 @@ class Snapshots:
         era = None if quota is None else (quota, *quota.next_era())
         return Snapshot(self, records, pages, references, cpu.window.snapshot(), parts, kernel.clock.now(), era)
 
+    def _written(self) -> set[int] | None:
+        """Frames that may differ from what the last snapshot or restore held; None: all may."""
+        frames = self.machine.kernel.frames
+        self._end = max(self._end, frames.high)
+        if self._few and frames.used > FEW_FRAMES:
+            self._few = False
+            self._tracker = WrittenPages.of(frames.ram)
+        if self._tracker is None:
+            return None
+        try:
+            return self._tracker.take(self._end)
+        except OSError:
+            self.close()
+            return None
+
     def _take_pages(self, counts: bytes) -> dict[int, bytes]:
         memory, last = self.machine.kernel.ram.bytes, self._pages
+        written = self._written()
         pages: dict[int, bytes] = {}
         for number, count in enumerate(memoryview(counts).cast("I")):
             if count:
                 frame = number << 12
-                page = bytes(memory[frame : frame + PAGE_SIZE])
                 before = last.get(frame)
-                pages[frame] = before if before == page else page
+                if before is None or written is None or frame in written:
+                    page = bytes(memory[frame : frame + PAGE_SIZE])
+                    before = before if before == page else page
+                pages[frame] = before
         self._pages = pages
         return pages
 
@@ -146,8 +175,9 @@ class Snapshots:
             quota, era, lost = snapshot.era
             quota.go_back(era, lost)
         executed = cpu.engine.executed_frames() | kernel.frames.executed
+        written = self._written()
         kernel.frames.put_references(*snapshot.references)
-        changed = self._put_pages(snapshot.pages)
+        changed = self._put_pages(snapshot.pages, written)
         self._graph.put(snapshot.records)
         for frame in executed:
             if frame in changed or frame not in snapshot.pages:
@@ -160,12 +190,27 @@ class Snapshots:
         kernel.clock.set(snapshot.time)
         kernel.scheduler.resumed()
 
-    def _put_pages(self, pages: dict[int, bytes]) -> set[int]:
+    def _put_pages(self, pages: dict[int, bytes], written: set[int] | None) -> set[int]:
         """Put the content of frames back; those that had another."""
-        memory = self.machine.kernel.ram.bytes
+        memory, last = self.machine.kernel.ram.bytes, self._pages
+        suspects: Iterable[int] = pages
+        if written is not None and last is pages:
+            suspects = pages.keys() & written
+        elif written is not None:
+            suspects = {frame for frame, page in pages.items() if frame in written or last.get(frame) is not page}
         changed = set()
-        for frame, page in pages.items():
+        for frame in suspects:
+            page = pages[frame]
             if memory[frame : frame + PAGE_SIZE].tobytes() != page:
                 memory[frame : frame + PAGE_SIZE] = page
                 changed.add(frame)
+        self._pages = pages
+        if changed:
+            self._written()
         return changed
+
+    def close(self) -> None:
+        """Look no longer at what is written."""
+        if self._tracker is not None:
+            self._tracker.close()
+            self._tracker = None

@@ -282,7 +282,8 @@ class FrameAllocator:
 
     # -- snapshots -----------------------------------------------------------------------------------------------
 
-    def _high(self) -> int:
+    @property
+    def high(self) -> int:
         """Where the frames begin that were never given out, or nobody has used since the last flush."""
         tops = [self._next] if self._stop == self._end else []
         return min([*tops, *(start for start, end in self._runs if end == self._end)], default=self._end)
@@ -291,7 +292,7 @@ class FrameAllocator:
         """The reference count of each frame from address 0 on (32 bits each; the others have none), and the free
         frames that are not zeros.
         """
-        return bytes(self._counts[: self._high() >> 12]), frozenset(self._pending)
+        return bytes(self._counts[: self.high >> 12]), frozenset(self._pending)
 
     def put_references(self, counts: bytes, unclean: frozenset[int]) -> None:
         """Put :meth:`references` back; frames that are free then, and were not at the call, become zeros.

@@ -61,7 +61,9 @@ def main() -> None:
         source = HERE / "guests" / "processes.c"
         subprocess.run(["gcc", "-O1", "-w", "-static", "-pthread", "-o", program, str(source)], check=True)
         print(f"{'us, least and median':<40}{'python':>18}{'native':>18}")
-        both = [measure(program, ["processes", "faults", "9"], engine, options.rounds) for engine in ("python", "native")]
+        both = [
+            measure(program, ["processes", "faults", "9"], engine, options.rounds) for engine in ("python", "native")
+        ]
         for name in both[0]:
             cells = [f"{least:9.0f}{median:9.0f}" for least, median in (one[name] for one in both)]
             print(f"{name:<40}{cells[0]}{cells[1]}")

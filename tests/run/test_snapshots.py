@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from random import Random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmuemu import snapshots
 from mmuemu.errors import UsageError
 from mmuemu.machine import Machine
 from mmuemu.sources import assemble
@@ -17,6 +19,7 @@ VARIANTS = {
     "native": (4, {"mmu": "native"}),
     "cooperative": (2, {"schedule": "coop"}),
     "kpti": (2, {"kpti": True}),
+    "told by the host": (2, {}),
     "transient": (1, {"cpu": "skylake"}),
 }
 """Name -> how many points are tried, and what the machine is made with."""
@@ -52,9 +55,11 @@ def to_the_end(machine, process):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_who_is_restored_does_what_was_done_before(programs, variant):
+def test_who_is_restored_does_what_was_done_before(programs, monkeypatch, variant):
     path = str(programs("moments"))
     examples, options = VARIANTS[variant]
+    if variant == "told by the host":
+        monkeypatch.setattr(snapshots, "FEW_FRAMES", 0)
 
     @given(st.integers(1, 160_000), st.integers(1, 160_000))
     @settings(max_examples=examples)
@@ -77,6 +82,43 @@ def test_who_is_restored_does_what_was_done_before(programs, variant):
             assert to_the_end(machine, process) == later
 
     check()
+
+
+@pytest.mark.parametrize("few", [0, 1 << 30], ids=["told by the host", "compared"])
+def test_memory_is_exact_whoever_tells_what_was_written(monkeypatch, few):
+    monkeypatch.setattr(snapshots, "FEW_FRAMES", few)
+    random = Random(few)
+    with Machine(seed=1, memory="64M") as machine:
+        frames, ram = machine.kernel.frames, machine.kernel.ram
+        kept = []
+        mine = [frames.allocate() for _ in range(30)]
+
+        def content():
+            counts, _ = frames.references()
+            used = [n << 12 for n, count in enumerate(memoryview(counts).cast("I")) if count]
+            return {frame: ram.read(frame, 4096) for frame in used}
+
+        for _ in range(150):
+            match random.randrange(6):
+                case 0 | 1:
+                    ram.write(random.choice(mine) + random.randrange(4000), random.randbytes(50))
+                case 2:
+                    mine.append(frames.allocate())
+                case 3 if len(mine) > 5:
+                    frames.release(mine.pop(random.randrange(len(mine))))
+                    if random.random() < 0.3:
+                        frames.flush()
+                case 4:
+                    kept.append((machine.snapshot(), content(), list(mine)))
+                case 5 if kept:
+                    here, wanted, owned = random.choice(kept)
+                    machine.restore(here)
+                    assert content() == wanted
+                    mine[:] = owned
+                    new = [frames.allocate() for _ in range(3)]
+                    assert all(ram.read(frame, 4096) == bytes(4096) for frame in new)
+                    mine += new
+        assert len(kept) > 10
 
 
 def test_three_hundred_restores_leave_nothing_behind(programs):
