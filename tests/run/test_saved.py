@@ -10,7 +10,7 @@ import sys
 import zlib
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mmuemu.errors import UsageError
@@ -31,6 +31,7 @@ def test_who_is_resumed_does_what_was_done_before(programs, tmp_path, variant):
         with Machine(seed=7, memory="64M", **options) as machine:
             process = machine.spawn(program, ["moments"], {})
             machine.run(max_instructions=first)
+            assume(not process.ended)
             machine.save(path)
             at_once, expected = state(machine, process), to_the_end(machine, process)
             assert expected[0].exit_code == 3
