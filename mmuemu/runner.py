@@ -122,12 +122,15 @@ def _run(machine: Machine, program: str | bytes, arguments: list[str], options: 
         f"mmuemu: out of memory ({kernel.ram.size >> 20} MiB, --memory): killed process {process.pid} ({process.exe}), "
         f"{pages} pages\n"
     )
+    strace = None
     if options.strace:
         from mmuemu.view.strace import Strace
 
-        kernel.tracer = Strace(_say)
+        kernel.tracer = strace = Strace(_say)
     report = _open_report(options.json)
     task = machine.load(program, arguments, _environment(options))
+    if strace is not None:
+        strace.started(task)
     if options.verbose:
         _say(_placement(machine))
     # What start-up made lives to the end: the collector need not look at it again and again.
@@ -138,6 +141,8 @@ def _run(machine: Machine, program: str | bytes, arguments: list[str], options: 
         except MmuemuError as error:
             outcome = Outcome(error.exit_code)
             _say(f"mmuemu: {error}\n")
+    if strace is not None:
+        strace.close()
     _after(machine, outcome, options)
     if report is not None:
         with report:

@@ -183,6 +183,8 @@ class Entry:
         """The call cannot go on: the task sleeps, unless a signal is there already."""
         self.kernel.attention = True
         task.in_call = True
+        if self.kernel.tracer is not None:
+            self.kernel.tracer.sleeps(task)
         if self.kernel.signalled(task) and not blocked.killable:
             interrupt_call(task, blocked)
         elif blocked.killable and die_asleep(task):

@@ -68,10 +68,10 @@ def deliver(task: Task) -> None:
             break
         number = info.signal
         action = action_of(process, number)
-        if number != Signal.SIGKILL and is_ignored(action, number):
-            continue
         if task.kernel.tracer is not None:
             task.kernel.tracer.signal(task, info)
+        if number != Signal.SIGKILL and is_ignored(action, number):
+            continue
         if action.handler != SIG_DFL and number != Signal.SIGKILL:
             if action.flags & SA_RESETHAND:
                 process.actions[number] = Action(SIG_DFL, action.flags, action.restorer, action.mask).pack()

@@ -72,6 +72,8 @@ def send(target: Task | Process, info: SigInfo) -> None:
     bit = 1 << (number - 1)
     looked_at = next(iter(process.threads.values())) if isinstance(target, Process) else target
     if not looked_at.signal_mask & bit and bit & ~UNBLOCKABLE and ignored(process, number):
+        if process.kernel.tracer is not None:
+            process.kernel.tracer.ignored(looked_at, info)
         return
     queue = target.signals
     if number >= FIRST_REALTIME and len(queue) >= process.limits.get(RLIMIT_SIGPENDING, (MOST_PENDING, 0))[0]:

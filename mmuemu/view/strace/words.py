@@ -1,0 +1,161 @@
+"""What strace says besides numbers: the messages of errors (strerror(3) in the C locale), names of calls that do not
+exist here.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+
+MESSAGES: Final[dict[str, str]] = {
+    "EPERM": "Operation not permitted",
+    "ENOENT": "No such file or directory",
+    "ESRCH": "No such process",
+    "EINTR": "Interrupted system call",
+    "EIO": "Input/output error",
+    "ENXIO": "No such device or address",
+    "E2BIG": "Argument list too long",
+    "ENOEXEC": "Exec format error",
+    "EBADF": "Bad file descriptor",
+    "ECHILD": "No child processes",
+    "EAGAIN": "Resource temporarily unavailable",
+    "ENOMEM": "Cannot allocate memory",
+    "EACCES": "Permission denied",
+    "EFAULT": "Bad address",
+    "ENOTBLK": "Block device required",
+    "EBUSY": "Device or resource busy",
+    "EEXIST": "File exists",
+    "EXDEV": "Invalid cross-device link",
+    "ENODEV": "No such device",
+    "ENOTDIR": "Not a directory",
+    "EISDIR": "Is a directory",
+    "EINVAL": "Invalid argument",
+    "ENFILE": "Too many open files in system",
+    "EMFILE": "Too many open files",
+    "ENOTTY": "Inappropriate ioctl for device",
+    "ETXTBSY": "Text file busy",
+    "EFBIG": "File too large",
+    "ENOSPC": "No space left on device",
+    "ESPIPE": "Illegal seek",
+    "EROFS": "Read-only file system",
+    "EMLINK": "Too many links",
+    "EPIPE": "Broken pipe",
+    "EDOM": "Numerical argument out of domain",
+    "ERANGE": "Numerical result out of range",
+    "EDEADLOCK": "Resource deadlock avoided",
+    "ENAMETOOLONG": "File name too long",
+    "ENOLCK": "No locks available",
+    "ENOSYS": "Function not implemented",
+    "ENOTEMPTY": "Directory not empty",
+    "ELOOP": "Too many levels of symbolic links",
+    "ENOMSG": "No message of desired type",
+    "EIDRM": "Identifier removed",
+    "ECHRNG": "Channel number out of range",
+    "EL2NSYNC": "Level 2 not synchronized",
+    "EL3HLT": "Level 3 halted",
+    "EL3RST": "Level 3 reset",
+    "ELNRNG": "Link number out of range",
+    "EUNATCH": "Protocol driver not attached",
+    "ENOCSI": "No CSI structure available",
+    "EL2HLT": "Level 2 halted",
+    "EBADE": "Invalid exchange",
+    "EBADR": "Invalid request descriptor",
+    "EXFULL": "Exchange full",
+    "ENOANO": "No anode",
+    "EBADRQC": "Invalid request code",
+    "EBADSLT": "Invalid slot",
+    "EBFONT": "Bad font file format",
+    "ENOSTR": "Device not a stream",
+    "ENODATA": "No data available",
+    "ETIME": "Timer expired",
+    "ENOSR": "Out of streams resources",
+    "ENONET": "Machine is not on the network",
+    "ENOPKG": "Package not installed",
+    "EREMOTE": "Object is remote",
+    "ENOLINK": "Link has been severed",
+    "EADV": "Advertise error",
+    "ESRMNT": "Srmount error",
+    "ECOMM": "Communication error on send",
+    "EPROTO": "Protocol error",
+    "EMULTIHOP": "Multihop attempted",
+    "EDOTDOT": "RFS specific error",
+    "EBADMSG": "Bad message",
+    "EOVERFLOW": "Value too large for defined data type",
+    "ENOTUNIQ": "Name not unique on network",
+    "EBADFD": "File descriptor in bad state",
+    "EREMCHG": "Remote address changed",
+    "ELIBACC": "Can not access a needed shared library",
+    "ELIBBAD": "Accessing a corrupted shared library",
+    "ELIBSCN": ".lib section in a.out corrupted",
+    "ELIBMAX": "Attempting to link in too many shared libraries",
+    "ELIBEXEC": "Cannot exec a shared library directly",
+    "EILSEQ": "Invalid or incomplete multibyte or wide character",
+    "ERESTART": "Interrupted system call should be restarted",
+    "ESTRPIPE": "Streams pipe error",
+    "EUSERS": "Too many users",
+    "ENOTSOCK": "Socket operation on non-socket",
+    "EDESTADDRREQ": "Destination address required",
+    "EMSGSIZE": "Message too long",
+    "EPROTOTYPE": "Protocol wrong type for socket",
+    "ENOPROTOOPT": "Protocol not available",
+    "EPROTONOSUPPORT": "Protocol not supported",
+    "ESOCKTNOSUPPORT": "Socket type not supported",
+    "ENOTSUP": "Operation not supported",
+    "EPFNOSUPPORT": "Protocol family not supported",
+    "EAFNOSUPPORT": "Address family not supported by protocol",
+    "EADDRINUSE": "Address already in use",
+    "EADDRNOTAVAIL": "Cannot assign requested address",
+    "ENETDOWN": "Network is down",
+    "ENETUNREACH": "Network is unreachable",
+    "ENETRESET": "Network dropped connection on reset",
+    "ECONNABORTED": "Software caused connection abort",
+    "ECONNRESET": "Connection reset by peer",
+    "ENOBUFS": "No buffer space available",
+    "EISCONN": "Transport endpoint is already connected",
+    "ENOTCONN": "Transport endpoint is not connected",
+    "ESHUTDOWN": "Cannot send after transport endpoint shutdown",
+    "ETOOMANYREFS": "Too many references: cannot splice",
+    "ETIMEDOUT": "Connection timed out",
+    "ECONNREFUSED": "Connection refused",
+    "EHOSTDOWN": "Host is down",
+    "EHOSTUNREACH": "No route to host",
+    "EALREADY": "Operation already in progress",
+    "EINPROGRESS": "Operation now in progress",
+    "ESTALE": "Stale file handle",
+    "EUCLEAN": "Structure needs cleaning",
+    "ENOTNAM": "Not a XENIX named type file",
+    "ENAVAIL": "No XENIX semaphores available",
+    "EISNAM": "Is a named type file",
+    "EREMOTEIO": "Remote I/O error",
+    "EDQUOT": "Disk quota exceeded",
+    "ENOMEDIUM": "No medium found",
+    "EMEDIUMTYPE": "Wrong medium type",
+    "ECANCELED": "Operation canceled",
+    "ENOKEY": "Required key not available",
+    "EKEYEXPIRED": "Key has expired",
+    "EKEYREVOKED": "Key has been revoked",
+    "EKEYREJECTED": "Key was rejected by service",
+    "EOWNERDEAD": "Owner died",
+    "ENOTRECOVERABLE": "State not recoverable",
+    "ERFKILL": "Operation not possible due to RF-kill",
+}
+"""Error name -> message."""
+_MISSING: Final = """\
+ptrace=101 syslog=103 setfsuid=122 setfsgid=123 capset=126 uselib=134 ustat=136 sysfs=139 vhangup=153 modify_ldt=154
+pivot_root=155 _sysctl=156 adjtimex=159 acct=163 settimeofday=164 swapon=167 swapoff=168 reboot=169 setdomainname=171
+iopl=172 ioperm=173 create_module=174 init_module=175 delete_module=176 get_kernel_syms=177 query_module=178
+quotactl=179 nfsservctl=180 getpmsg=181 putpmsg=182 afs_syscall=183 tuxcall=184 security=185 set_thread_area=205
+io_setup=206 io_destroy=207 io_getevents=208 io_submit=209 io_cancel=210 get_thread_area=211 lookup_dcookie=212
+epoll_ctl_old=214 epoll_wait_old=215 remap_file_pages=216 restart_syscall=219 vserver=236 kexec_load=246 add_key=248
+request_key=249 keyctl=250 migrate_pages=256 unshare=272 move_pages=279 perf_event_open=298 fanotify_init=300
+fanotify_mark=301 name_to_handle_at=303 open_by_handle_at=304 clock_adjtime=305 setns=308 process_vm_readv=310
+process_vm_writev=311 finit_module=313 seccomp=317 kexec_file_load=320 bpf=321 userfaultfd=323 io_pgetevents=333
+io_uring_setup=425 io_uring_enter=426 io_uring_register=427 open_tree=428 move_mount=429 fsopen=430 fsconfig=431
+fsmount=432 fspick=433 process_madvise=440 mount_setattr=442 quotactl_fd=443 landlock_create_ruleset=444
+landlock_add_rule=445 landlock_restrict_self=446 memfd_secret=447 process_mrelease=448 set_mempolicy_home_node=450
+cachestat=451 map_shadow_stack=453 futex_wake=454 futex_wait=455 futex_requeue=456
+"""
+MISSING: Final[dict[int, str]] = {
+    int(number): name for name, _, number in (word.partition("=") for word in _MISSING.split())
+}
+"""Number -> name of the calls of Linux that are answered with ENOSYS (arch/x86/entry/syscalls/syscall_64.tbl)."""
