@@ -253,7 +253,17 @@ def _view_options(run: argparse.ArgumentParser) -> None:
 
 def _report_options(run: argparse.ArgumentParser) -> None:
     group = run.add_argument_group("reports, on standard error")
-    group.add_argument("--strace", action="store_true", help="print every system call")
+    group.add_argument("--strace", action="store_true", help="print every system call, as strace -f does")
+    group.add_argument(
+        "--strace-filter",
+        metavar="LIST",
+        help="print only these system calls: names, or %%file, %%process, %%signal, %%memory, %%network, %%desc or "
+        "%%ipc; after a !, all others (implies --strace)",
+    )
+    group.add_argument("--strace-file", metavar="FILE", help="write them to FILE, as strace -f -o (implies --strace)")
+    group.add_argument(
+        "--strace-limit", type=_count, metavar="N", default=32, help="bytes of a string that are shown (default: 32)"
+    )
     group.add_argument("--maps", action="store_true", help="print the memory map at the end or the fault")
     group.add_argument("--stats", action="store_true", help="print counts: system calls, faults, TLB fills, memory")
     group.add_argument(

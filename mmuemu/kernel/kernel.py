@@ -108,7 +108,7 @@ class Kernel:
         self.frames.on_free.append(self.cpu.engine.forget_code)
         self.statistics = Statistics()
         self.tracer: Tracer | None = None
-        self.on_unknown_syscall: Callable[[int], None] | None = None
+        self.on_unknown_syscall: Callable[[int], object] | None = None
         self.events = Events()
         self.table = {**TABLE, CALL.number: CALL} if options.show_secret else TABLE
         """System calls by number; a copy once one of them is watched."""
@@ -122,7 +122,7 @@ class Kernel:
         """Tasks there have been."""
         self.zombies = 0
         """Processes that have ended and wait to be waited for."""
-        self.on_oom_kill: Callable[[Process, int], None] | None = None
+        self.on_oom_kill: Callable[[Process, int], object] | None = None
         """Called with a process that is killed for lack of memory, and its resident pages."""
         self.on_stopped: Callable[[], None] | None = None
         """Called when the first process has stopped and nobody can run."""

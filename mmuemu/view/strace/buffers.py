@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
+from mmuemu.kernel.syscalls.table import signed32
 from mmuemu.view.strace.structs import LAYOUTS, show
 from mmuemu.view.strace.values import (
     PATH_LIMIT,
@@ -18,13 +19,19 @@ from mmuemu.view.strace.values import (
     pointer,
     quoted,
     signal_text,
-    signed32,
 )
 
 _MOST: Final = 4096
 """Elements of an array that are looked at."""
 _SOL_SOCKET: Final = 1
-_OPTIONS: Final = {"SO_PEERCRED": "ucred", "SO_LINGER": "linger", "SO_RCVTIMEO_OLD": "timeval", "SO_SNDTIMEO_OLD": "timeval"}
+_SIGEV_NONE: Final = 1
+_SIGEV_THREAD_ID: Final = 4
+_OPTIONS: Final = {
+    "SO_PEERCRED": "ucred",
+    "SO_LINGER": "linger",
+    "SO_RCVTIMEO_OLD": "timeval",
+    "SO_SNDTIMEO_OLD": "timeval",
+}
 _CLONE3: Final = struct.Struct("<8Q")
 _LEAST_CLONE3: Final = 64
 
@@ -323,7 +330,7 @@ def poll_asked(call: Call, address: int) -> str:
 def _poll(call: Call, address: int, after: bool) -> str:
     if not address:
         return "NULL"
-    shown = []
+    shown: list[str] = []
     for index in range(min(call.args[1] & 0xFFFF_FFFF, _MOST)):
         data = call.read(address + 8 * index, 8)
         if data is None:
@@ -334,7 +341,9 @@ def _poll(call: Call, address: int, after: bool) -> str:
         if not after and len(shown) >= call.limit:
             shown.append("...")
             break
-        what = f"revents={flag_text(found & 0xFFFF, 'POLL')}" if after else f"events={flag_text(events & 0xFFFF, 'POLL')}"
+        what = (
+            f"revents={flag_text(found & 0xFFFF, 'POLL')}" if after else f"events={flag_text(events & 0xFFFF, 'POLL')}"
+        )
         shown.append(f"{{fd={fd}}}" if fd < 0 else f"{{fd={fd}, {what}}}")
     return f"[{', '.join(shown)}]"
 
@@ -398,12 +407,14 @@ def sigevent(call: Call, address: int) -> str:
     if data is None:
         return pointer(address)
     value, number, kind, thread = struct.unpack("<Qiii", data[:20])
-    small = signed32(value)
-    pair = f"sival_int={small}, sival_ptr={pointer(value)}"
-    tail = f", sigev_notify_thread_id={thread}" if kind == 4 else ""
-    return (
-        f"{{sigev_value={{{pair}}}, sigev_signo={signal_text(number)}, sigev_notify={name_text(kind, 'SIGEV_')}{tail}}}"
-    )
+    parts = []
+    if value:
+        parts.append(f"sigev_value={{sival_int={signed32(value)}, sival_ptr={value:#x}}}")
+    parts.append(f"sigev_signo={number if kind == _SIGEV_NONE else signal_text(number)}")
+    parts.append(f"sigev_notify={name_text(kind, 'SIGEV_')}")
+    if kind == _SIGEV_THREAD_ID:
+        parts.append(f"sigev_notify_thread_id={thread}")
+    return f"{{{', '.join(parts)}}}"
 
 
 def clone3(call: Call, address: int) -> str:
@@ -419,7 +430,11 @@ def clone3(call: Call, address: int) -> str:
         parts.append(f"child_tid={pointer(child)}")
     if marks & 0x0010_0000:
         parts.append(f"parent_tid={pointer(parent)}")
-    parts += [f"exit_signal={signal_text(number)}", f"stack={pointer(stack)}", f"stack_size={size:#x}" if size else "stack_size=0"]
+    parts += [
+        f"exit_signal={signal_text(number)}",
+        f"stack={pointer(stack)}",
+        f"stack_size={size:#x}" if size else "stack_size=0",
+    ]
     if marks & 0x0008_0000:
         parts.append(f"tls={pointer(tls)}")
     call.kept = parent if marks & 0x0010_0000 else 0
@@ -448,7 +463,7 @@ def message_queue_buffer(call: Call, address: int) -> str:
     kind = call.read(address, 8) if address else None
     if kind is None:
         return pointer(address)
-    count = call.args[2] if call.number == 69 else call.result
+    count = call.args[2]
     return f"{{mtype={int.from_bytes(kind, 'little', signed=True)}, mtext={bytes_at(call, address + 8, count)}}}"
 
 
@@ -456,5 +471,3 @@ def groups(call: Call, address: int) -> str:
     """Group numbers."""
     count = call.args[0] if call.number == 116 else call.result
     return array(call, address, count, "number")
-
-

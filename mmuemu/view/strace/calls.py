@@ -2,8 +2,8 @@
 
 A line is ``name type type <type ...``. A type behind ``<`` is one that the call fills in: it is shown when the call has
 returned, as an address when it failed. ``=kind`` at the end is how the result is shown. Types are those of ``PURE`` and
-``TYPES``; ``f.X`` are flags and ``e.X`` one constant of the group X; ``*name`` a pointer to a structure, ``name[N]`` as many
-of them as argument N says.
+``TYPES``; ``f.X`` are flags and ``e.X`` one constant of the group X; ``*name`` a pointer to a structure, ``name[N]`` as
+many of them as argument N says.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mmuemu.view.strace import buffers, special, structs
+from mmuemu.view.strace.constants import CONSTANTS
 from mmuemu.view.strace.values import PURE, Call, Type, flags, one_of, pointer
 
 _TEXT: Final = """\
@@ -72,7 +73,7 @@ getpeername d <address:2 <length
 socketpair e.AF_ socktype protocol <*pair
 setsockopt d e.SOL_ option optval d
 getsockopt d e.SOL_ option <optval <length
-clone clone
+clone clone <clone
 fork
 vfork
 execve path argv envp
@@ -161,7 +162,7 @@ mlock p lu
 munlock p lu
 mlockall f.MCL_
 munlockall
-prctl e.PR_ prctl <prctl prctl+ prctl+ prctl+
+prctl e.PR_ prctl <prctl prctl+ prctl+ prctl+ =prctl
 arch_prctl e.ARCH_ arch <arch
 setrlimit e.RLIMIT_ *rlimit
 chroot path
@@ -258,26 +259,26 @@ epoll_create1 f.EPOLL_CLOEXEC
 dup3 d d f.O_
 pipe2 <*pair f.O_
 inotify_init1 f.IN_INIT
-preadv d <iovec d ld
-pwritev d iovec d ld
+preadv d <iovec d ld -
+pwritev d iovec d ld -
 rt_tgsigqueueinfo d d sig siginfo
 recvmmsg d <messages u f.MSG_ *timespec
 prlimit64 d e.RLIMIT_ *rlimit64 <*rlimit64
 syncfs d
 sendmmsg d <mmsghdrs u f.MSG_
 getcpu <*uint <*uint p
-kcmp d d e.KCMP_ lu lu
+kcmp d d e.KCMP_ kcmp kcmp
 sched_setattr d *sched_attr u
 sched_getattr d <*sched_attr u u
 renameat2 dirfd path dirfd path f.RENAME_
 getrandom <random lu f.GRND_
 memfd_create string f.MFD_
 execveat dirfd path argv envp at
-membarrier e.MEMBARRIER_CMD_ x
+membarrier e.MEMBARRIER_CMD_ x =membarrier
 mlock2 p lu f.MLOCK_
 copy_file_range d *long d *long lu x
-preadv2 d <iovec d ld f.RWF_
-pwritev2 d iovec d ld f.RWF_
+preadv2 d <iovec d ld - f.RWF_
+pwritev2 d iovec d ld - f.RWF_
 pkey_mprotect p lu prot d
 pkey_alloc lx pkeyrights
 pkey_free d
@@ -348,12 +349,14 @@ TYPES: Final[dict[str, Type]] = {
     "optval": buffers.option_given, "<optval": buffers.option_taken, "protocol": buffers.protocol,
     "groups": buffers.groups, "<groups": buffers.groups, "msgbuf": buffers.message_queue_buffer,
     "<msgbuf": buffers.message_queue_buffer, "<wstatus": special.wait_status, "<rusage4": special.wait_usage,
-    "device": special.device_if_any, "openmode": special.open_mode, "mqmode": special.mq_mode, "mqattr": special.mq_attr,
+    "device": special.device_if_any, "openmode": special.open_mode, "mqmode": special.mq_mode,
+    "mqattr": special.mq_attr,
     "request": special.ioctl_request, "ioctl": special.ioctl_given, "<ioctl": special.ioctl_taken,
     "fcntl": special.fcntl_given, "<fcntl": special.fcntl_taken, "futex3": special.futex_value,
     "futex4": special.futex_time, "futex5": special.futex_second, "futex6": special.futex_third,
     "prctl": special.prctl_given, "<prctl": special.prctl_taken, "prctl+": special.prctl_rest,
-    "arch": special.arch_given, "<arch": special.arch_taken, "clone": special.clone_arguments,
+    "arch": special.arch_given, "<arch": special.arch_taken, "clone": special.clone_given,
+    "<clone": special.clone_taken, "kcmp": special.kcmp_resource,
     "clone3": buffers.clone3, "<clone3": buffers.clone3_after, "semarg": special.semctl_argument,
     "utimes": structs.utimes("timeval"), "utimens": structs.utimes("timespec"), "<offset": _offset_after,
     "<interrupted": _interrupted, "mremap": _mremap_address, "epollevent": _epoll_event, "lxu": _hex_unsigned,
@@ -361,11 +364,12 @@ TYPES: Final[dict[str, Type]] = {
 RESULTS: Final[dict[str, special.Result]] = {
     "x": special.hexadecimal, "o": special.octal, "time": special.time_of_day, "fcntl": special.fcntl_result,
     "personality": special.personality, "sched": special.scheduler, "signal": special.signal_number,
+    "prctl": special.prctl_result, "membarrier": special.membarrier_commands,
 }  # fmt: skip
 SUFFIXES: Final[dict[str, Callable[[Call], str]]] = {"poll": buffers.poll_result, "select": buffers.select_result}
-JOINED: Final = frozenset({"<fcntl", "<ioctl", "<prctl", "<arch", "<offset", "<clone3"})
+JOINED: Final = frozenset({"<fcntl", "<ioctl", "<prctl", "<arch", "<offset", "<clone3", "<clone"})
 """Types that show the argument before them a second time: the same place among the registers."""
-GLUED: Final = frozenset({"<offset", "<clone3"})
+GLUED: Final = frozenset({"<offset", "<clone3", "<clone"})
 """Types whose text follows the one before without a comma."""
 RAW_WHEN_FAILED: Final = frozenset({*JOINED, "<length", "<rusage4", "<wstatus", "<interrupted"})
 """Types that know themselves what to show of a call that failed."""
@@ -389,12 +393,6 @@ class Spec:
     comma: bool
     """More follows for certain, once it has returned."""
 
-    @property
-    def arguments(self) -> int:
-        """How many registers count."""
-        numbers = [one[0] for one in (*self.before, *self.after)]
-        return max(numbers) + 1 if numbers else 0
-
 
 def _type(word: str) -> Type:
     """The type of a word of the table, which says ValueError when there is none."""
@@ -413,10 +411,8 @@ def _type(word: str) -> Type:
         if not bracket:
             return structs.reader(name)
         return buffers.result_array(name) if number == "]" else buffers.plain_array(int(number[:-1]), name)
-    if bare.startswith("f."):
-        return flags(bare[2:])
-    if bare.startswith("e."):
-        return one_of(bare[2:])
+    if bare[:2] in ("f.", "e.") and bare[2:] in CONSTANTS:
+        return (flags if bare[0] == "f" else one_of)(bare[2:])
     raise ValueError(f"no type {word!r}")
 
 
@@ -426,7 +422,7 @@ def _spec(line: str) -> Spec:
     before: list[tuple[int, Type]] = []
     after: list[tuple[int, Type, bool, str]] = []
     register = -1
-    pure = kind not in SUFFIXES and kind != "fcntl"
+    pure = kind not in SUFFIXES
     keep: Callable[[Call], None] | None = buffers.remember_name if name == "recvmsg" else None
     for word in words:
         register += word not in JOINED

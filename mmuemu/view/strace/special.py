@@ -8,6 +8,7 @@ from typing import Final
 
 from mmuemu.kernel.abi.signals import CODE_NAMES, Signal
 from mmuemu.kernel.registers import SP
+from mmuemu.kernel.syscalls.table import signed32
 from mmuemu.view.strace.buffers import string
 from mmuemu.view.strace.constants import CONSTANTS
 from mmuemu.view.strace.structs import moment, show, sigset
@@ -21,12 +22,18 @@ from mmuemu.view.strace.values import (
     open_flags_text,
     pointer,
     signal_text,
-    signed32,
 )
 
 FAULTS: Final = frozenset({Signal.SIGSEGV, Signal.SIGBUS, Signal.SIGILL, Signal.SIGFPE, Signal.SIGTRAP})
 _SENDERS: Final = {0: "SI_USER", -1: "SI_QUEUE", -2: "SI_TIMER", -3: "SI_MESGQ", -6: "SI_TKILL", 0x80: "SI_KERNEL"}
-_CHILD: Final = {1: "CLD_EXITED", 2: "CLD_KILLED", 3: "CLD_DUMPED", 4: "CLD_TRAPPED", 5: "CLD_STOPPED", 6: "CLD_CONTINUED"}
+_CHILD: Final = {
+    1: "CLD_EXITED",
+    2: "CLD_KILLED",
+    3: "CLD_DUMPED",
+    4: "CLD_TRAPPED",
+    5: "CLD_STOPPED",
+    6: "CLD_CONTINUED",
+}
 _MORE_CODES: Final = {(4, 1): "ILL_ILLOPC", (4, 2): "ILL_ILLOPN", (8, 2): "FPE_INTOVF", (7, 3): "BUS_OBJERR"}
 _UCONTEXT_MASK: Final = 296
 """Where the mask lies behind the stack pointer in a signal frame (arch/x86/include/uapi/asm/ucontext.h)."""
@@ -93,7 +100,8 @@ def wait_status(call: Call, address: int) -> str:
 
 def wait_usage(call: Call, address: int) -> str:
     """wait4's rusage, which a call that found nobody leaves alone."""
-    return show(call, "rusage", address) if call.result > 0 or call.number == 247 and not call.failed else pointer(address)
+    found = call.result > 0 or (call.number == 247 and not call.failed)
+    return show(call, "rusage", address) if found else pointer(address)
 
 
 def waitid_id(call: Call, value: int) -> str:
@@ -153,7 +161,7 @@ def fcntl_given(call: Call, value: int) -> str | None:
 
 def fcntl_taken(call: Call, value: int) -> str | None:
     """What fcntl leaves."""
-    return show(call, "flock", value) if call.args[1] & 0xFFFF_FFFF in _GET_LOCKS else None
+    return show(call, "flock_of", value) if call.args[1] & 0xFFFF_FFFF in _GET_LOCKS else None
 
 
 def fcntl_result(call: Call) -> str | None:
@@ -259,8 +267,9 @@ def _wake_operation(value: int) -> str:
     return f"{shift}FUTEX_OP_{name}<<28|{first:#x}<<12|FUTEX_OP_CMP_{relation}<<24|{second:#x}"
 
 
+_DUMPABLE: Final = ("SUID_DUMP_DISABLE", "SUID_DUMP_USER", "SUID_DUMP_ROOT")
 _PRCTL_ARGUMENTS: Final[dict[int, str]] = {
-    1: "sig", 2: "<int", 3: "", 4: "u", 7: "", 8: "u", 15: "str", 16: "<str", 21: "", 22: "x", 23: "cap", 24: "cap",
+    1: "sig", 2: "<sig", 3: "", 4: "dump", 7: "", 8: "u", 15: "str", 16: "<str", 21: "", 22: "x", 23: "cap", 24: "cap",
     29: "u", 30: "", 36: "u", 37: "<int", 38: "u 0", 39: "0", 40: "<ptr", 41: "u 0", 42: "0",
 }  # fmt: skip
 """Option -> what its arguments are; ``0``: the rest is zeros that are shown."""
@@ -283,6 +292,8 @@ def prctl_given(call: Call, value: int) -> str | None:
         return string(call, value)
     if kind == "cap":
         return capability(value)
+    if kind == "dump":
+        return _DUMPABLE[value] if value < len(_DUMPABLE) else f"{value:#x} /* SUID_DUMP_??? */"
     if kind in ("sig", "u", "x"):
         return PURE["lu" if kind == "u" else kind](call, value)
     return "0" if kind == "0" else None
@@ -295,6 +306,9 @@ def prctl_taken(call: Call, value: int) -> str | None:
         return None
     if call.failed:
         return pointer(value)
+    if kind == "<sig":
+        data = call.read(value, 4) if value else None
+        return pointer(value) if data is None else f"[{signal_text(int.from_bytes(data, 'little'))}]"
     return string(call, value) if kind == "<str" else show(call, "hexlong" if kind == "<ptr" else "int", value)
 
 
@@ -318,21 +332,35 @@ def arch_taken(call: Call, value: int) -> str | None:
     return pointer(value) if call.failed else show(call, "hexlong", value)
 
 
-def clone_arguments(call: Call, marks: int) -> str:
-    """clone's arguments, by name."""
-    _, stack, parent, child, tls = call.args[:5]
+def clone_given(call: Call, marks: int) -> str:
+    """clone's stack and flags, by name."""
     number = marks & 0xFF
     shown = flag_text(marks & ~0xFF & 0xFFFF_FFFF, "CLONE_", zero="")
-    parts = [f"child_stack={pointer(stack)}", f"flags={'|'.join(filter(None, [shown, signal_text(number) if number else '']))}"]
-    if not shown and not number:
-        parts[1] = "flags=0"
+    words = [shown] if shown else []
+    if number:
+        words.append(signal_text(number))
+    return f"child_stack={pointer(call.args[1])}, flags={'|'.join(words) or '0'}"
+
+
+def clone_taken(call: Call, marks: int) -> str:
+    """The rest of clone's arguments, as its flags ask for them."""
+    _, _, parent, child, tls = call.args[:5]
+    parts = []
     if marks & 0x0010_1000:
-        parts.append(f"parent_tid={pointer(parent)}")
+        parts.append(f", parent_tid={pointer(parent) if call.failed else show(call, 'int', parent)}")
     if marks & 0x0008_0000:
-        parts.append(f"tls={pointer(tls)}")
+        parts.append(f", tls={pointer(tls)}")
     if marks & 0x0120_0000:
-        parts.append(f"child_tidptr={pointer(child)}")
-    return ", ".join(parts)
+        parts.append(f", child_tidptr={pointer(child)}")
+    return "".join(parts)
+
+
+def kcmp_resource(call: Call, value: int) -> str | None:
+    """kcmp's descriptors, of a comparison of two files; epoll's are an address."""
+    kind = call.args[2] & 0xFFFF_FFFF
+    if kind == 7:
+        return pointer(value) if value == call.args[4] else str(value & 0xFFFF_FFFF)
+    return None if 0 < kind < 7 else str(value & 0xFFFF_FFFF)
 
 
 # -- System V IPC ------------------------------------------------------------------------------------------------------
@@ -352,8 +380,17 @@ def frame_mask(call: Call) -> str:
 # -- results -----------------------------------------------------------------------------------------------------------
 
 
-def decimal(_call: Call) -> str | None:
-    """Results are decimal numbers."""
+def membarrier_commands(call: Call) -> str | None:
+    """The commands that a query gives."""
+    if call.failed or call.args[0] & 0xFFFF_FFFF or not call.result:
+        return None
+    return f"{call.result:#x} ({flag_text(call.result, 'MEMBARRIER_CMD_')})"
+
+
+def prctl_result(call: Call) -> str | None:
+    """prctl's result, by name where it has one."""
+    if call.args[0] & 0xFFFF_FFFF == 3 and 0 <= call.result < len(_DUMPABLE):
+        return f"{call.result} ({_DUMPABLE[call.result]})"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Structures in the guest's memory, each as strace shows it: a reader by name, in tables where a layout is all there is."""
+"""Structures in the guest's memory as strace shows them, most of them in a table of layouts."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from mmuemu.view.strace.values import (
 Layout = tuple[struct.Struct, Callable[..., str]]
 _UTIME: Final = {0x3FFF_FFFF: "UTIME_NOW", 0x3FFF_FFFE: "UTIME_OMIT"}
 _INFINITY: Final = (1 << 64) - 1
+_SPEEDS: Final = (0, 50, 75, 110, 134, 150, 200, 300, 600, 1200, 1800, 2400, 4800, 9600, 19200, 38400)
 _DAYS: Final = 253_402_300_799
 """The last second of the year 9999."""
 
@@ -94,17 +95,30 @@ def _utsname(data: bytes) -> str:
 
 
 def _sysinfo(*v: int) -> str:
-    names = "totalram freeram sharedram bufferram totalswap freeswap procs totalhigh freehigh mem_unit".split()
+    names = [
+        "totalram",
+        "freeram",
+        "sharedram",
+        "bufferram",
+        "totalswap",
+        "freeswap",
+        "procs",
+        "totalhigh",
+        "freehigh",
+        "mem_unit",
+    ]
     rest = ", ".join(f"{name}={value}" for name, value in zip(names, v[4:], strict=True))
     return f"{{uptime={v[0]}, loads=[{v[1]}, {v[2]}, {v[3]}], {rest}}}"
 
 
-def _flock(kind: int, whence: int, start: int, length: int, pid: int) -> str:
-    owner = f", l_pid={pid}" if pid else ""
+def _flock(kind: int, whence: int, start: int, length: int) -> str:
     return (
-        f"{{l_type={name_text(kind, 'F_LCK')}, l_whence={name_text(whence, 'SEEK_')}, l_start={start}, "
-        f"l_len={length}{owner}}}"
+        f"{{l_type={name_text(kind, 'F_LCK')}, l_whence={name_text(whence, 'SEEK_')}, l_start={start}, l_len={length}}}"
     )
+
+
+def _flock_of(kind: int, whence: int, start: int, length: int, pid: int) -> str:
+    return f"{_flock(kind, whence, start, length)[:-1]}, l_pid={pid}}}"
 
 
 def _stack(address: int, state: int, size: int) -> str:
@@ -157,9 +171,8 @@ def _mq_attr(mode: int, most: int, size: int, now: int) -> str:
 
 
 def _termios(_i: int, output: int, control: int, local: int) -> str:
-    speeds = "0 50 75 110 134 150 200 300 600 1200 1800 2400 4800 9600 19200 38400".split()
     speed = control & 0o10017
-    baud = f"B{speeds[speed]}" if speed < 16 else f"{speed:#x}"
+    baud = f"B{_SPEEDS[speed]}" if speed < 16 else f"{speed:#x}"
     words = [
         ("" if value & bit else "-") + name
         for value, bit, name in ((output, 1, "opost"), (local, 1, "isig"), (local, 2, "icanon"), (local, 8, "echo"))
@@ -172,7 +185,7 @@ def _epoll(events: int, data: int) -> str:
 
 
 def _sembuf(number: int, change: int, marks: int) -> str:
-    return f"{{{number}, {change}, {flag_text(marks & 0xFFFF, 'SEM_F')}}}"
+    return f"{{sem_num={number}, sem_op={change}, sem_flg={flag_text(marks & 0xFFFF, 'SEM_F')}}}"
 
 
 def _ipc_perm(uid: int, gid: int, cuid: int, cgid: int, mode: int) -> str:
@@ -197,7 +210,8 @@ LAYOUTS: Final[dict[str, Layout]] = {
     "rusage": (struct.Struct("<qqqq"), _rusage),
     "utsname": (struct.Struct("<390s"), _utsname),
     "sysinfo": (struct.Struct("<qQQQQQQQQQH6xQQI"), _sysinfo),
-    "flock": (struct.Struct("<hh4xqqi"), _flock),
+    "flock": (struct.Struct("<hh4xqq"), _flock),
+    "flock_of": (struct.Struct("<hh4xqqi"), _flock_of),
     "stack": (struct.Struct("<Qi4xQ"), _stack),
     "action": (struct.Struct("<QQQQ"), _action),
     "tms": (struct.Struct("<qqqq"), _times),

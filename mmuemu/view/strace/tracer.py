@@ -36,7 +36,16 @@ _INTERRUPTED: Final[dict[str, str]] = {
     **dict.fromkeys(("nanosleep", "clock_nanosleep", "poll"), _BLOCK),
     **dict.fromkeys(("pause", "rt_sigsuspend", "select", "pselect6", "ppoll", "msgsnd", "msgrcv"), _NO_HANDLER),
     **dict.fromkeys(
-        ("epoll_wait", "epoll_pwait", "epoll_pwait2", "rt_sigtimedwait", "semop", "semtimedop", "close", "rt_sigreturn"),
+        (
+            "epoll_wait",
+            "epoll_pwait",
+            "epoll_pwait2",
+            "rt_sigtimedwait",
+            "semop",
+            "semtimedop",
+            "close",
+            "rt_sigreturn",
+        ),
         _EINTR,
     ),
 }
@@ -286,4 +295,6 @@ class Strace:
 
 def _plain(name: str) -> Spec:
     """A call that is known by name, if at all: its registers."""
-    return Spec(name, tuple((at, lambda _call, value: f"{value:#x}") for at in range(6)), (), None, None, True, None, False)
+    return Spec(
+        name, tuple((at, lambda _call, value: f"{value:#x}") for at in range(6)), (), None, None, True, None, False
+    )

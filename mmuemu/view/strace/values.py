@@ -248,7 +248,6 @@ def _clock(_call: Call, value: int) -> str:
     return f"MAKE_{'THREAD' if number & 4 else 'PROCESS'}_CPUCLOCK({pid}, {name})"
 
 
-
 def _futex_op(_call: Call, value: int) -> str:
     value &= 0xFFFF_FFFF
     text = name_text(value & 0x7F, "FUTEX_")
@@ -285,7 +284,6 @@ def _ioprio(_call: Call, value: int) -> str:
     names = ("IOPRIO_CLASS_NONE", "IOPRIO_CLASS_RT", "IOPRIO_CLASS_BE", "IOPRIO_CLASS_IDLE")
     kind = value >> 13
     return f"IOPRIO_PRIO_VALUE({names[kind] if kind < 4 else hex(kind)}, {value & 0x1FFF})"
-
 
 
 def _umount(_call: Call, value: int) -> str:
@@ -339,6 +337,7 @@ PURE: Final[dict[str, Type]] = {
     "umount": _umount,
     "statxmask": _statx_mask,
     "timeout": lambda _call, value: str(signed32(value)),
+    "-": lambda _call, _value: None,
 }
 """Types that need nothing but their own bits, by their name in the table of calls; ``f.X`` and ``e.X`` name groups of
 constants (flags, one of several).

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from typing import Final
 
-
 MESSAGES: Final[dict[str, str]] = {
     "EPERM": "Operation not permitted",
     "ENOENT": "No such file or directory",
@@ -42,7 +41,7 @@ MESSAGES: Final[dict[str, str]] = {
     "EPIPE": "Broken pipe",
     "EDOM": "Numerical argument out of domain",
     "ERANGE": "Numerical result out of range",
-    "EDEADLOCK": "Resource deadlock avoided",
+    "EDEADLK": "Resource deadlock avoided",
     "ENAMETOOLONG": "File name too long",
     "ENOLCK": "No locks available",
     "ENOSYS": "Function not implemented",
@@ -100,7 +99,7 @@ MESSAGES: Final[dict[str, str]] = {
     "ENOPROTOOPT": "Protocol not available",
     "EPROTONOSUPPORT": "Protocol not supported",
     "ESOCKTNOSUPPORT": "Socket type not supported",
-    "ENOTSUP": "Operation not supported",
+    "EOPNOTSUPP": "Operation not supported",
     "EPFNOSUPPORT": "Protocol family not supported",
     "EAFNOSUPPORT": "Address family not supported by protocol",
     "EADDRINUSE": "Address already in use",
