@@ -437,8 +437,14 @@ def clone3(call: Call, address: int) -> str:
     ]
     if marks & 0x0008_0000:
         parts.append(f"tls={pointer(tls)}")
-    call.kept = parent if marks & 0x0010_0000 else 0
     return f"{{{', '.join(parts)}}}"
+
+
+def remember_parent(call: Call) -> None:
+    """What to do at clone3: keep where the child's number goes."""
+    data = call.read(call.args[0], 32) if call.args[0] else None
+    wanted = data is not None and data[2] & 0x10
+    call.kept = int.from_bytes(data[24:32], "little") if data is not None and wanted else 0
 
 
 def clone3_after(call: Call, _address: int) -> str:

@@ -416,6 +416,12 @@ def _type(word: str) -> Type:
     raise ValueError(f"no type {word!r}")
 
 
+_KEEP: Final[dict[str, Callable[[Call], None]]] = {
+    "recvmsg": buffers.remember_name,
+    "clone3": buffers.remember_parent,
+}
+
+
 def _spec(line: str) -> Spec:
     name, *words = line.split()
     kind = words.pop()[1:] if words and words[-1].startswith("=") else ""
@@ -423,7 +429,7 @@ def _spec(line: str) -> Spec:
     after: list[tuple[int, Type, bool, str]] = []
     register = -1
     pure = kind not in SUFFIXES
-    keep: Callable[[Call], None] | None = buffers.remember_name if name == "recvmsg" else None
+    keep = _KEEP.get(name)
     for word in words:
         register += word not in JOINED
         out = word.startswith("<")

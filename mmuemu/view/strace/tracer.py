@@ -10,7 +10,18 @@ from mmuemu.kernel.abi.signals import Signal
 from mmuemu.kernel.syscalls.table import TABLE
 from mmuemu.view.strace.calls import SPECS, Spec
 from mmuemu.view.strace.special import frame_mask, siginfo_text
-from mmuemu.view.strace.values import RESTARTED, STRING_LIMIT, Call, escaped, pointer, quoted, result_text, signal_text
+from mmuemu.view.strace.values import (
+    RESTARTED,
+    STRING_LIMIT,
+    Call,
+    Read,
+    escaped,
+    pointer,
+    quoted,
+    result_text,
+    signal_text,
+    unchanged,
+)
 from mmuemu.view.strace.words import MISSING
 
 if TYPE_CHECKING:
@@ -23,8 +34,11 @@ COLUMN: Final = 40
 _HELD: Final = 64
 """Lines that are kept back at most."""
 _MOST_KNOWN: Final = 4096
-"""Lines of calls without memory that are remembered."""
+"""Texts that are remembered."""
+_MOST_RESULTS: Final = 64
 _SIGRETURN: Final = 15
+_ALONE: Final = frozenset({15, 56, 57, 58, 59, 60, 231, 322})
+"""Calls whose texts are made anew each time: what they show is not in registers and memory alone."""
 _EXECVE: Final = 59
 _EXITS: Final = frozenset({60, 231})
 _WRITES: Final = frozenset({1, 18, 20, 40, 275, 276, 278, 296, 326, 328})
@@ -50,6 +64,26 @@ _INTERRUPTED: Final[dict[str, str]] = {
     ),
 }
 """How a call ends that a signal has interrupted, as a tracer sees it; all others ``ERESTARTSYS``."""
+
+
+class _Known:
+    """A call with what it was given, as text, and the lines it became, by its result.
+
+    Each text comes with what was read of memory for it: it is good as long as memory says the same.
+    """
+
+    __slots__ = ("call", "entered", "keeps", "lines", "mark", "reads", "spec")
+
+    def __init__(self, call: Call, spec: Spec, mark: int, entered: str, reads: list[Read], keeps: bool) -> None:
+        self.call = call
+        self.spec = spec
+        self.mark = mark
+        """The number in front of the line, 0 without."""
+        self.entered = entered
+        self.reads = reads
+        self.keeps = keeps
+        """It may be used again for the same registers."""
+        self.lines: dict[int, tuple[str, list[Read]]] = {}
 
 
 class Strace:
@@ -78,13 +112,15 @@ class Strace:
         self._specs = {
             number: SPECS[call.name] for number, call in TABLE.items() if names is None or call.name in names
         }
-        self._calls: dict[int, Call] = {}
+        self._calls: dict[int, _Known] = {}
         """By thread: the call it is in."""
-        self._open: Call | None = None
-        """The last one that was called, if nothing has been written since."""
+        self._open: Task | None = None
+        """Who made the last call, if nothing has been written since."""
         self._late: dict[int, list[str]] = {}
         """By thread: signals that came, and were ignored, in the middle of its call."""
-        self._known: dict[tuple[int, tuple[int, ...], int, int], str] = {}
+        self._writes = frozenset() if numbered else _WRITES
+        self._tasks = 1
+        self._known: dict[tuple[int, int, tuple[int, ...]], _Known] = {}
 
     # -- what the kernel tells ----------------------------------------------------------------------------------------
 
@@ -100,48 +136,51 @@ class Strace:
 
     def enter(self, task: Task, call: Syscall | None, number: int, arguments: tuple[int, ...]) -> None:
         """Note what the call is given, before it changes anything."""
-        if self._open is not None and self._open.task is not task:
+        if self._open is not None and self._open is not task:
             self._break_off(self._open)
         if self._late:
             self._tell_late(task)
-        if number in _WRITES:
+        if number in self._writes:
             self.flush()
         spec = self._specs.get(number)
         if spec is None:
-            spec = self._unknown(number) if call is None or call.number not in TABLE else None
+            spec = None if number in TABLE else self._unknown(number)
             if spec is None:
                 return
-        found = Call(task, number, arguments, self._limit)
-        found.spec = spec
-        if not spec.pure:
-            found.entered = self._entered(found, spec)
-        self._calls[task.tid] = self._open = found
+        mark = task.tid if self._numbered or len(task.kernel.tasks) > 1 else 0
+        key = (number, mark, arguments)
+        known = self._known.get(key)
+        if known is None or (known.reads and not unchanged(task, known.reads)):
+            known = self._learn(Call(task, number, arguments, self._limit), spec, mark)
+            if known.keeps:
+                if len(self._known) >= _MOST_KNOWN:
+                    self._known.clear()
+                self._known[key] = known
+        self._calls[task.tid] = known
+        self._open = task
 
     def leave(self, task: Task, call: Syscall | None, number: int, arguments: tuple[int, ...], result: int) -> None:
         """Write the line with its result."""
-        found = self._calls.pop(task.tid, None)
-        if found is None or task.ended:
-            if found is not None:
-                self._calls[task.tid] = found
+        if task.ended:
             return
-        if self._open is not found:
-            if self._open is not None:
-                self._break_off(self._open)
-        else:
+        known = self._calls.pop(task.tid, None)
+        if known is None:
+            return
+        if self._open is task:
             self._open = None
-        spec = found.spec
-        assert isinstance(spec, Spec)
-        found.result = result
-        if spec.pure and not found.split:
-            key = (number, arguments, result, self._width(task))
-            line = self._known.get(key)
-            if line is None:
-                if len(self._known) >= _MOST_KNOWN:
-                    self._known.clear()
-                line = self._known[key] = self._whole(found, spec)
+            line = known.lines.get(result)
+            if (
+                line is not None
+                and (not line[1] or unchanged(task, line[1]))
+                and (self._numbered or (len(task.kernel.tasks) > 1) == (known.mark > 0))
+            ):
+                self._held.append(line[0])
+                if len(self._held) >= self._most:
+                    self.flush()
+            else:
+                self._whole(task, known, result)
         else:
-            line = self._whole(found, spec)
-        self._line(task, line)
+            self._rest(task, known, result)
         if self._late:
             self._tell_late(task)
 
@@ -154,7 +193,7 @@ class Strace:
         if info.signal == Signal.SIGKILL:
             return
         if task.tid in self._calls:
-            pending = self._calls[task.tid]
+            pending = self._calls[task.tid].call
             self.leave(task, None, pending.number, pending.args, RESTARTED)
         self._alone(task, self._signal_line(info))
 
@@ -165,27 +204,21 @@ class Strace:
 
     def ended(self, task: Task) -> None:
         """A thread ends: its last call never returns, and a line says how it ended."""
-        found = self._calls.pop(task.tid, None)
+        known = self._calls.pop(task.tid, None)
         process = task.process
-        if found is not None:
-            spec = found.spec
-            assert isinstance(spec, Spec)
-            if self._open is found:
-                self._open = None
-            elif self._open is not None:
-                self._break_off(self._open)
-            if not found.split and spec.pure:
-                found.entered = self._entered(found, spec)
-            text = f"<... {spec.name} resumed>) " if found.split else f"{found.entered.rstrip(', ')}) "
-            self._line(task, f"{text:<{COLUMN - self._width(task)}}= ?")
+        if known is not None:
+            split = self._open is not task
+            self._begin_line(task)
+            text = f"<... {known.spec.name} resumed>) " if split else f"{known.entered.rstrip(', ')}) "
+            self._line(task, f"{text:<{COLUMN - self._width()}}= ?")
         if self._late:
             self._tell_late(task)
         if process.death is not None and process.group_exit:
             core = " (core dumped)" if process.dumped_core else ""
             text = f"killed by {signal_text(int(process.death.signal))}{core}"
         else:
-            own = found is not None and found.number in _EXITS and not process.group_exit
-            status = found.args[0] if own and found is not None else process.exit_status or 0
+            own = known is not None and known.call.number in _EXITS and not process.group_exit
+            status = known.call.args[0] if own and known is not None else process.exit_status or 0
             text = f"exited with {status & 0xFF}"
         self._alone(task, f"+++ {text} +++")
 
@@ -209,38 +242,57 @@ class Strace:
             return None
         return _plain(name)
 
-    def _entered(self, call: Call, spec: Spec) -> str:
-        """The part of the line that is known at the call."""
+    def _learn(self, call: Call, spec: Spec, mark: int) -> _Known:
+        """The part of the line that is known at the call, and what it depends on."""
+        call.reads = reads = []
         if call.number == _SIGRETURN:
-            return f"{spec.name}({frame_mask(call)}"
-        if spec.keep is not None:
-            spec.keep(call)
-        args = call.args
-        shown = [text for at, show in spec.before if (text := show(call, args[at])) is not None]
-        tail = ", " if spec.comma and shown else ""
-        return f"{spec.name}({', '.join(shown)}{tail}"
-
-    def _whole(self, call: Call, spec: Spec) -> str:
-        """The whole line, or what is left of it after it was broken off; without the task's number."""
-        if call.split:
-            parts = [f"<... {spec.name} resumed>"]
-        elif spec.pure:
-            parts = [self._entered(call, spec)]
+            text = f"{spec.name}({frame_mask(call)}"
         else:
-            parts = [call.entered]
-        failed, first = call.failed, spec.comma
-        bare = not spec.before
+            if spec.keep is not None:
+                spec.keep(call)
+            args = call.args
+            shown = [text for at, show in spec.before if (text := show(call, args[at])) is not None]
+            text = f"{spec.name}({', '.join(shown)}{', ' if spec.comma and shown else ''}"
+        call.reads = None
+        keeps = spec.keep is None and call.number not in _ALONE
+        return _Known(call, spec, mark, text, reads, keeps)
+
+    def _whole(self, task: Task, known: _Known, result: int) -> None:
+        """Write a line that nothing has come between."""
+        call = known.call
+        call.task = task
+        call.reads = reads = []
+        text = self._padded(known.entered + self._after(call, known.spec, result), call, known.spec)
+        call.reads = None
+        line = self._line(task, text)
+        if known.keeps and len(known.lines) < _MOST_RESULTS:
+            known.lines[result] = (line, reads)
+
+    def _rest(self, task: Task, known: _Known, result: int) -> None:
+        """Write what is left of a line that was broken off."""
+        self._begin_line(task)
+        known.call.task = task
+        text = self._after(known.call, known.spec, result)
+        self._line(task, self._padded(f"<... {known.spec.name} resumed>{text}", known.call, known.spec))
+
+    def _after(self, call: Call, spec: Spec, result: int) -> str:
+        """The arguments that the call has filled in, and those behind them."""
+        call.result = result
+        failed, first = call.failed, spec.comma or not spec.before
+        parts: list[str] = []
         for at, show, out, separator in spec.after:
             value = call.args[at]
             text = pointer(value) if out and failed else show(call, value)
             if text is not None:
-                if not first and not bare:
+                if not first:
                     parts.append(separator)
                 parts.append(text)
-                first = bare = False
-        result = self._result(call, spec)
-        text = f"{''.join(parts)}) "
-        return f"{text:<{COLUMN - self._width(call.task)}}= {result}"
+                first = False
+        return "".join(parts)
+
+    def _padded(self, text: str, call: Call, spec: Spec) -> str:
+        self._tasks = len(call.task.kernel.tasks)
+        return f"{text + ') ':<{COLUMN - self._width()}}= {self._result(call, spec)}"
 
     def _result(self, call: Call, spec: Spec) -> str:
         result = call.result
@@ -253,20 +305,30 @@ class Strace:
             text = str(result)
         return text if spec.suffix is None else text + spec.suffix(call)
 
-    def _width(self, task: Task) -> int:
-        """How wide the task's number stands before the line."""
+    def _width(self) -> int:
+        """How wide the task's number stands before a line."""
         if self._numbered:
             return 6
-        return 12 if len(task.kernel.tasks) > 1 else 0
+        return 12 if self._tasks > 1 else 0
 
-    def _line(self, task: Task, text: str) -> None:
+    def _line(self, task: Task, text: str) -> str:
         if self._numbered:
-            text = f"{task.tid:<5} {text}"
+            text = f"{task.tid:<5} {text}\n"
         elif len(task.kernel.tasks) > 1:
-            text = f"[pid {task.tid:5}] {text}"
-        self._held.append(text + "\n")
+            text = f"[pid {task.tid:5}] {text}\n"
+        else:
+            text += "\n"
+        self._held.append(text)
         if len(self._held) >= self._most:
             self.flush()
+        return text
+
+    def _begin_line(self, task: Task) -> None:
+        """A line of this task's begins, or goes on."""
+        if self._open is not None and self._open is not task:
+            self._break_off(self._open)
+        self._open = None
+        self._tasks = len(task.kernel.tasks)
 
     def _alone(self, task: Task, text: str) -> None:
         """A line that is no call's."""
@@ -274,15 +336,10 @@ class Strace:
             self._break_off(self._open)
         self._line(task, text)
 
-    def _break_off(self, call: Call) -> None:
-        """Something else is to be written while this call has not returned."""
+    def _break_off(self, task: Task) -> None:
+        """Something else is to be written while this task's call has not returned."""
         self._open = None
-        call.split = True
-        spec = call.spec
-        assert isinstance(spec, Spec)
-        if spec.pure:
-            call.entered = self._entered(call, spec)
-        self._line(call.task, f"{call.entered} <unfinished ...>")
+        self._line(task, f"{self._calls[task.tid].entered} <unfinished ...>")
 
     @staticmethod
     def _signal_line(info: SigInfo) -> str:

@@ -6,8 +6,9 @@ such argument (``fcntl(3, F_GETFD)``). ``PURE`` types look at nothing but their 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mmuemu.errors import OutOfFrames
 from mmuemu.kernel.abi.errno import Errno, SyscallError
@@ -26,14 +27,28 @@ PATH_LIMIT: Final = 4096
 RESTARTED: Final = -512
 """-ERESTARTSYS: the call is made again after a signal handler."""
 _ESCAPES: Final = {9: "\\t", 10: "\\n", 11: "\\v", 12: "\\f", 13: "\\r", 34: '\\"', 92: "\\\\"}
-_PLAIN: Final = bytes(byte for byte in range(32, 127) if byte not in _ESCAPES)
+_QUOTED: Final = {byte: f"\\{byte:o}" for byte in (*range(32), *range(127, 256))} | _ESCAPES
+_BEFORE_DIGIT: Final = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\xff](?=[0-7])")
+"""Bytes that take all three octal digits, lest the next byte be read as one."""
 _MASK: Final = (1 << 64) - 1
+_READABLE: Final = P | US
+_FIRST_PIECE: Final = 64
+"""Bytes of a string that are read first."""
 
 
 class Call:
     """A system call under way: who makes it, with what, and, once it has returned, its result."""
 
-    __slots__ = ("args", "entered", "kept", "limit", "number", "result", "spec", "split", "task")
+    spec: Any = None
+    result = 0
+    entered = ""
+    """What was known when it was called, as text."""
+    kept: object = None
+    """What memory held then, for types that show both."""
+    split = False
+    """Its line was broken off (``<unfinished ...>``)."""
+    reads: list[Read] | None = None
+    """What has been read of memory, while somebody wants to know."""
 
     def __init__(self, task: Task, number: int, args: tuple[int, ...], limit: int = STRING_LIMIT) -> None:
         self.task = task
@@ -41,14 +56,6 @@ class Call:
         self.args = args
         """The six raw registers."""
         self.limit = limit
-        self.result = 0
-        self.entered = ""
-        """What was known when it was called, as text."""
-        self.kept: object = None
-        """What memory held then, for types that show both."""
-        self.split = False
-        """Its line was broken off (``<unfinished ...>``)."""
-        self.spec: object = None
 
     @property
     def failed(self) -> bool:
@@ -57,39 +64,71 @@ class Call:
 
     def read(self, address: int, count: int) -> bytes | None:
         """Guest memory, or None where there is none; neither the caches of a CPU model nor A bits notice."""
-        if count <= 0:
-            return b"" if not count else None
-        offset = address & 0xFFF
-        mm = self.task.mm
-        if offset + count <= 4096 and address < mm.task_size:
-            slot = mm.page_table.entry_address(address) >> 3
-            entry = mm.frames.ram.qwords[slot] if slot >= 0 else 0
-            if entry & (P | US) == P | US:
-                at = entry & ADDRESS_MASK | offset
-                return bytes(mm.frames.ram.bytes[at : at + count])
-        return self._by_faults(lambda: self.task.memory.read(address, count))
+        data = peek(self.task, address, count)
+        if self.reads is not None:
+            self.reads.append((address, count, data))
+        return data
 
     def string(self, address: int, limit: int) -> bytes | None:
         """The C string at ``address``, at most ``limit`` bytes of it; None where none can be read."""
-        near = self.read(address, min(limit, 4096 - (address & 0xFFF)))
-        if near is None:
-            return None
-        end = near.find(b"\0")
-        if end >= 0 or len(near) == limit:
-            return near[:end] if end >= 0 else near
-        rest = self.string(address + len(near), limit - len(near))
-        return None if rest is None else near + rest
+        parts = []
+        size = _FIRST_PIECE
+        while limit > 0:
+            size = min(size, limit, 4096 - (address & 0xFFF))
+            piece = self.read(address, size)
+            if piece is None:
+                return None
+            end = piece.find(b"\0")
+            if end >= 0:
+                parts.append(piece[:end])
+                break
+            parts.append(piece)
+            address, limit, size = address + size, limit - size, 1024
+        return b"".join(parts)
 
-    def _by_faults(self, read: Callable[[], bytes]) -> bytes | None:
-        """Read as the call itself will: pages come in, but caches are left alone."""
-        mm = self.task.mm
-        touch, mm.touch = mm.touch, None
-        try:
-            return read()
-        except (SyscallError, OutOfFrames):
-            return None
-        finally:
-            mm.touch = touch
+
+Read = tuple[int, int, "bytes | None"]
+"""Address, how many bytes were asked for, what was there."""
+
+
+def peek(task: Task, address: int, count: int) -> bytes | None:
+    """``count`` bytes of a task's memory, or None where there are none; pages come in as by the call itself."""
+    mm = task.mm
+    if 0 < count <= 4096 - (address & 0xFFF) and address < mm.task_size:
+        slot = mm.page_table.entry_address(address) >> 3
+        ram = mm.frames.ram
+        entry = ram.qwords[slot] if slot >= 0 else 0
+        if entry & _READABLE == _READABLE:
+            at = entry & ADDRESS_MASK | address & 0xFFF
+            return bytes(ram.bytes[at : at + count])
+    if count <= 0:
+        return None if count else b""
+    touch, mm.touch = mm.touch, None
+    try:
+        return task.memory.read(address, count)
+    except (SyscallError, OutOfFrames):
+        return None
+    finally:
+        mm.touch = touch
+
+
+def unchanged(task: Task, reads: list[Read]) -> bool:
+    """Whether memory still says what was read."""
+    mm = task.mm
+    entry_address, ram = mm.page_table.entry_address, mm.frames.ram
+    for address, count, data in reads:
+        offset = address & 0xFFF
+        if 0 < count <= 4096 - offset and address < mm.task_size:
+            slot = entry_address(address) >> 3
+            entry = ram.qwords[slot] if slot >= 0 else 0
+            if entry & _READABLE == _READABLE:
+                at = entry & ADDRESS_MASK | offset
+                if ram.bytes[at : at + count] != data:
+                    return False
+                continue
+        if peek(task, address, count) != data:
+            return False
+    return True
 
 
 Type = Callable[[Call, int], "str | None"]
@@ -104,18 +143,12 @@ def escaped(data: bytes, hexadecimal: bool = False) -> str:
     """Bytes in C quotes."""
     if hexadecimal:
         return '"' + "".join([f"\\x{byte:02x}" for byte in data]) + '"'
-    if not data.translate(None, _PLAIN):
-        return f'"{data.decode("ascii")}"'
-    text = []
-    for index, byte in enumerate(data):
-        if byte in _ESCAPES:
-            text.append(_ESCAPES[byte])
-        elif 32 <= byte < 127:
-            text.append(chr(byte))
-        else:
-            octal = 48 <= (data[index + 1] if index + 1 < len(data) else 0) <= 55
-            text.append(f"\\{byte:03o}" if octal else f"\\{byte:o}")
-    return '"' + "".join(text) + '"'
+    text = data.decode("latin-1")
+    if _BEFORE_DIGIT.search(text):
+        ends = {found.start() for found in _BEFORE_DIGIT.finditer(text)}
+        parts = [f"\\{byte:03o}" if at in ends else _QUOTED.get(byte, chr(byte)) for at, byte in enumerate(data)]
+        return f'"{"".join(parts)}"'
+    return f'"{text.translate(_QUOTED)}"'
 
 
 def quoted(data: bytes, limit: int = STRING_LIMIT, more: bool = False) -> str:

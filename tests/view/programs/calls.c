@@ -235,6 +235,7 @@ static void processes(void) {
     if (!p) {
         S(SYS_pause);
     }
+    usleep(200000);
     S(SYS_kill, p, SIGTERM);
     siginfo_t i;
     S(SYS_waitid, P_PID, p, &i, WEXITED, NULL);
