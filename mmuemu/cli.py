@@ -267,10 +267,13 @@ def _report_options(run: argparse.ArgumentParser) -> None:
     group.add_argument("--maps", action="store_true", help="print the memory map at the end or the fault")
     group.add_argument("--stats", action="store_true", help="print counts: system calls, faults, TLB fills, memory")
     group.add_argument(
-        "--trace", metavar="LIST", help="print spec, what ran transiently (of a CPU that speculates), as it happens"
+        "--trace",
+        metavar="LIST",
+        help="print events as they happen: faults, tlb, sched, signals, and spec, what ran transiently (of a CPU that "
+        "speculates); separated by commas",
     )
     group.add_argument(
-        "--trace-file", metavar="FILE", help="write the trace to FILE as JSON lines (implies --trace spec)"
+        "--trace-file", metavar="FILE", help="write them to FILE as JSON lines (without --trace: those of spec)"
     )
     group.add_argument("-v", "--verbose", action="store_true", help="print the seed and where things were put")
     group.add_argument("--json", metavar="FILE", help="write how the run ended to FILE")

@@ -6,12 +6,14 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final, cast
 
+from mmuemu import __version__
 from mmuemu.errors import UsageError
 
 if TYPE_CHECKING:
     from mmuemu.machine import Machine
+    from mmuemu.view.transient_file import Header
 
 Say = Callable[[str], object]
 
@@ -35,20 +37,29 @@ def _open(path: str, option: str = "--trace-file") -> IO[str]:
         raise UsageError(f"{option} {path}: {error.strerror}") from None
 
 
-def _guarded(file: IO[str], option: str, say: Say) -> Say:
-    """``file.write``; when the disk takes no more, that is said once, and the run goes on."""
-    broken: list[bool] = []
+class _GuardedFile:
+    """A file that never fails: when the disk takes no more, that is said once, and the run goes on."""
 
-    def write(text: str) -> None:
-        if broken:
-            return
-        try:
-            file.write(text)
-        except OSError as error:
-            broken.append(True)
-            say(f"mmuemu: {option}: {error.strerror}; the trace ends here, the program goes on\n")
+    def __init__(self, file: IO[str], say: Say, option: str = "--trace-file") -> None:
+        self._file: IO[str] | None = file
+        self._say = say
+        self._option = option
 
-    return write
+    def write(self, text: str) -> None:
+        """Write, if that still works."""
+        self._try(lambda file: file.write(text))
+
+    def flush(self) -> None:
+        """Give what is held back to the disk."""
+        self._try(lambda file: file.flush())
+
+    def _try(self, action: Callable[[IO[str]], object]) -> None:
+        if self._file is not None:
+            try:
+                action(self._file)
+            except OSError as error:
+                self._file = None
+                self._say(f"mmuemu: {self._option}: {error.strerror}; the trace ends here, the program goes on\n")
 
 
 @contextmanager
@@ -68,7 +79,9 @@ def call_trace(machine: Machine, options: Namespace, say: Say) -> Iterator[Say]:
         if numbered:
             file = _open(options.strace_file, "--strace-file")
             stack.callback(_close, file)
-            write = _guarded(file, "--strace-file", say)
+            guarded = _GuardedFile(file, say, "--strace-file")
+            write = guarded.write
+            stack.callback(guarded.flush)
         direct = not numbered and sys.stderr.isatty()
         strace = Strace(write, names=names, limit=options.strace_limit, numbered=numbered, direct=direct)
         machine.kernel.tracer = strace
@@ -100,13 +113,60 @@ def machine_trace(
         file = None if options.trace_file is None else _open(options.trace_file)
         if file is not None:
             stack.callback(_close, file)
-        if core is not None and "spec" in kinds:
-            from mmuemu.view.symbols import Names
-            from mmuemu.view.transient import TransientTracer, header_of
+        header = _header(machine, program, arguments)
+        if file is None or kinds == {"spec"}:
+            if core is not None and "spec" in kinds:
+                from mmuemu.view.symbols import Names
+                from mmuemu.view.transient import TransientTracer
 
-            header = header_of(core, machine.seed, program, arguments)
-            stack.callback(TransientTracer(core, Names(machine.kernel), header, say, file).close)
+                stack.callback(TransientTracer(core, Names(machine.kernel), header, say, file).close)
+            if kinds != {"spec"}:
+                from mmuemu.view.machine_trace import MachineTracer, text_of
+
+                tracer = MachineTracer(machine.kernel, kinds, lambda record: say(f"{text_of(record)}\n"))
+                stack.callback(tracer.close)
+        else:
+            stack.callback(_to_file(machine, kinds, header, _GuardedFile(file, say)))
         yield
+
+
+def _header(machine: Machine, program: str, arguments: Sequence[str]) -> Header:
+    """What a trace says first."""
+    from mmuemu.view.transient import header_of
+    from mmuemu.view.transient_file import Header
+
+    if machine.speculation is not None:
+        return header_of(machine.speculation, machine.seed, program, arguments)
+    return Header(seed=machine.seed, program=program, arguments=tuple(arguments), mmuemu=__version__)
+
+
+def _to_file(machine: Machine, kinds: set[str], header: Header, file: _GuardedFile) -> Callable[[], None]:
+    """Write events, and windows if they are wanted, to ``file``; what ends the trace."""
+    from mmuemu.view.machine_trace import MachineTracer
+    from mmuemu.view.transient_file import TraceWriter
+
+    kernel, core = machine.kernel, machine.speculation
+    more = {
+        "mmu": kernel.cpu.engine.name,
+        "layout": kernel.layout.name,
+        "clock": "virtual" if kernel.clock.virtual else "host",
+    }
+    writer = TraceWriter(cast("IO[str]", file), header, [kind for kind in RUN_KINDS if kind in kinds], more)
+    tracer = MachineTracer(kernel, kinds, writer.event)
+    if core is not None and "spec" in kinds:
+        from mmuemu.view.symbols import Names
+        from mmuemu.view.transient import annotate
+
+        names = Names(kernel)
+        core.on_window = lambda window: writer.window(annotate(window, names))
+
+    def end() -> None:
+        tracer.close()
+        if core is not None:
+            core.on_window = None
+        writer.end(0 if core is None else core.cycles, 0 if core is None else core.instructions)
+
+    return end
 
 
 def _close(file: IO[str]) -> None:

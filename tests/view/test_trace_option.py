@@ -263,7 +263,7 @@ def test_waits_are_worked_out_where_the_record_has_none():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--trace", "walks", "/bin/true"], "--trace walks: walks? choose from spec"),
+        (["--trace", "walks", "/bin/true"], "--trace walks: walks? choose from faults, tlb, sched, signals, spec"),
         (["--trace", "spec", "/bin/true"], "give --cpu"),
         (["--trace-file", "/nowhere/t", "/bin/true"], "--trace"),
     ],

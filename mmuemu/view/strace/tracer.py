@@ -244,14 +244,15 @@ class Strace:
 
     def _learn(self, call: Call, spec: Spec, mark: int) -> _Known:
         """The part of the line that is known at the call, and what it depends on."""
-        call.reads = reads = []
+        reads: list[Read] = []
+        call.reads = reads
         if call.number == _SIGRETURN:
             text = f"{spec.name}({frame_mask(call)}"
         else:
             if spec.keep is not None:
                 spec.keep(call)
             args = call.args
-            shown = [text for at, show in spec.before if (text := show(call, args[at])) is not None]
+            shown = [one for at, show in spec.before if (one := show(call, args[at])) is not None]
             text = f"{spec.name}({', '.join(shown)}{', ' if spec.comma and shown else ''}"
         call.reads = None
         keeps = spec.keep is None and call.number not in _ALONE
@@ -261,7 +262,8 @@ class Strace:
         """Write a line that nothing has come between."""
         call = known.call
         call.task = task
-        call.reads = reads = []
+        reads: list[Read] = []
+        call.reads = reads
         text = self._padded(known.entered + self._after(call, known.spec, result), call, known.spec)
         call.reads = None
         line = self._line(task, text)

@@ -123,7 +123,7 @@ def unchanged(task: Task, reads: list[Read]) -> bool:
             entry = ram.qwords[slot] if slot >= 0 else 0
             if entry & _READABLE == _READABLE:
                 at = entry & ADDRESS_MASK | offset
-                if ram.bytes[at : at + count] != data:
+                if bytes(ram.bytes[at : at + count]) != data:
                     return False
                 continue
         if peek(task, address, count) != data:
