@@ -447,10 +447,20 @@ def remember_parent(call: Call) -> None:
     call.kept = int.from_bytes(data[24:32], "little") if data is not None and wanted else 0
 
 
-def clone3_after(call: Call, _address: int) -> str:
+def clone3_size(call: Call, value: int) -> str | None:
+    """The size of clone3's arguments, unless something that the call writes is shown before it."""
+    return None if call.kept else str(value)
+
+
+def clone3_size_after(call: Call, value: int) -> str | None:
+    """The same, then."""
+    return str(value) if call.kept else None
+
+
+def clone3_after(call: Call, _address: int) -> str | None:
     """What clone3 has written."""
     if call.failed or not isinstance(call.kept, int) or not call.kept:
-        return ""
+        return None
     return f" => {{parent_tid={show(call, 'int', call.kept)}}}"
 
 

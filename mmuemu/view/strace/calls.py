@@ -274,7 +274,7 @@ renameat2 dirfd path dirfd path f.RENAME_
 getrandom <random lu f.GRND_
 memfd_create string f.MFD_
 execveat dirfd path argv envp at
-membarrier e.MEMBARRIER_CMD_ x =membarrier
+membarrier e.MEMBARRIER_CMD_ f.MEMBARRIER_F membarriercpu =membarrier
 mlock2 p lu f.MLOCK_
 copy_file_range d *long d *long lu x
 preadv2 d <iovec d ld - f.RWF_
@@ -286,7 +286,7 @@ statx dirfd path statxat statxmask <*statx
 rseq p lxu f.RSEQ_ lx
 pidfd_send_signal d sig siginfo x
 pidfd_open d f.PIDFD_
-clone3 clone3 <clone3 lu
+clone3 clone3 clone3size <clone3 <clone3size
 close_range u u f.CLOSE_RANGE_
 openat2 dirfd path *open_how lu
 pidfd_getfd d d x
@@ -356,7 +356,8 @@ TYPES: Final[dict[str, Type]] = {
     "futex4": special.futex_time, "futex5": special.futex_second, "futex6": special.futex_third,
     "prctl": special.prctl_given, "<prctl": special.prctl_taken, "prctl+": special.prctl_rest,
     "arch": special.arch_given, "<arch": special.arch_taken, "clone": special.clone_given,
-    "<clone": special.clone_taken, "kcmp": special.kcmp_resource,
+    "<clone": special.clone_taken, "membarriercpu": special.membarrier_processor, "clone3size": buffers.clone3_size,
+    "<clone3size": buffers.clone3_size_after, "kcmp": special.kcmp_resource,
     "clone3": buffers.clone3, "<clone3": buffers.clone3_after, "semarg": special.semctl_argument,
     "utimes": structs.utimes("timeval"), "utimens": structs.utimes("timespec"), "<offset": _offset_after,
     "<interrupted": _interrupted, "mremap": _mremap_address, "epollevent": _epoll_event, "lxu": _hex_unsigned,
@@ -367,7 +368,7 @@ RESULTS: Final[dict[str, special.Result]] = {
     "prctl": special.prctl_result, "membarrier": special.membarrier_commands,
 }  # fmt: skip
 SUFFIXES: Final[dict[str, Callable[[Call], str]]] = {"poll": buffers.poll_result, "select": buffers.select_result}
-JOINED: Final = frozenset({"<fcntl", "<ioctl", "<prctl", "<arch", "<offset", "<clone3", "<clone"})
+JOINED: Final = frozenset({"<fcntl", "<ioctl", "<prctl", "<arch", "<offset", "<clone3", "<clone3size", "<clone"})
 """Types that show the argument before them a second time: the same place among the registers."""
 GLUED: Final = frozenset({"<offset", "<clone3", "<clone"})
 """Types whose text follows the one before without a comma."""
@@ -394,6 +395,13 @@ class Spec:
     """More follows for certain, once it has returned."""
 
 
+_PREFIXES: Final = {
+    "SHM_CMD": "SHM_", "MSG_CMD": "MSG_", "SEM_CMD": "SEM_", "MSG_F": "MSG_", "MOUNT_": "MS_", "IN_INIT": "IN_",
+    "SOCK_FLAGS": "SOCK_", "MEMBARRIER_F": "MEMBARRIER_CMD_FLAG_",
+}  # fmt: skip
+"""Group -> what its constants begin with, where that is not its name."""
+
+
 def _type(word: str) -> Type:
     """The type of a word of the table, which says ValueError when there is none."""
     out, bare = word.startswith("<"), word.removeprefix("<")
@@ -412,7 +420,7 @@ def _type(word: str) -> Type:
             return structs.reader(name)
         return buffers.result_array(name) if number == "]" else buffers.plain_array(int(number[:-1]), name)
     if bare[:2] in ("f.", "e.") and bare[2:] in CONSTANTS:
-        return (flags if bare[0] == "f" else one_of)(bare[2:])
+        return (flags if bare[0] == "f" else one_of)(bare[2:], _PREFIXES.get(bare[2:], ""))
     raise ValueError(f"no type {word!r}")
 
 

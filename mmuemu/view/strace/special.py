@@ -118,12 +118,12 @@ def device_if_any(call: Call, value: int) -> str | None:
 def open_mode(call: Call, value: int) -> str | None:
     """open's mode, only when it may create."""
     flags = call.args[1 if call.number == 2 else 2]
-    return mode_text(value & 0xFFFF_FFFF) if flags & 0o100 or flags & 0o20000000 else None
+    return mode_text(value & 0xFFFF) if flags & 0o100 or flags & 0o20000000 else None
 
 
 def mq_mode(call: Call, value: int) -> str | None:
     """mq_open's mode, only when it may create."""
-    return mode_text(value & 0xFFFF_FFFF) if call.args[1] & 0o100 else None
+    return mode_text(value & 0xFFFF) if call.args[1] & 0o100 else None
 
 
 def mq_attr(call: Call, value: int) -> str | None:
@@ -222,6 +222,8 @@ def ioctl_taken(call: Call, value: int) -> str | None:
 
 # -- futex, prctl, clone -----------------------------------------------------------------------------------------------
 
+_FUTEX_OPERATIONS: Final = 14
+_FUTEX_FD: Final = 2
 _FUTEX_WAITS: Final = frozenset({0, 6, 9, 11, 13})
 _FUTEX_TWO: Final = frozenset({3, 4, 5, 12})
 _FUTEX_BITS: Final = frozenset({9, 10})
@@ -230,30 +232,39 @@ _FUTEX_VALUELESS: Final = frozenset({6, 7, 8, 13})
 
 def futex_value(call: Call, value: int) -> str | None:
     """The third argument."""
-    return None if call.args[1] & 0x7F in _FUTEX_VALUELESS else str(value & 0xFFFF_FFFF)
+    return None if _futex_operation(call) in _FUTEX_VALUELESS else str(value & 0xFFFF_FFFF)
+
+
+def _futex_operation(call: Call) -> int:
+    """The operation, -1 for one that nobody knows."""
+    operation = call.args[1] & 0xFFFF_FFFF
+    known = not operation & ~0x1FF and operation & 0x7F < _FUTEX_OPERATIONS and operation & 0x7F != _FUTEX_FD
+    return operation & 0x7F if known else -1
 
 
 def futex_time(call: Call, value: int) -> str | None:
     """The fourth: a time limit, or how many more are concerned."""
-    operation = call.args[1] & 0x7F
+    operation = _futex_operation(call)
     if operation in _FUTEX_WAITS:
         return show(call, "timespec", value)
+    if operation < 0:
+        return pointer(value)
     return str(value & 0xFFFF_FFFF) if operation in _FUTEX_TWO else None
 
 
 def futex_second(call: Call, value: int) -> str | None:
     """The fifth: another futex."""
-    return pointer(value) if call.args[1] & 0x7F in _FUTEX_TWO | {11} else None
+    return pointer(value) if _futex_operation(call) in _FUTEX_TWO | {-1, 11} else None
 
 
 def futex_third(call: Call, value: int) -> str | None:
     """The sixth: what is compared, or a mask."""
-    operation, value = call.args[1] & 0x7F, value & 0xFFFF_FFFF
+    operation, value = _futex_operation(call), value & 0xFFFF_FFFF
     if operation in _FUTEX_BITS:
         return "FUTEX_BITSET_MATCH_ANY" if value == 0xFFFF_FFFF else f"{value:#x}"
     if operation == 5:
         return _wake_operation(value)
-    return str(value) if operation in (4, 12) else None
+    return str(value) if operation in (-1, 4, 12) else None
 
 
 def _wake_operation(value: int) -> str:
@@ -366,9 +377,9 @@ def kcmp_resource(call: Call, value: int) -> str | None:
 # -- System V IPC ------------------------------------------------------------------------------------------------------
 
 
-def semctl_argument(call: Call, value: int) -> str | None:
+def semctl_argument(_call: Call, value: int) -> str | None:
     """semctl's last argument."""
-    return str(signed32(value)) if call.args[2] & 0xFF == 16 else pointer(value)
+    return pointer(value)
 
 
 def frame_mask(call: Call) -> str:
@@ -378,6 +389,11 @@ def frame_mask(call: Call) -> str:
 
 
 # -- results -----------------------------------------------------------------------------------------------------------
+
+
+def membarrier_processor(call: Call, value: int) -> str | None:
+    """membarrier's third argument, which a flag asks for."""
+    return str(signed32(value)) if call.args[1] & 1 else None
 
 
 def membarrier_commands(call: Call) -> str | None:

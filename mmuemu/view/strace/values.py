@@ -201,7 +201,7 @@ def open_flags_text(value: int) -> str:
     """``O_RDONLY|O_CLOEXEC``."""
     rest = value & ~3
     access = name_text(value & 3, "O_ACCMODE")
-    return f"{access}|{flag_text(rest, 'O_').partition(' /*')[0]}" if rest else access
+    return f"{access}|{_rest(rest, 'O_')}" if rest else access
 
 
 def mode_text(value: int) -> str:
@@ -253,13 +253,20 @@ def one_of(group: str, unknown: str = "") -> Type:
 
 def _socket_type(_call: Call, value: int) -> str:
     kind = name_text(value & 0xF, "SOCK_")
+    if "???" in kind:
+        return flag_text(value & 0xFFFF_FFFF, "SOCK_FLAGS", "SOCK_")
     rest = value & 0xFFFF_FFF0
-    return f"{kind}|{flag_text(rest, 'SOCK_FLAGS').partition(' /*')[0]}" if rest else kind
+    return f"{kind}|{_rest(rest, 'SOCK_FLAGS')}" if rest else kind
 
 
 def _map_flags(_call: Call, value: int) -> str:
-    kind, rest = name_text(value & 3, "MAP_TYPE", "MAP_"), value & 0xFFFF_FFFC
-    return f"{kind}|{flag_text(rest, 'MAP_').partition(' /*')[0]}" if rest else kind
+    kind, rest = name_text(value & 0xF, "MAP_TYPE", "MAP_"), value & 0xFFFF_FFF0
+    return f"{kind}|{_rest(rest, 'MAP_')}" if rest else kind
+
+
+def _rest(value: int, group: str) -> str:
+    """Flags behind something else: no comment on unknown ones."""
+    return flag_text(value, group).partition(" /*")[0]
 
 
 def _ipc_flags(group: str) -> Type:
@@ -270,27 +277,13 @@ def _ipc_flags(group: str) -> Type:
     return show
 
 
-def _clock(_call: Call, value: int) -> str:
-    number = signed32(value)
-    if number >= 0:
-        return name_text(number, "CLOCK_")
-    pid, kind = ~(number >> 3), number & 3
-    name = ("CPUCLOCK_PROF", "CPUCLOCK_VIRT", "CPUCLOCK_SCHED", "CLOCKFD")[kind]
-    if kind == 3:
-        return f"FD_TO_CLOCKID({pid})"
-    return f"MAKE_{'THREAD' if number & 4 else 'PROCESS'}_CPUCLOCK({pid}, {name})"
-
-
 def _futex_op(_call: Call, value: int) -> str:
     value &= 0xFFFF_FFFF
     text = name_text(value & 0x7F, "FUTEX_")
+    if "???" in text or value & ~0x1FF:
+        return f"{value:#x} /* FUTEX_??? */"
     private = "_PRIVATE" if value & 0x80 else ""
     return f"{text}{private}{'|FUTEX_CLOCK_REALTIME' if value & 0x100 else ''}"
-
-
-def _scheduler(_call: Call, value: int) -> str:
-    value &= 0xFFFF_FFFF
-    return name_text(value & ~0x4000_0000, "SCHED_") + ("|SCHED_RESET_ON_FORK" if value & 0x4000_0000 else "")
 
 
 def _personality(_call: Call, value: int) -> str:
@@ -303,9 +296,14 @@ def _personality(_call: Call, value: int) -> str:
 
 def _new_directory_flags(_call: Call, value: int) -> str:
     value &= 0xFFFF_FFFF
-    sync = "" if value & 0x6000 else "AT_STATX_SYNC_AS_STAT"
-    rest = flag_text(value, "AT_") if value else ""
-    return "|".join(filter(None, [sync, rest]))
+    sync = (
+        "AT_STATX_SYNC_AS_STAT",
+        "AT_STATX_FORCE_SYNC",
+        "AT_STATX_DONT_SYNC",
+        "AT_STATX_FORCE_SYNC|AT_STATX_DONT_SYNC",
+    )
+    rest = value & ~0x6000
+    return sync[value >> 13 & 3] + (f"|{_rest(rest, 'AT_')}" if rest else "")
 
 
 def _key_rights(_call: Call, value: int) -> str:
@@ -345,7 +343,7 @@ PURE: Final[dict[str, Type]] = {
     "lx": lambda _call, value: f"{value:#x}" if value else "0",
     "p": lambda _call, value: pointer(value),
     "dirfd": lambda _call, value: "AT_FDCWD" if value & 0xFFFF_FFFF == 0xFFFF_FF9C else str(signed32(value)),
-    "mode": lambda _call, value: mode_text(value & 0xFFFF_FFFF),
+    "mode": lambda _call, value: mode_text(value & 0xFFFF),
     "filemode": lambda _call, value: file_mode_text(value & 0xFFFF_FFFF),
     "sig": lambda _call, value: signal_text(signed32(value)),
     "uid": lambda _call, value: "-1" if value & 0xFFFF_FFFF == 0xFFFF_FFFF else str(value & 0xFFFF_FFFF),
@@ -361,9 +359,9 @@ PURE: Final[dict[str, Type]] = {
     "shmget": _ipc_flags("SHM_GET"),
     "ipcget": _ipc_flags("IPC_"),
     "key": lambda _call, value: f"{value & 0xFFFF_FFFF:#x}" if value & 0xFFFF_FFFF else "IPC_PRIVATE",
-    "clock": _clock,
+    "clock": one_of("CLOCK_"),
     "futexop": _futex_op,
-    "sched": _scheduler,
+    "sched": one_of("SCHED_"),
     "personality": _personality,
     "pkeyrights": _key_rights,
     "ioprio": _ioprio,
