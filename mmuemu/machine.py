@@ -54,7 +54,7 @@ class Outcome:
     exit_code: int
     signal: int | None = None
     limit: str | None = None
-    """``"timeout"`` or ``"instructions"`` when a limit ended the run."""
+    """``"timeout"`` or ``"instructions"`` when a limit ended the run, ``"address"`` when it got where it was to go."""
 
 
 @dataclass(slots=True)
@@ -299,13 +299,27 @@ class Machine:
             to_group(kernel, kernel.main.pgid, SigInfo(Signal.SIGCONT))
 
     def run_until(
-        self, process: Process, *, timeout: float | None = None, max_instructions: int | None = None
+        self,
+        process: Process,
+        *,
+        timeout: float | None = None,
+        max_instructions: int | None = None,
+        address: int | None = None,
     ) -> Outcome:
-        """Run until ``process`` has ended, or to a limit; how it ended."""
-        return self._run(process, process, timeout, max_instructions)
+        """Run until ``process`` has ended, or to a limit; how it ended.
+
+        With ``address`` the run also stops before the instruction there, whichever process comes to it first (its
+        thread is ``kernel.current``); the outcome's limit is ``"address"`` then.
+        """
+        return self._run(process, process, timeout, max_instructions, address)
 
     def _run(
-        self, process: Process, until: Process | None, timeout: float | None, max_instructions: int | None
+        self,
+        process: Process,
+        until: Process | None,
+        timeout: float | None,
+        max_instructions: int | None,
+        address: int | None = None,
     ) -> Outcome:
         kernel = self.kernel
         before = kernel.cpu.instructions
@@ -313,13 +327,15 @@ class Machine:
         with Watchdog(kernel.cpu, timeout) as watchdog:
             try:
                 if until is None or not until.zombie:
-                    stop = kernel.run(max_instructions=max_instructions, until=until)
+                    stop = kernel.run(max_instructions=max_instructions, until=until, address=address)
             except Expired:
                 stop = Stop.INTERRUPTED
             finally:
                 kernel.write_back()
         if max_instructions is not None:
             self.instructions = kernel.cpu.instructions - before
+        if stop is Stop.UNTIL:
+            return Outcome(0, limit="address")
         if stop is Stop.LIMIT:
             return Outcome(Exit.LIMIT, limit="instructions")
         if watchdog.expired and stop is Stop.INTERRUPTED:
