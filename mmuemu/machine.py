@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from mmuemu.kernel.task import Task
     from mmuemu.speculation.core import Speculation
     from mmuemu.speculation.models import CpuSpec
+    from mmuemu.view.mappers import FrameFacts
 
 _GUEST_SIGNALS: Final[dict[int, Signal]] = {
     int(getattr(signal, name)): Signal[name] for name in Keyboard.SIGNALS if hasattr(signal, name)
@@ -395,6 +396,13 @@ class Machine:
     def maps(self) -> str:
         """The loaded program's memory map, as /proc/PID/maps shows it."""
         return "" if self.task is None else maps_text(self.task.mm)
+
+    def who_maps(self, frame: int) -> FrameFacts:
+        """Everyone who has the frame that physical address ``frame`` lies in: processes, the kernel half, the page
+        cache, and whose page table it is. UsageError beyond the memory there is."""
+        from mmuemu.view.mappers import who_maps
+
+        return who_maps(self.kernel, frame)
 
     def close(self) -> None:
         """Free what the machine holds of the host, and give a terminal back as it was."""
