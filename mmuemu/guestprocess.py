@@ -12,9 +12,6 @@ from mmuemu.kernel.abi.errno import SyscallError
 from mmuemu.kernel.maps import area_name, maps_text
 from mmuemu.kernel.signals.pending import SigInfo
 from mmuemu.mmu.state import Access
-from mmuemu.view.regions import Region, memory_map
-from mmuemu.view.tables import Table, read_tables
-from mmuemu.view.walks import walk_of
 
 if TYPE_CHECKING:
     from mmuemu.kernel.process import Process
@@ -22,6 +19,8 @@ if TYPE_CHECKING:
     from mmuemu.machine import Machine, Outcome
     from mmuemu.memory.page_table import PageTable
     from mmuemu.mmu.state import PageFault, Translation
+    from mmuemu.view.regions import Region
+    from mmuemu.view.tables import Table
 
 _NAMES = {
     "rax": regs.AX, "rcx": regs.CX, "rdx": regs.DX, "rbx": regs.BX, "rsp": regs.SP, "rbp": regs.BP, "rsi": regs.SI,
@@ -196,6 +195,8 @@ class GuestProcess:
         ``access`` is ``"read"``, ``"write"`` or ``"execute"``. With page-table isolation ``user`` goes by the tables
         that ring 3 runs on. Nothing is mapped on demand and no bit is set.
         """
+        from mmuemu.view.walks import walk_of
+
         kinds = {"read": Access.READ, "write": Access.WRITE, "execute": Access.FETCH}
         if access not in kinds:
             raise UsageError(f"translate: access {access!r} is none of {', '.join(kinds)}")
@@ -206,6 +207,8 @@ class GuestProcess:
 
         Without ``kernel_half`` and ``gaps`` the same areas as :attr:`areas`. UsageError when the process has ended.
         """
+        from mmuemu.view.regions import memory_map
+
         self._alive()
         return memory_map(self.machine.kernel, self.process, self._task.mm, kernel_half=kernel_half, gaps=gaps)
 
@@ -215,6 +218,8 @@ class GuestProcess:
         ``user_root`` is the tree that ring 3 runs on, which is another one with page-table isolation only.
         UsageError when the process has ended.
         """
+        from mmuemu.view.tables import read_tables
+
         self._alive()
         table = self.page_table
         return read_tables(table, start, end, root=table.user_root if user_root else table.root)

@@ -25,19 +25,27 @@ What the program prints goes to standard error. Arguments of the program that be
 
 
 class _Words:
-    """A parser whose arguments behind ``--`` are the guest's, whatever stands before."""
+    """A parser that takes options and other words in any order, and whose words behind ``--`` are the guest's."""
 
     def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self._parser = parser
         self._parse = parser.parse_known_args
+        self._inside = False
         parser.parse_known_args = self  # type: ignore[method-assign, assignment]
 
     def __call__(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        if self._inside:
+            return self._parse(args, namespace)
         mine = list(args or ())
         theirs: list[str] = []
         if "--" in mine:
             place = mine.index("--")
             mine, theirs = mine[:place], mine[place + 1 :]
-        found, unknown = self._parse(mine, namespace)
+        self._inside = True
+        try:
+            found, unknown = self._parser.parse_known_intermixed_args(mine, namespace)
+        finally:
+            self._inside = False
         found.arguments = [*found.arguments, *theirs]
         return found, unknown
 
@@ -52,7 +60,7 @@ def _common(parser: argparse.ArgumentParser, groups: Sequence[Group]) -> None:
 
 
 def _finish(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("arguments", nargs="*", metavar="ARGS", help=argparse.SUPPRESS)
+    parser.add_argument("arguments", nargs="*", default=[], metavar="ARGS", help=argparse.SUPPRESS)
     _Words(parser)
 
 

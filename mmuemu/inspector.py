@@ -37,9 +37,7 @@ def _stopped(options: Namespace, seed: int | None = None) -> Iterator[tuple[Mach
     machine = machine_of(options, seed)
     try:
         machine.load(program, arguments, environment_of(options), stdout=2)
-        reached = run_to(
-            machine, options.at, timeout=options.timeout, max_instructions=options.max_instructions
-        )
+        reached = run_to(machine, options.at, timeout=options.timeout, max_instructions=options.max_instructions)
         yield machine, _chosen(machine, reached, options.pid)
     finally:
         machine.close()
@@ -83,6 +81,8 @@ def _print(as_json: bool, facts: Callable[[], dict[str, Any]], parts: Callable[[
 
 def show_maps(options: Namespace) -> int:
     """``mmuemu maps``; the exit code."""
+    if options.json and options.format == "linux":
+        raise UsageError("--json is a format of its own: leave out --format linux")
     if options.runs is not None:
         return _show_runs(options)
     with _stopped(options) as (machine, task):
@@ -138,9 +138,7 @@ def show_translation(options: Namespace) -> int:
     with _stopped(options) as (machine, task):
         kernel = machine.kernel
         address = find_address(kernel, task.mm, options.place)
-        walked = walks.walk_of(
-            kernel, task, address, walks.ACCESSES[options.access], user=user, ac=options.ac
-        )
+        walked = walks.walk_of(kernel, task, address, walks.ACCESSES[options.access], user=user, ac=options.ac)
         second = walks.other_root(kernel, task, walked)
 
         def facts() -> dict[str, Any]:

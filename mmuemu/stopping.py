@@ -41,9 +41,7 @@ class _Reached(BaseException):
 class _Runner:
     """One run to one event."""
 
-    def __init__(
-        self, machine: Machine, event: str, timeout: float | None, max_instructions: int | None
-    ) -> None:
+    def __init__(self, machine: Machine, event: str, timeout: float | None, max_instructions: int | None) -> None:
         if machine.task is None:
             raise UsageError("no program is loaded: call Machine.load or Machine.spawn first")
         self.machine = machine
@@ -172,15 +170,13 @@ class _Runner:
         raise self.bad(f"choose from {EVENTS}")
 
 
-def run_to(
-    machine: Machine, event: str, *, timeout: float | None = None, max_instructions: int | None = None
-) -> Task:
+def run_to(machine: Machine, event: str, *, timeout: float | None = None, max_instructions: int | None = None) -> Task:
     """Run the loaded program until ``event``, one of :data:`EVENTS`; the task that came to it.
 
     ``entry`` runs nothing: it is where the program (or its dynamic linker) begins. ``exit`` and ``syscall`` stop inside
     the kernel, before memory goes and before the call is made: look at the machine then, do not run it on. An address
-    may be reached by any process. Raises UsageError for an event nobody knows, :class:`NotReached` when the program ends
-    first or a limit (seconds, instructions) comes first.
+    may be reached by any process. Raises UsageError for an event nobody knows, :class:`NotReached` when the program
+    ends first or a limit (seconds, instructions) comes first.
     """
     return _Runner(machine, event, timeout, max_instructions)()
 

@@ -32,8 +32,8 @@ _LARGE: Final = (*_COMMON, (D, "D"), (PS, "PS"), (G, "G"), *_IGNORED, (PAT_LARGE
 
 
 def bit_names(entry: int, *, page: bool, large: bool = False) -> tuple[str, ...]:
-    """The names of the bits that are set, from the lowest: of an entry that maps a ``page`` (a ``large`` one), or of one
-    that refers to a table. A protection key other than 0 is ``PK=3``.
+    """The names of the bits that are set, from the lowest: of an entry that maps a ``page`` (a ``large`` one), or that
+    refers to a table. A protection key other than 0 is ``PK=3``.
     """
     table = _LARGE if large else _PAGE if page else _TABLE
     names = [name for bit, name in table if entry & bit]

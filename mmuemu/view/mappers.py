@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 class Mapper:
     """Somebody who has a frame.
 
-    ``kind`` is ``process``, ``kernel`` (the half that all share), ``table`` (the frame is a page table) or ``cache`` (it
-    is the page cache's). ``linear`` is where it is mapped (-1: nowhere), ``rights`` are ``rwx`` there.
+    ``kind`` is ``process``, ``kernel`` (the half that all share), ``table`` (the frame is a page table) or ``cache``
+    (it is the page cache's). ``linear`` is where it is mapped (-1: nowhere), ``rights`` are ``rwx`` there.
     """
 
     kind: str

@@ -81,6 +81,7 @@ def region_facts(region: Region, bits: dict[str, float]) -> dict[str, Any]:
         "permissions": region.permissions,
         "kind": region.kind,
         "what": region.what,
+        "file": region.owner or None,
         "resident": region.resident,
         "dirty": region.dirty,
         "shared": region.shared,
@@ -116,12 +117,9 @@ def one_run(kernel: Kernel, process: Process, mm: AddressSpace) -> Run:
     """What :func:`spread_sheet` compares, of a process whose memory is there."""
     regions: dict[str, Region] = {}
     for region in memory_map(kernel, process, mm, gaps=False):
-        parts = region.what.rsplit(" ", 1)
         # Of a file only its first area: the others lie at fixed distances from it.
-        whole = parts[0] if region.kind in ("library", "linker") else region.kind
-        whole = region.what if region.kind in ("vdso", "kernel", "heap") else whole
-        if region.kind in ("text", "rodata", "data", "bss"):
-            whole = "program"
+        program = region.kind in ("text", "rodata", "data", "bss")
+        whole = "program" if program else region.owner or region.what
         if region.mover and region.kind not in ("anonymous", "guard", "file", "shared"):
             regions.setdefault(whole, region)
     return Run(kernel.seed, regions, bits_of(kernel, process))

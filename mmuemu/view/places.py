@@ -24,6 +24,7 @@ _PARTS: Final = re.compile(r"(.+?)(?:([+-])(0[xX][0-9a-fA-F]+|\d+))?")
 _NUMBER: Final = re.compile(r"0[xX][0-9a-fA-F]+|\d+")
 _BARE_HEX: Final = re.compile(r"[0-9a-fA-F]{4,16}")
 _LAST: Final = 1 << 64
+_HEXES: Final = re.compile(r"(0[xX])?[0-9a-fA-F]+-(0[xX])?[0-9a-fA-F]+")
 
 
 def _symbol_in(vma: Vma, name: str) -> int | None:
@@ -44,7 +45,7 @@ def _symbol_in(vma: Vma, name: str) -> int | None:
 
 
 def find_symbol(kernel: Kernel, mm: AddressSpace, name: str) -> int | None:
-    """The address of a symbol: of the program, then of other images in address order, then of the kernel."""
+    """The address of a symbol: of the images of the process in address order, then of the kernel."""
     for vma in mm.vmas:
         found = _symbol_in(vma, name)
         if found is not None:
@@ -88,7 +89,7 @@ def _base(kernel: Kernel, mm: AddressSpace, name: str) -> int | None:
 
 
 def find_range(kernel: Kernel, mm: AddressSpace, text: str) -> tuple[int, int]:
-    """``[start, end)`` in whole pages for ``user``, ``kernel``, ``all``, ``START-END``, or one place (its area, else its page).
+    """``[start, end)`` in whole pages for ``user``, ``kernel``, ``all``, ``START-END``, or a place (its area or page).
 
     Raises UsageError.
     """
@@ -108,7 +109,5 @@ def find_range(kernel: Kernel, mm: AddressSpace, text: str) -> tuple[int, int]:
     page = find_address(kernel, mm, text) & ~0xFFF
     return page, page + 0x1000
 
-
-_HEXES: Final = re.compile(r"(0[xX])?[0-9a-fA-F]+-(0[xX])?[0-9a-fA-F]+")
 
 __all__ = ["find_address", "find_area", "find_range", "find_symbol"]

@@ -51,6 +51,8 @@ class Region:
     shared: int = 0
     mover: str = ""
     offset: int | None = None
+    owner: str = ""
+    """The program or library that it belongs to, by its file's name."""
 
     @property
     def size(self) -> int:
@@ -113,37 +115,36 @@ class _Areas:
         assert vma.file is not None
         return vma.file.inode.dev, vma.file.inode.ino
 
-    def kind(self, vma: Vma, below: Vma | None) -> tuple[str, str]:
-        """(kind, words) of ``vma``, whose neighbour below is ``below``."""
+    def kind(self, vma: Vma, below: Vma | None) -> tuple[str, str, str]:
+        """(kind, words, owner) of ``vma``, whose neighbour below is ``below``."""
         name = area_name(self.mm, vma)
         if name in _SPECIAL:
-            return _SPECIAL[name], name.strip("[]")
+            return _SPECIAL[name], name.strip("[]"), ""
         if vma.file is not None:
             return self._file_kind(vma, name)
         if not vma.flags & VM_ACCESS:
-            return "guard", "guard: no access"
+            return "guard", "guard: no access", ""
         thread = next((tid for sp, tid in self.stacks.items() if vma.start <= sp < vma.end), None)
         if thread is not None:
-            return "stack", f"stack of thread {thread}"
+            return "stack", f"stack of thread {thread}", ""
         if below is not None and below.end == vma.start and below.file is not None and vma.flags & VM_WRITE:
-            kind, words = self._file_kind(below, below.name)
-            if kind == "library" or kind == "linker":
-                return kind, words.rpartition(" ")[0].removesuffix(" read-only") + " BSS"
-            if kind in ("text", "rodata", "data"):
-                return "bss", "program BSS"
-        return "anonymous", name or "anonymous memory"
+            kind, _, owner = self._file_kind(below, below.name)
+            if owner:
+                library = kind in ("library", "linker")
+                return (kind if library else "bss"), f"{owner if library else 'program'} BSS", owner
+        return "anonymous", name or "anonymous memory", ""
 
-    def _file_kind(self, vma: Vma, name: str) -> tuple[str, str]:
+    def _file_kind(self, vma: Vma, name: str) -> tuple[str, str, str]:
         file = self._file(vma)
         part = "text" if vma.flags & VM_EXEC else "data" if vma.flags & VM_WRITE else "read-only data"
-        if file == self.own:
-            return ("rodata" if part == "read-only data" else part), f"program {part}"
         short = printable(name.rpartition("/")[2]) or "memory"
+        if file == self.own:
+            return ("rodata" if part == "read-only data" else part), f"program {part}", short
         if vma.flags & VM_MAYSHARE:
-            return "shared", f"shared {short}"
+            return "shared", f"shared {short}", ""
         if file in self.code:
-            return ("linker" if file == self.linker_file else "library"), f"{short} {part}"
-        return "file", f"file {short}"
+            return ("linker" if file == self.linker_file else "library"), f"{short} {part}", short
+        return "file", f"file {short}", ""
 
     def moved(self, vma: Vma, kind: str) -> tuple[str, int | None]:
         """(mover, offset) of an area."""
@@ -170,7 +171,7 @@ def user_regions(kernel: Kernel, process: Process, mm: AddressSpace) -> list[Reg
     found = []
     below: Vma | None = None
     for vma in mm.vmas:
-        kind, what = areas.kind(vma, below)
+        kind, what, owner = areas.kind(vma, below)
         mover, offset = areas.moved(vma, kind)
         usage = Usage()
         usage.add(mm, vma)
@@ -178,7 +179,7 @@ def user_regions(kernel: Kernel, process: Process, mm: AddressSpace) -> list[Reg
         dirty = counts["Shared_Dirty"] + counts["Private_Dirty"]
         shared = counts["Shared_Clean"] + counts["Shared_Dirty"]
         found.append(
-            Region(vma.start, vma.end, vma.permissions, kind, what, counts["Rss"], dirty, shared, mover, offset)
+            Region(vma.start, vma.end, vma.permissions, kind, what, counts["Rss"], dirty, shared, mover, offset, owner)
         )
         below = vma
     return found
@@ -199,9 +200,7 @@ def kernel_regions(kernel: Kernel) -> list[Region]:
     for start, end, permissions, name in memory.regions():
         mover = _KERNEL_MOVERS.get(name, "text")
         resident, dirty = _mapped(memory.half.table, start, end)
-        found.append(
-            Region(start, end, permissions, "kernel", name, resident, dirty, 0, mover, offsets[mover])
-        )
+        found.append(Region(start, end, permissions, "kernel", name, resident, dirty, 0, mover, offsets[mover]))
     return found
 
 

@@ -52,7 +52,7 @@ def paging_of(kernel: Kernel, task: Task, *, user: bool) -> PagingState:
     """
     state = kernel.cpu.paging
     table = task.mm.page_table
-    if kernel.protection_keys and task is not kernel.current:
+    if kernel.protection_keys and task is not kernel.current and not task.ended:
         window = kernel.cpu.window
         window.load(task.snapshot)
         state = replace(state, pkru=window.q[Q_PKRU] & 0xFFFF_FFFF)
@@ -209,7 +209,8 @@ def walk_parts(kernel: Kernel, task: Task, walked: Walk, *, second: Walk | None 
         f"{_flags(walked.state)}\n",
     ]
     for each in [walked] if second is None else [walked, second]:
-        parts.append(f"CR3 {each.state.root:#x}: {each.root}\n")
+        aside = ", for comparison" if each is second else ""
+        parts.append(f"CR3 {each.state.root:#x}: {each.root}{aside}\n")
         if each.result.steps:
             parts.append(walk_sheet(each))
         parts.append(f"{verdict(each)}\n")
