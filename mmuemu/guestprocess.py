@@ -205,7 +205,7 @@ class GuestProcess:
     def memory_map(self, *, kernel_half: bool = True, gaps: bool = True) -> list[Region]:
         """The whole address space from 0 to 2^64: what lies where, how much of it is in memory, how far it was moved.
 
-        Without ``kernel_half`` and ``gaps`` the same areas as :attr:`areas`. UsageError when the process has ended.
+        Without ``kernel_half`` and ``gaps`` the same areas as :attr:`areas`. UsageError when its memory is gone.
         """
         from mmuemu.view.regions import memory_map
 
@@ -216,7 +216,7 @@ class GuestProcess:
         """Its page tables that translate ``[start, end)`` as a tree, equal neighbours merged into runs.
 
         ``user_root`` is the tree that ring 3 runs on, which is another one with page-table isolation only.
-        UsageError when the process has ended.
+        UsageError when its memory is gone.
         """
         from mmuemu.view.tables import read_tables
 
@@ -225,8 +225,8 @@ class GuestProcess:
         return read_tables(table, start, end, root=table.user_root if user_root else table.root)
 
     def _alive(self) -> None:
-        if self.ended:
-            raise UsageError(f"process {self.pid} has ended: its memory is gone")
+        if self.page_table not in self.machine.kernel.memory.half:
+            raise UsageError(f"process {self.pid} has ended and its memory is gone")
 
     def facts(self) -> dict[str, Any]:
         """What there is to know, for a report."""

@@ -116,8 +116,8 @@ def inspect_options(commands: Any, groups: Sequence[Group], count: Callable[[str
         "pagetable",
         "show page tables, or who maps a frame",
         "PROGRAM [RANGE]",
-        "Start PROGRAM, stop it and print its page tables as a tree, equal neighbours merged. RANGE is user (default),\n"
-        "kernel, all, START-END in hexadecimal, or a PLACE: its area or its page.",
+        "Start PROGRAM, stop it and print its page tables as a tree, equal neighbours merged. RANGE is user (the\n"
+        "default), kernel, all, START-END in hexadecimal, or a PLACE (its area or its page).",
     )
     _common(pagetable, groups)
     pagetable.add_argument(

@@ -7,6 +7,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any, Final
 
 from mmuemu.errors import UsageError
@@ -16,7 +17,7 @@ from mmuemu.stopping import run_to
 from mmuemu.view import maps, walks
 from mmuemu.view.mappers import mapper_facts, mapper_parts, who_maps
 from mmuemu.view.places import find_address, find_range
-from mmuemu.view.regions import memory_map
+from mmuemu.view.regions import living, memory_map
 from mmuemu.view.sheet import Sheet, show
 from mmuemu.view.tables import read_tables, summary, tree_facts, tree_sheet
 
@@ -47,10 +48,10 @@ def _chosen(machine: Machine, reached: Task, pid: int | None) -> Task:
     """The task of process ``pid``, or the one that came to the event."""
     if pid is None:
         return reached
-    live = [process for process in machine.kernel.processes.values() if process.threads]
-    for process in live:
+    live = living(machine.kernel)
+    for process, task in live.items():
         if process.pid == pid:
-            return next(iter(process.threads.values()))
+            return task
     known = ", ".join(str(process.pid) for process in live)
     raise UsageError(f"--pid {pid}: there is no such process at this event (there are {known})")
 
@@ -89,8 +90,7 @@ def show_maps(options: Namespace) -> int:
         kernel = machine.kernel
         tasks = [task]
         if options.all:
-            live = sorted(kernel.processes.items())
-            tasks = [next(iter(process.threads.values())) for _, process in live if process.threads]
+            tasks = list(living(kernel).values())
         if options.format == "linux" and not options.json:
             several = len(tasks) > 1
             show([(f"==> /proc/{one.pid}/maps <==\n" if several else "") + maps_text(one.mm) for one in tasks])
@@ -99,7 +99,9 @@ def show_maps(options: Namespace) -> int:
         _print(
             options.json,
             lambda: _facts(
-                machine, options, processes=[maps.map_facts(kernel, one.process, regions) for one, regions in found]
+                machine,
+                options,
+                processes=[maps.map_facts(kernel, one.process, one.mm, regions) for one, regions in found],
             ),
             lambda: [
                 part
@@ -126,8 +128,21 @@ def _show_runs(options: Namespace) -> int:
             if not facts:
                 facts = _facts(machine, options)
     del facts["seed"]
-    _print(options.json, lambda: facts | maps.spread_facts(runs), lambda: [maps.spread_sheet(runs)])
+    _print(options.json, lambda: facts | maps.spread_facts(runs), lambda: _apart(maps.spread_sheets(runs, _width())))
     return 0
+
+
+def _width() -> int | None:
+    """Columns of the terminal; None for a pipe or a file."""
+    return get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def _apart(sheets: Sequence[Sheet]) -> list[str | Sheet]:
+    """The tables with a blank line between two."""
+    parts: list[str | Sheet] = []
+    for sheet in sheets:
+        parts += ["\n", sheet] if parts else [sheet]
+    return parts
 
 
 def show_translation(options: Namespace) -> int:

@@ -221,7 +221,7 @@ class Kernel:
     def write_back(self) -> None:
         """Pass what was stored through shared mappings of files on to the files."""
         for mm in {task.mm: None for task in self.tasks.values()}:
-            mm.write_back_all()
+            mm.write_back_all(nameless=False)
 
     def set_address_space(self, mm: AddressSpace) -> None:
         """``mm`` is what the CPU translates by from now on."""

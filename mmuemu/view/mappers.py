@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mmuemu.errors import UsageError
 from mmuemu.kernel.half import STACK_PAGES
 from mmuemu.view.listing import printable
-from mmuemu.view.regions import Region, kernel_regions, user_regions
+from mmuemu.view.regions import Region, kernel_regions, living, user_regions
 from mmuemu.view.sheet import Sheet
 from mmuemu.view.tables import Table, read_tables
 from mmuemu.x86.paging import PAGE_MASK
@@ -51,10 +51,8 @@ class FrameFacts:
 def live_spaces(kernel: Kernel) -> dict[AddressSpace, list[Process]]:
     """Every address space there is, with the processes that live in it."""
     spaces: dict[AddressSpace, list[Process]] = {}
-    for task in kernel.tasks.values():
-        owners = spaces.setdefault(task.mm, [])
-        if task.process not in owners:
-            owners.append(task.process)
+    for process, task in living(kernel).items():
+        spaces.setdefault(task.mm, []).append(process)
     return spaces
 
 

@@ -29,9 +29,9 @@ DIGITS: Final = 16
 """Hexadecimal digits of an address."""
 
 
-def bits_of(kernel: Kernel, process: Process) -> dict[str, float]:
+def bits_of(kernel: Kernel, process: Process, mm: AddressSpace) -> dict[str, float]:
     """The entropy that the layout gives each mover (:attr:`Region.mover`); zeros without ASLR."""
-    image = program_image(kernel, process)
+    image = program_image(kernel, process, mm)
     user = {} if image is None else possible_bits(kernel.layout, image)
     places = kernel_places(kernel.layout, kernel.options.memory)
     found = user | {mover: log2(count) for mover, count in places.items()}
@@ -91,9 +91,9 @@ def region_facts(region: Region, bits: dict[str, float]) -> dict[str, Any]:
     }
 
 
-def map_facts(kernel: Kernel, process: Process, regions: Sequence[Region]) -> dict[str, Any]:
+def map_facts(kernel: Kernel, process: Process, mm: AddressSpace, regions: Sequence[Region]) -> dict[str, Any]:
     """One process's map for JSON."""
-    bits = bits_of(kernel, process)
+    bits = bits_of(kernel, process, mm)
     return {
         "pid": process.pid,
         "program": process.exe,
@@ -114,15 +114,15 @@ class Run:
 
 
 def one_run(kernel: Kernel, process: Process, mm: AddressSpace) -> Run:
-    """What :func:`spread_sheet` compares, of a process whose memory is there."""
+    """What :func:`spreads` compares, of a process whose memory is there."""
     regions: dict[str, Region] = {}
     for region in memory_map(kernel, process, mm, gaps=False):
         # Of a file only its first area: the others lie at fixed distances from it.
         program = region.kind in ("text", "rodata", "data", "bss")
         whole = "program" if program else region.owner or region.what
-        if region.mover and region.kind not in ("anonymous", "guard", "file", "shared"):
+        if region.offset is not None and region.kind not in ("anonymous", "guard", "file", "shared"):
             regions.setdefault(whole, region)
-    return Run(kernel.seed, regions, bits_of(kernel, process))
+    return Run(kernel.seed, regions, bits_of(kernel, process, mm))
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,15 +162,28 @@ def spreads(runs: Sequence[Run]) -> list[Spread]:
     return out
 
 
-def spread_sheet(runs: Sequence[Run]) -> Sheet:
-    """The addresses of every run side by side."""
-    titles = [f">seed {run.seed}" for run in runs]
-    sheet = Sheet(("what", *titles, ">possible bits", ">bits that varied", ">different"))
-    for spread in spreads(runs):
-        cells = ["-" if place is None else f"{place:0{DIGITS}x}" for place in spread.addresses]
-        different = f"{spread.different}/{len(runs)}"
-        sheet.add(spread.what, *cells, f"{spread.possible:.1f}", str(spread.varied), different)
-    return sheet
+def spread_sheets(runs: Sequence[Run], width: int | None = None) -> list[Sheet]:
+    """The addresses of every run side by side, then the entropy; with ``width`` as several tables of that many columns
+    at most, where several runs are too wide for one.
+    """
+    rows = spreads(runs)
+    each = len(runs)
+    if width is not None:
+        first = max(len(spread.what) for spread in rows)
+        each = min(each, max(1, (width - first) // (DIGITS + 2)))
+    sheets = []
+    for start in range(0, len(runs), each):
+        sheet = Sheet(("what", *(f">seed {run.seed}" for run in runs[start : start + each])))
+        for spread in rows:
+            cells = [
+                "-" if place is None else f"{place:0{DIGITS}x}" for place in spread.addresses[start : start + each]
+            ]
+            sheet.add(spread.what, *cells)
+        sheets.append(sheet)
+    entropy = Sheet(("what", ">possible bits", ">bits that varied", ">different"))
+    for spread in rows:
+        entropy.add(spread.what, f"{spread.possible:.1f}", str(spread.varied), f"{spread.different} of {len(runs)}")
+    return [*sheets, entropy]
 
 
 def spread_facts(runs: Sequence[Run]) -> dict[str, Any]:
@@ -192,5 +205,5 @@ def spread_facts(runs: Sequence[Run]) -> dict[str, Any]:
 
 __all__ = [
     "DIGITS", "Run", "Spread", "bits_of", "heading", "map_facts", "map_sheet", "one_run", "region_facts",
-    "spread_facts", "spread_sheet", "spreads",
+    "spread_facts", "spread_sheets", "spreads",
 ]  # fmt: skip

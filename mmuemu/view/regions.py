@@ -19,6 +19,7 @@ from mmuemu.x86.paging import D
 if TYPE_CHECKING:
     from mmuemu.kernel.address_space import AddressSpace
     from mmuemu.kernel.kernel import Kernel
+    from mmuemu.kernel.page_cache import MappedInode
     from mmuemu.kernel.process import Process
     from mmuemu.kernel.task import Task
     from mmuemu.kernel.vma import Vma
@@ -66,15 +67,34 @@ def auxiliary(process: Process, kind: int) -> int | None:
     return next((words[index + 1] for index in range(0, len(words), 2) if words[index] == kind), None)
 
 
-def program_image(kernel: Kernel, process: Process) -> ElfImage | None:
-    """The program that a process runs, read anew; None when that cannot be done."""
-    file = process.exe_file
-    if file is None or file.inode.size > _LARGEST_IMAGE:
+def _program_inode(process: Process, mm: AddressSpace) -> MappedInode | None:
+    """The file of the program: what its entry point is mapped from, also when the process has ended."""
+    if process.exe_file is not None:
+        return process.exe_file.inode
+    vma = mm.vmas.find(auxiliary(process, AT_ENTRY) or 0)
+    return None if vma is None or vma.file is None else vma.file.inode
+
+
+def program_image(kernel: Kernel, process: Process, mm: AddressSpace) -> ElfImage | None:
+    """The program that a process runs (or ran) in ``mm``, read anew; None when that cannot be done."""
+    inode = _program_inode(process, mm)
+    if inode is None or inode.size > _LARGEST_IMAGE:
         return None
     try:
-        return read_image(file.inode.read_at(0, file.inode.size), process.exe, kernel.layout.user_top)
+        return read_image(inode.read_at(0, inode.size), process.exe, kernel.layout.user_top)
     except BadImage:
         return None
+
+
+def living(kernel: Kernel) -> dict[Process, Task]:
+    """The processes that have memory, by number, and a task of each; the first process's stays when it has ended."""
+    found = {}
+    known = kernel.processes if kernel.main is None else kernel.processes | {kernel.main.pid: kernel.main}
+    for _, process in sorted(known.items()):
+        task = next(iter(process.threads.values()), process.leader)
+        if task is not None and task.mm.page_table in kernel.memory.half:
+            found[process] = task
+    return found
 
 
 def _stack_pointer(kernel: Kernel, task: Task) -> int:
@@ -89,12 +109,12 @@ class _Areas:
 
     def __init__(self, kernel: Kernel, process: Process, mm: AddressSpace) -> None:
         self.mm = mm
-        self.image = program_image(kernel, process)
+        self.image = program_image(kernel, process, mm)
         self.bias = (auxiliary(process, AT_ENTRY) or 0) - (self.image.entry if self.image is not None else 0)
         self.linker = auxiliary(process, AT_BASE) or 0
         self.fixed = self._fixed()
-        own = process.exe_file
-        self.own = None if own is None else (own.inode.dev, own.inode.ino)
+        own = _program_inode(process, mm)
+        self.own = None if own is None else (own.dev, own.ino)
         self.stacks = {_stack_pointer(kernel, task): task.tid for task in process.threads.values()}
         vmas = list(mm.vmas)
         self.code = {self._file(vma) for vma in vmas if vma.file is not None and vma.flags & VM_EXEC}
@@ -261,4 +281,13 @@ def memory_map(
     return with_gaps(kernel, found) if gaps else found
 
 
-__all__ = ["Region", "auxiliary", "kernel_regions", "memory_map", "program_image", "user_regions", "with_gaps"]
+__all__ = [
+    "Region",
+    "auxiliary",
+    "kernel_regions",
+    "living",
+    "memory_map",
+    "program_image",
+    "user_regions",
+    "with_gaps",
+]

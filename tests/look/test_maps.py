@@ -7,14 +7,16 @@ from random import Random
 
 import pytest
 
+from mmuemu.errors import UsageError
+from mmuemu.guestprocess import GuestProcess
 from mmuemu.loader.elf import read_image
 from mmuemu.loader.entropy import possible_bits
 from mmuemu.loader.layout import choose_bases
 from mmuemu.loader.layouts import LAYOUTS, LINUX, Place, replace
-from mmuemu.machine import Machine
 from mmuemu.stopping import run_to
 from mmuemu.view.sheet import Sheet, human
 from tests.look.conftest import FLAVOURS, FORKER, SELF_MAPS, look, looked
+from tests.run.harness import emulator_environment
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
@@ -171,16 +173,39 @@ def test_all_processes_at_an_event(built):
     assert text.count("==> /proc/") == 2
 
 
-def test_a_process_that_has_ended_has_no_map(built):
-    from mmuemu.errors import UsageError
+def test_a_process_that_has_ended(built, machine):
+    """The memory of one that was spawned from outside stays to be looked at; a child's goes."""
+    one = machine()
+    process = one.spawn(str(built(SELF_MAPS)))
+    run_to(one, "address:main")
+    before = process.memory_map()
+    assert process.wait(60).exit_code == 0
+    after = process.memory_map()
+    assert [(r.kind, r.offset) for r in after if r.kind in ("text", "data", "stack")] == [
+        (r.kind, r.offset) for r in before if r.kind in ("text", "data", "stack")
+    ]
+    text = next(region for region in after if region.kind == "text")
+    (frame, *_) = next(process.page_tables(text.start, text.end).runs()).frames
+    assert [mapper.pid for mapper in one.who_maps(frame).mappers if mapper.kind == "process"] == [process.pid]
+    shell = one.spawn("/bin/sh", ["sh", "-c", "/bin/true & wait"])
+    children = []
 
-    with Machine(seed=1) as machine:
-        process = machine.spawn(str(built(SELF_MAPS)))
-        process.wait(60)
-        with pytest.raises(UsageError, match="has ended"):
-            process.memory_map()
-        with pytest.raises(UsageError, match="has ended"):
-            process.page_tables()
+    @one.on_fork
+    def forked(_parent, child):
+        children.extend(GuestProcess(one, process) for process in [child.process])
+
+    assert shell.wait(60).exit_code == 0
+    assert children
+    for ask in (children[0].memory_map, children[0].page_tables):
+        with pytest.raises(UsageError, match="its memory is gone"):
+            ask()
+
+
+def test_at_the_end_everything_is_still_there(built):
+    program = built(SELF_MAPS)
+    for arguments in (["--pid", 1000], ["--all"]):
+        (process,) = looked("maps", "--at", "exit", *arguments, program)["processes"]
+        assert {"text", "heap", "stack"} <= {region["kind"] for region in process["regions"]}
 
 
 def test_sizes_never_say_too_much():
@@ -194,3 +219,36 @@ def test_a_sheet_is_aligned():
     sheet.add("a", "1")
     sheet.add("long", "1000", style="red")
     assert sheet.text() == "name  count\na         1\nlong   1000\n"
+
+
+def test_several_seeds_on_a_narrow_terminal(built):
+    """As many seeds side by side as fit; no escape sequences but colours."""
+    import fcntl
+    import os
+    import pty
+    import struct
+    import subprocess
+    import sys
+    import termios
+
+    here, there = pty.openpty()
+    fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
+    command = [sys.executable, "-m", "mmuemu", "maps", "--seed", "1", "--runs", "3", str(built(SELF_MAPS))]
+    environment = {name: value for name, value in emulator_environment().items() if name != "COLUMNS"}
+    process = subprocess.Popen(command, stdout=there, stdin=subprocess.DEVNULL, env={**environment, "TERM": "xterm"})
+    os.close(there)
+    shown = b""
+    try:
+        while piece := os.read(here, 65536):
+            shown += piece
+    except OSError:
+        pass
+    os.close(here)
+    assert process.wait(60) == 0
+    text = re.sub(r"\x1b\[[0-9;]*m", "", shown.decode())
+    assert "\x1b[" in shown.decode()
+    assert "\x1b" not in text
+    heads = [line.split() for line in text.splitlines() if line.startswith("what")]
+    assert heads[:2] == [["what", "seed", "1", "seed", "2"], ["what", "seed", "3"]]
+    assert max(map(len, text.splitlines())) <= 80
+    assert re.search(r"^program +0\.0 +0 +1 of 3", text, re.MULTILINE)
