@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
@@ -93,7 +94,10 @@ def show_maps(options: Namespace) -> int:
             tasks = list(living(kernel).values())
         if options.format == "linux" and not options.json:
             several = len(tasks) > 1
-            show([(f"==> /proc/{one.pid}/maps <==\n" if several else "") + maps_text(one.mm) for one in tasks])
+            heads = [f"==> /proc/{one.pid}/maps <==\n" if several else "" for one in tasks]
+            text = "".join(head + maps_text(one.mm) for head, one in zip(heads, tasks, strict=True))
+            sys.stdout.buffer.write(os.fsencode(text))
+            sys.stdout.flush()
             return 0
         found = [(one, memory_map(kernel, one.process, one.mm)) for one in tasks]
         _print(

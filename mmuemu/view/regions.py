@@ -152,7 +152,7 @@ class _Areas:
             if owner:
                 library = kind in ("library", "linker")
                 return (kind if library else "bss"), f"{owner if library else 'program'} BSS", owner
-        return "anonymous", name or "anonymous memory", ""
+        return "anonymous", printable(name) or "anonymous memory", ""
 
     def _file_kind(self, vma: Vma, name: str) -> tuple[str, str, str]:
         file = self._file(vma)

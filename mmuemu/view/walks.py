@@ -213,7 +213,7 @@ def walk_parts(kernel: Kernel, task: Task, walked: Walk, *, second: Walk | None 
         parts.append(f"CR3 {each.state.root:#x}: {each.root}{aside}\n")
         if each.result.steps:
             parts.append(walk_sheet(each))
-        parts.append(f"{verdict(each)}\n")
+        parts.append(f"{'on that root ' if aside else ''}{verdict(each)}\n")
     after = aftermath(task, walked)
     return [*parts, f"{after}\n"] if after else parts
 

@@ -252,3 +252,36 @@ def test_several_seeds_on_a_narrow_terminal(built):
     assert heads[:2] == [["what", "seed", "1", "seed", "2"], ["what", "seed", "3"]]
     assert max(map(len, text.splitlines())) <= 80
     assert re.search(r"^program +0\.0 +0 +1 of 3", text, re.MULTILINE)
+
+
+def test_a_name_is_bytes(built, tmp_path):
+    """A file name that is no text: to the byte with --format linux, harmless in the table."""
+    import os
+    import subprocess
+    import sys
+
+    program = os.fsencode(tmp_path) + b"/\xff\x1b[31mred"
+    with open(built(SELF_MAPS), "rb") as source, open(program, "wb") as target:
+        target.write(source.read())
+    os.chmod(program, 0o755)
+
+    def shown(*words: object) -> bytes:
+        command = [sys.executable, "-m", "mmuemu", *map(str, words), program]
+        done = subprocess.run(command, capture_output=True, env=emulator_environment(), timeout=60)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert shown("maps", "--seed", 4, "--format", "linux", "--at", "syscall:write") == shown("run", "--seed", 4)
+    assert b"\x1b" not in shown("maps")
+
+
+def test_stacks_of_threads(built):
+    source = r"""
+        #include <pthread.h>
+        #include <unistd.h>
+        static void *wait(void *unused) { getppid(); for (;;) pause(); }
+        int main(void) { pthread_t one; pthread_create(&one, 0, wait, 0); for (;;) pause(); }
+    """
+    (process,) = looked("maps", "--seed", 1, "--at", "syscall:getppid", "--all", built(source))["processes"]
+    stacks = [region["what"] for region in process["regions"] if region["kind"] == "stack"]
+    assert stacks == ["stack of thread 1001", "stack"]

@@ -88,6 +88,21 @@ def test_both_roots_of_page_table_isolation(built):
     assert kernel["error_bits"] == ["P", "U"], "supervisor-only on the kernel's root"
 
 
+def test_a_script_asks_the_tables_of_the_ring(machine):
+    """With page-table isolation ring 3's tables do not have the kernel at all."""
+    process = machine(kpti=True).spawn("/bin/true")
+    kernel = process.machine.kernel.memory.layout.text
+    assert process.translate(kernel).error_code == 0b100
+    assert process.translate(kernel, user=False).physical == process.machine.kernel.memory.text_frame
+
+
+def test_the_other_root_is_for_comparison(built):
+    text = look("translate", "--kpti", "--at", "main", built(SELF_MAPS), "main", "--access", "x")
+    assert text.returncode == 0
+    verdicts = [line for line in text.stdout.splitlines() if "allowed" in line or "refused" in line]
+    assert [line.partition(":")[0] for line in verdicts] == ["allowed", "on that root refused"]
+
+
 def test_without_isolation_there_is_no_other_root(built, machine):
     one = machine()
     one.spawn(str(built(SELF_MAPS)))
