@@ -182,6 +182,13 @@ def _pointers(ops: Sequence[Op]) -> list[Memory]:
     return [memory for memory in pointers if memory is not None] if None not in pointers else []
 
 
+_ABORTS: Final = re.compile(
+    rb"\xf0[\x26\x2e\x36\x3e\x40-\x4f\x64-\x67\xf0\xf2\xf3]*\x0f(?:[\xab\xb3\xbb][\xc0-\xff]|\xba[\xe8-\xff])"
+)
+"""LOCK BTS, BTR, BTC with a register: #UD on a processor, but Unicorn 2.1.4 may abort when it translates one, with
+the whole emulator. Compilers write none; a wrong way into the middle of an instruction can find one."""
+
+
 class BlockCache:
     """Decoded blocks by address space and address."""
 
@@ -197,6 +204,12 @@ class BlockCache:
         self.ops: dict[int, Op] = {}
         """Single instructions of the address space in force, as long as no translation changes."""
         self._ops_generation = -1
+        self._deadly: set[int] = set()
+        self._harmless: set[int] = set()
+        self._read_at = -1
+        """Flushes of the engine when that was found."""
+        self._unread: set[int] = set()
+        """Frames that were stored to since :meth:`fetched`."""
         self.frames: dict[int, set[int]] = {}
         """Frame (physical address >> 12) -> addresses of blocks in it."""
 
@@ -263,8 +276,33 @@ class BlockCache:
             found = self.ops[address]
         return found
 
+    def fetched(self, frame: int) -> bool:
+        """Code of ``frame`` (physical address >> 12) may run from now on; whether the engine might not survive it."""
+        generation = self.cpu.engine.flushes
+        if generation != self._read_at:
+            self._read_at = generation
+            self._harmless.clear()
+        if frame in self._harmless:
+            return False
+        self._unread.discard(frame)
+        page = bytes(self.cpu.ram_bytes[frame << 12 : (frame << 12) + PAGE_SIZE])
+        if _ABORTS.search(page) is None:
+            self._deadly.discard(frame)
+            self._harmless.add(frame)
+            return False
+        self._deadly.add(frame)
+        return True
+
+    def deadly(self) -> bool:
+        """Whether a wrong way may come upon code that the engine does not survive: then none is to be taken."""
+        for frame in (*self._unread, *self._deadly):
+            self.fetched(frame)
+        return bool(self._deadly)
+
     def written(self, frame: int) -> None:
         """Code in ``frame`` (physical address >> 12) is being overwritten."""
+        self._unread.add(frame)
+        self._harmless.discard(frame)
         for address in self.frames.pop(frame, ()):
             for space in self._spaces.values():
                 space.pop(address, None)

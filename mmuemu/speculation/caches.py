@@ -96,6 +96,12 @@ class Hierarchy:
         self._fill(line, tick)
         return latency, level
 
+    def fetch(self, line: int, arrival: int) -> None:
+        """Load a line that L1 does not have, so that it is there at ``arrival``."""
+        self.tick += 1
+        self.arrivals[line] = arrival
+        self._fill(line, self.tick)
+
     def _fill(self, line: int, tick: int) -> None:
         victim = self.l3.insert(line, tick)
         if victim >= 0:

@@ -92,7 +92,7 @@ class Transient:
                 self._barren[opener] = barren + 1
                 if barren % _PATIENCE:
                     return False
-        if core.code.op(start) is None:
+        if core.code.op(start) is None or core.code.deadly():
             return False
         observer = self.observer
         observer.save(resume)

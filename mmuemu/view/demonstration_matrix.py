@@ -67,9 +67,17 @@ def draw(cells: Sequence[Cell], console: Console) -> None:
             count = _fitting(columns, rows, console.width - first - 2)
             _draw_part(first, columns[:count], rows, console)
             columns = columns[count:]
-    impossible = {f"{cell.attack}, {cell.column}: {cell.outcome}" for cell in cells if isinstance(cell.outcome, str)}
-    for line in sorted(impossible):
-        console.print(Text(f"n/a {line}", "dim"), soft_wrap=True)
+    for line in _impossible(cells):
+        console.print(Text(line, "dim"), soft_wrap=True)
+
+
+def _impossible(cells: Sequence[Cell]) -> list[str]:
+    """What could not be, a line for each reason."""
+    found: dict[str, list[str]] = {}
+    for cell in cells:
+        if isinstance(cell.outcome, str) and cell.attack not in found.setdefault(cell.outcome, []):
+            found[cell.outcome].append(cell.attack)
+    return [f"n/a {why}: {', '.join(attacks)}" for why, attacks in found.items()]
 
 
 def _width(column: str, rows: dict[str, dict[str, Cell]]) -> int:
