@@ -12,6 +12,7 @@ from mmuemu.view.listing import printable
 
 if TYPE_CHECKING:
     from mmuemu.machine import Machine
+    from mmuemu.testing.bare import BareResult
     from mmuemu.testing.results import Result
     from mmuemu.testing.session import Session
 
@@ -38,18 +39,20 @@ def write(session: Session, folder: Path, node: str, command: str) -> tuple[Path
         "repeat": command,
         "options": {name: _plain(value) for name, value in session.options.items()},
         "runs": [_run_facts(result) for result in session.runs],
+        "bare_runs": [_bare_facts(result) for result in session.bare_runs],
         "machines": [_machine_facts(machine) for machine in session.machines],
     }
     folder.mkdir(parents=True, exist_ok=True)
     base = folder / file_name(node)
     text = [f"test: {node}", f"repeat: {command}", *(f"\n{_run_text(result)}" for result in session.runs)]
+    text += [f"\n{_bare_text(result)}" for result in session.bare_runs]
     # Machines whose processes the test started by itself.
     ran = {id(result.machine) for result in session.runs}
     text += [f"\n{_machine_text(machine)}" for machine in session.machines if id(machine) not in ran]
     path = base.with_name(base.name + ".txt")
     path.write_text("\n".join(text) + "\n", encoding="utf-8", errors="backslashreplace")
     base.with_name(base.name + ".json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    return path, "\n".join(repr(result) for result in session.runs)
+    return path, "\n".join(repr(result) for result in (*session.runs, *session.bare_runs))
 
 
 def _plain(value: Any) -> Any:
@@ -116,6 +119,19 @@ def _run_text(result: Result) -> str:
         if data:
             parts += [f"{name}:", *(f"  {printable(line)}" for line in _output(data).splitlines())]
     return "\n".join(parts)
+
+
+def _bare_facts(result: BareResult) -> dict[str, Any]:
+    return {
+        "stop": result.stop,
+        "fault": None if result.fault is None else result.fault.facts(),
+        "registers": {name: f"{value:#x}" for name, value in result.registers.items()},
+    }
+
+
+def _bare_text(result: BareResult) -> str:
+    registers = "  ".join(f"{name} {value:#x}" for name, value in result.registers.items())
+    return "\n".join([repr(result), *([] if result.fault is None else [result.fault.walk_text]), registers])
 
 
 def _machine_line(machine: Machine) -> str:

@@ -92,14 +92,20 @@ class Bare:
         return self.attachment.translate(linear, access, user=user)
 
     def load(self, program: Program | str, *, user: bool = True) -> Program:
-        """Map a static program, or one of assembly text, where it is linked to, with its own permissions."""
+        """Map a static program, or one of assembly text, where it is linked to, with its own permissions.
+
+        What another program has left there goes.
+        """
         chosen = from_assembly(program, "bare") if isinstance(program, str) else program
         data = chosen.image if isinstance(chosen.image, bytes) else Path(chosen.image).read_bytes()
         for segment in read_image(data, chosen.name).segments:
             before = segment.vaddr & PAGE_MASK
             content = bytes(before) + data[segment.offset : segment.offset + segment.filesz]
             letters = "".join(letter for bit, letter in ((1, "r"), (2, "w"), (4, "x")) if segment.prot & bit)
-            self.map(segment.vaddr - before, content.ljust(before + segment.memsz, b"\0"), letters, user=user)
+            content = content.ljust(before + segment.memsz, b"\0")
+            if self.attachment.page_table.lookup(segment.vaddr) is not None:
+                self.unmap(segment.vaddr - before, -(-len(content) // PAGE_SIZE) * PAGE_SIZE)
+            self.map(segment.vaddr - before, content, letters, user=user)
         return chosen
 
     def run(
@@ -127,7 +133,9 @@ class Bare:
         stop = self.attachment.run(until=labels.get("end"), max_instructions=max_instructions)
         space = self.space
         fault = of_trap(stop, space) if isinstance(stop, Trap) else None
-        return BareResult(fault, "fault" if isinstance(stop, Trap) else stop.value, cpu.registers(), space)
+        result = BareResult(fault, "fault" if isinstance(stop, Trap) else stop.value, cpu.registers(), space)
+        self._session.bare_runs.append(result)
+        return result
 
     def boot(
         self,

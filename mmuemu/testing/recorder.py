@@ -73,14 +73,10 @@ class Recorder:
     # -- the kernel's tracer -------------------------------------------------------------------------------------
 
     def enter(self, task: Task, call: Syscall | None, number: int, arguments: tuple[int, ...]) -> None:
-        """Only what returns is kept, and the calls that never do."""
-        if number in _NEVER_RETURN:
-            self.leave(task, call, number, arguments, 0)
+        """A call begins: what is kept is its end."""
 
     def leave(self, task: Task, call: Syscall | None, number: int, arguments: tuple[int, ...], result: int) -> None:
         """A call returns."""
-        if number in _NEVER_RETURN and self.calls and self.calls[-1].name == _NEVER_RETURN[number]:
-            return
         name, count = (f"syscall_{number}", 6) if call is None else (call.name, len(call.kinds))
         self.calls.append(Call(task.pid, name, arguments[:count], result))
 
@@ -105,7 +101,5 @@ class Recorder:
     def _window(self, window: Window) -> None:
         self.fills.extend(Fill(fill.linear, fill.line, fill.address, fill.causes, window.ring) for fill in window.fills)
 
-
-_NEVER_RETURN: Final[dict[int, str]] = {60: "exit", 231: "exit_group"}
 
 __all__ = ["MOST_CALLS", "Call", "Fill", "Recorder"]

@@ -18,6 +18,7 @@ from mmuemu.testing.results import Result
 if TYPE_CHECKING:
     from mmuemu.guestprocess import GuestProcess
     from mmuemu.leaks import LeakReport
+    from mmuemu.testing.bare import BareResult
 
 _KEPT_RUNS: Final = 8
 _FOR_LEAKS: Final = ("cpu", "mitigations", "seed", "timeout")
@@ -32,6 +33,7 @@ class Session:
         self.closers: list[Any] = []
         self.runs: deque[Result] = deque(maxlen=_KEPT_RUNS)
         """The last ones."""
+        self.bare_runs: deque[BareResult] = deque(maxlen=_KEPT_RUNS)
 
     def machine(self, **options: Any) -> Machine:
         """A machine with the test's options, overridden by ``options``; it is closed when the test has ended."""
