@@ -1,6 +1,7 @@
 """The pytest plugin ``mmuemu`` (entry point ``pytest11``): fixtures, the marker, options, what a failing test leaves.
 
 Nothing else of mmuemu is imported before a test asks for a fixture of these (docs/howto-pytest.md).
+PYTEST_DONT_REWRITE: it asserts nothing.
 """
 
 from __future__ import annotations
