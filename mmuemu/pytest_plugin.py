@@ -66,9 +66,22 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"--mmuemu-artifacts {folder}: not a directory")
 
 
+def _session_seed(config: pytest.Config) -> int | None:
+    """The seed that was given or drawn; a worker of pytest-xdist has that of its controller."""
+    given: dict[str, Any] = getattr(config, "workerinput", {})
+    seed: int | None = given.get("mmuemu_seed", config.getoption("mmuemu_seed", None))
+    return seed
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """pytest-xdist starts a worker."""
+    node.workerinput["mmuemu_seed"] = _session_seed(node.config)
+
+
 def pytest_report_header(config: pytest.Config) -> str | None:
     """The seed, when one was given or drawn."""
-    seed = config.getoption("mmuemu_seed", None)
+    seed = _session_seed(config)
     return None if seed is None else f"mmuemu: seed {seed} (--mmuemu-seed {seed})"
 
 
@@ -95,7 +108,7 @@ def _mmuemu_options(request: pytest.FixtureRequest) -> dict[str, Any]:
 
     found = dict(request.param) if hasattr(request, "param") else merged(request.node.iter_markers("mmuemu"))
     if found.get("seed") is None:
-        given = request.config.getoption("mmuemu_seed")
+        given = _session_seed(request.config)
         found["seed"] = DEFAULT_SEED if given is None else given
         request.node.stash[_DRAWN] = True
     return found

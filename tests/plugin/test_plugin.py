@@ -166,6 +166,17 @@ def test_a_random_seed_is_one_for_the_session_and_told(run):
     assert any(line.startswith("repeat: ") and line.endswith(f"--mmuemu-seed {seed}") for line in result.outlines)
 
 
+def test_workers_of_xdist_have_the_same_random_seed(pytester, tmp_path_factory):
+    pytest.importorskip("xdist")
+    pytester.makepyfile(
+        "def test_a(machine): assert machine() is None\ndef test_b(machine): assert machine() is None\n"
+    )
+    done = subprocess_run(pytester, tmp_path_factory.mktemp("site"), "-n2", "--mmuemu-seed=random")
+    (header,) = [line for line in done.stdout.splitlines() if line.startswith("mmuemu: seed ")]
+    seeds = {line.split()[-1] for line in done.stdout.splitlines() if line.startswith("repeat: ")}
+    assert seeds == {header.split()[2]}
+
+
 @pytest.mark.parametrize("seed", ["-1", "x", str(1 << 64)])
 def test_a_bad_seed_is_refused(run, seed):
     result = run(SEEDS, f"--mmuemu-seed={seed}")
