@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -166,6 +165,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 def _leave(item: pytest.Item, session: Session) -> str:
     """Write the artifact of a failed test; what the report says of it."""
+    import shlex
+
     from mmuemu.testing import artifacts
 
     file, colons, rest = str(item.nodeid).partition("::")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from mmuemu.kernel.abi.signals import Signal
@@ -51,7 +50,7 @@ class Result:
         """``"timeout"`` or ``"instructions"`` when it has not ended."""
         return self.outcome.limit
 
-    @cached_property
+    @property
     def fault(self) -> Fault | None:
         """The exception that killed it."""
         return fatal(self.process)
@@ -86,7 +85,7 @@ class Result:
         """The system calls (the last 100,000) of all processes in the order of their returns."""
         return list(self._recorder.calls)
 
-    @cached_property
+    @property
     def leaked(self) -> dict[str, tuple[Fill, ...]]:
         """Cache lines that were fetched in transient windows, by the chain of flaws: ``"v1"``, ``"v1 > meltdown"``.
 

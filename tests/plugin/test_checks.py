@@ -47,7 +47,7 @@ def test_error_codes_are_written_as_names():
 def test_the_fault_that_came_is_the_one_that_was_expected(guest):
     result = guest.run(guest.asm(NULL))
     fault = assert_faults(result, at=0, error="W|U", access="write", rip=CODE, rule="not present", signal=11)
-    assert fault is result.fault
+    assert fault == result.fault
     message = refused(assert_faults, result, at=8, error="P|W|U", rule="SMEP")
     assert "address: expected 0x8, got 0x0" in message
     assert "error: expected P|W|U, got W|U" in message
@@ -118,6 +118,63 @@ def test_an_untouched_page_counts_as_what_its_area_allows(guest):
     assert_readable(process, DATA)
     assert "the kernel would map the page" in refused(assert_unreadable, process, DATA)
     assert_unreadable(process, 0x1000)
+
+
+ACCESSES = {"read": "mov al, [rbx]", "write": "mov [rbx], al", "execute": "call rbx"}
+ASKED = {"read": assert_readable, "write": assert_writable, "execute": assert_executable}
+TOUCHES = {"": "", "read": "mov al, [rbx]", "write": "mov byte ptr [rbx], 0xc3"}
+TRY = """
+    mov eax, 9
+    xor edi, edi
+    mov esi, 4096
+    mov edx, 7
+    mov r10d, 0x22
+    mov r8, -1
+    xor r9d, r9d
+    syscall
+    mov rbx, rax
+    {touch}
+    mov eax, 10
+    mov rdi, rbx
+    mov esi, 4096
+    mov edx, {protection}
+    syscall
+    {again}
+    mov eax, 186
+    syscall
+    {access}
+"""
+
+
+@pytest.mark.parametrize("protection", range(8))
+def test_what_is_foreseen_is_what_happens(guest, session, protection):
+    """An area of each protection, touched before or after it got that, and the access made at once."""
+    for touch in TOUCHES:
+        # What the program may do only: a read where it can read, a write where it can write.
+        for again in [name for name, bit in (("", 0), ("read", 1), ("write", 2)) if bit & protection == bit]:
+            for access, check in ASKED.items():
+                code = TRY.format(
+                    touch=TOUCHES[touch], again=TOUCHES[again], protection=protection, access=ACCESSES[access]
+                )
+                machine = session.machine()
+                foreseen = []
+
+                @machine.on_syscall("gettid")
+                def ask(event, check=check, machine=machine, foreseen=foreseen):
+                    (process,) = machine.processes
+                    try:
+                        check(process, process.threads[0].registers["rbx"])
+                        foreseen.append(True)
+                    except AssertionError:
+                        foreseen.append(False)
+
+                process = guest.start(guest.asm(code + EXIT.format(0)), machine=machine)
+                process.wait(10)
+                # Zeros are `add [rax], al`, where rax is a thread's number: a fault, and not at the page itself.
+                trap = None if process.process.death is None else process.process.death.trap
+                happened = trap is None or (access == "execute" and trap.address == process.pid)
+                assert foreseen == [happened], (protection, touch, again, access)
+                session.close()
 
 
 @pytest.mark.parametrize("kpti", [False, True])
