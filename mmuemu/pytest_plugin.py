@@ -179,6 +179,8 @@ def _leave(item: pytest.Item, session: Session) -> str:
         path, account = artifacts.write(session, folder, str(item.nodeid), command)
     except OSError as error:
         return f"no report: {error.filename or folder}: {error.strerror}\nrepeat: {command}"
+    except Exception as error:  # whatever a test did to its machine, pytest goes on
+        return f"no report: {type(error).__name__}: {error}\nrepeat: {command}"
     return f"{account}\nreport: {path}\nrepeat: {command}".lstrip("\n")
 
 

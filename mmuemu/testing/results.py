@@ -23,6 +23,7 @@ class Result:
         self.process = process
         self.outcome = outcome
         self._recorder = recorder
+        self._fault = fatal(process)
 
     def __repr__(self) -> str:
         how = f"stopped at the limit ({self.limit})" if self.limit else f"exit code {self.exit_code}"
@@ -53,7 +54,9 @@ class Result:
     @property
     def fault(self) -> Fault | None:
         """The exception that killed it."""
-        return fatal(self.process)
+        if self._fault is None:
+            self._fault = fatal(self.process)
+        return self._fault
 
     @property
     def faults(self) -> list[Fault]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mmuemu.kernel.vma import Vma
 
 _NEEDED: Final = {Access.READ: PROT_READ | PROT_WRITE | PROT_EXEC, Access.WRITE: PROT_WRITE, Access.FETCH: PROT_EXEC}
-"""Any of these lets the kernel map a page for an access: x86 has no page that cannot be read (access_error, fault.c)."""
+"""Any of these lets the kernel map a page for an access: x86 has no unreadable page (access_error, fault.c)."""
 _FOR_GOOD: Final = int(FaultBits.RSVD | FaultBits.PK)
 
 

@@ -171,7 +171,7 @@ def test_workers_of_xdist_have_the_same_random_seed(pytester, tmp_path_factory):
     pytester.makepyfile(
         "def test_a(machine): assert machine() is None\ndef test_b(machine): assert machine() is None\n"
     )
-    done = subprocess_run(pytester, tmp_path_factory.mktemp("site"), "-n2", "--mmuemu-seed=random")
+    done = subprocess_run(pytester, tmp_path_factory.mktemp("site"), "-n1", "--mmuemu-seed=random")
     (header,) = [line for line in done.stdout.splitlines() if line.startswith("mmuemu: seed ")]
     seeds = {line.split()[-1] for line in done.stdout.splitlines() if line.startswith("repeat: ")}
     assert seeds == {header.split()[2]}
@@ -280,6 +280,37 @@ def test_a_directory_that_cannot_be_written(run, pytester):
     result.stdout.fnmatch_lines(["no report: file/below*: *", "repeat: *"])
 
 
+def test_a_machine_that_the_test_closed_itself(run):
+    result = run("""
+def test_it(guest, machine):
+    with machine() as m:
+        process = guest.start(guest.asm(NULL), machine=m)
+        process.wait(60)
+    assert process.exit_code == 0
+
+def test_run(guest):
+    result = guest.run(guest.asm(NULL))
+    result.machine.close()
+    assert result.exit_code == 0
+""")
+    result.assert_outcomes(failed=2)
+    assert sum(line.startswith("repeat: ") for line in result.outlines) == 2
+    assert sum(line.startswith("report: ") for line in result.outlines) == 2
+
+
+def test_a_report_that_cannot_be_made_does_not_end_the_session(run):
+    result = run("""
+def test_it(guest):
+    guest.run(guest.asm(NULL)).process.process.leader = None
+    guest._session.runs.append(None)
+    assert 0
+
+def test_next(): pass
+""")
+    result.assert_outcomes(failed=1, passed=1)
+    result.stdout.fnmatch_lines(["no report: AttributeError: *", "repeat: python -m pytest test_it.py::test_it *"])
+
+
 def test_file_names_are_plain_and_differ():
     assert file_name("test_x") == "test_x"
     names = {file_name(node) for node in ("a/b.py::t[x/y]", "a/b.py::t[x y]", "a/b.py::t[x-y]", "a" * 300, "a" * 301)}
@@ -294,7 +325,8 @@ def subprocess_run(pytester, folder, *arguments):
     describe(folder)
     environment = {**os.environ, "PYTHONPATH": f"{PROJECT.parent}{os.pathsep}{folder}"}
     environment.pop("PYTEST_DISABLE_PLUGIN_AUTOLOAD", None)
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+    others = [part for name in ("benchmark", "hypothesispytest", "timeout") for part in ("-p", f"no:{name}")]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *others, *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=pytester.path)
 
 
