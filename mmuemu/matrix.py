@@ -15,12 +15,12 @@ from multiprocessing import get_context
 from typing import Final, NamedTuple
 
 from mmuemu.demo import console, open_output, seed_of, write_json
-from mmuemu.demonstrator import DEFAULT_BYTES, Request, default_cpu, demonstrate, find_attack
+from mmuemu.demonstrator import DEFAULT_BYTES, Request, demonstrate, find_attack
 from mmuemu.errors import MmuemuError, UsageError
 from mmuemu.guest.attacks import ATTACKS
 from mmuemu.speculation.catalogue import NAMES, find_cpu
 from mmuemu.speculation.flaws import parse_flaws
-from mmuemu.speculation.mitigations import MITIGATIONS, WORDS
+from mmuemu.speculation.mitigations import MITIGATIONS, WORDS, impossible
 from mmuemu.speculation.settings import words
 from mmuemu.view.demonstration import Demonstration
 from mmuemu.view.demonstration_matrix import Cell, as_texts, draw
@@ -29,7 +29,7 @@ VERSION: Final = 1
 TRIES: Final = 3
 """Attempts for a byte: what leaks does so at once, and what does not need not be tried for long."""
 BY_CPU: Final = "Attacks by CPU, without mitigations"
-BY_MITIGATION: Final = "Attacks by mitigation, on the first CPU that has the flaw"
+BY_MITIGATION: Final = "Attacks by mitigation, on the first CPU that has the flaw and the means"
 
 
 class Planned(NamedTuple):
@@ -99,10 +99,11 @@ def _by_mitigation(base: Request, attacks: list[str], cpus: list[str], mitigatio
         attack = ATTACKS[name]
         if not attack.leaks:
             continue
-        able = [cpu for cpu in cpus if find_cpu(cpu).flaws >= set(attack.flaws)]
-        cpu = default_cpu(attack) if default_cpu(attack) in able else next(iter(able), None)
-        for mitigation in mitigations if cpu is not None else ():
-            yield Planned(BY_MITIGATION, mitigation, replace(base, attack=name, cpu=cpu, mitigations=mitigation))
+        flawed = [cpu for cpu in cpus if find_cpu(cpu).flaws >= set(attack.flaws)]
+        for mitigation in mitigations if flawed else ():
+            able = [cpu for cpu in flawed if not impossible(find_cpu(cpu), mitigation)]
+            request = replace(base, attack=name, cpu=(able or flawed)[0], mitigations=mitigation)
+            yield Planned(BY_MITIGATION, mitigation, request)
 
 
 def run_one(request: Request) -> Demonstration | str:

@@ -6,7 +6,6 @@ cache; what would fault forwards data where the CPU has the flaw, or its depende
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.cpu.observe import SCRATCH
@@ -45,6 +44,8 @@ class Transient:
         self.dirty = False
         """Whether the engine's TLB holds what only the window may use."""
         self.undo: list[tuple[int, bytes]] = []
+        self._spoilt: set[int] = set()
+        """Frames of code that it has stored to after all: by an operand that the model does not see."""
         self._barren: dict[int, int] = {}
         self._q = core.cpu.window.live_q
         self._untimed = False
@@ -53,6 +54,8 @@ class Transient:
         self._closes = 0
         self._time = 0
         self._room = 0
+        """Free entries of the reorder buffer; ``_older`` is when those that hold older instructions retire."""
+        self._older: list[int] = []
         self._resume = 0
         self._flaw = ""
         self._causes: tuple[str, ...] = ()
@@ -89,7 +92,7 @@ class Transient:
                 self._barren[opener] = barren + 1
                 if barren % _PATIENCE:
                     return False
-        if core.code.op(start) is None:
+        if core.code.op(start) is None or core.code.deadly():
             return False
         observer = self.observer
         observer.save(resume)
@@ -103,8 +106,9 @@ class Transient:
         self._time = opened + 1
         self._resume = resume
         self._ready = self.board.ready.copy()
-        rob = self.board.rob
-        self._room = self.board.rob_size - (len(rob) - bisect_right(rob, opened)) if rob else self.board.rob_size
+        self._older = [time for time in self.board.rob if time > opened]
+        self._older.reverse()
+        self._room = self.board.rob_size - len(self._older)
         self._rsb = core.rsb.save()
         self._previous = None
         self._skipping = 0
@@ -133,6 +137,9 @@ class Transient:
             ram[address : address + len(old)] = old
         self.undo.clear()
         self.active = False
+        for frame in self._spoilt:
+            core.engine.forget_code(frame)
+        self._spoilt.clear()
         self.forged.clear()
         self._written.clear()
         core.rsb.restore(self._rsb)
@@ -161,6 +168,9 @@ class Transient:
     def step(self, address: int) -> None:
         """The engine is about to execute the instruction at ``address``."""
         core = self.core
+        if self._spoilt:
+            self.squash("store to code")
+            return
         previous = self._previous
         if previous is not None and previous.kind and not self._follow(previous, address):
             return
@@ -174,13 +184,16 @@ class Transient:
             self._note(op, self._time, NEVER, ENDS_WINDOW[kind])
             self.squash(ENDS_WINDOW[kind])
             return
+        self._room -= 1
+        if self._room < 0:
+            if not self._older:
+                self.squash("reorder buffer full")
+                return
+            self._room = 0
+            self._time = max(self._time, self._older.pop())
         time = self._time
         if time >= self._closes:
             self.squash("resolved")
-            return
-        self._room -= 1
-        if self._room < 0:
-            self.squash("reorder buffer full")
             return
         self._time = time + 1
         self._current = op
@@ -359,6 +372,8 @@ class Transient:
         ram = self.core.cpu.ram_bytes
         inside = min(size, PAGE_SIZE - (physical & PAGE_MASK))
         self.undo.append((physical, bytes(ram[physical : physical + inside])))
+        if self.core.is_code(physical):
+            self._spoilt.add(physical & ~PAGE_MASK)
         if inside == size:
             return
         for linear in self._store_addresses():
@@ -367,6 +382,8 @@ class Transient:
                 second = self._stores_to((linear | PAGE_MASK) + 1)
                 if second < SCRATCH:
                     self.undo.append((second, bytes(ram[second : second + size - inside])))
+                    if self.core.is_code(second):
+                        self._spoilt.add(second & ~PAGE_MASK)
                 return
 
     def _stores_to(self, linear: int) -> int:

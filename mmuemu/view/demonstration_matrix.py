@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from mmuemu.view.demonstration import Demonstration
+
+_ROWS: Final = "attack"
+"""What the rows are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +62,22 @@ def draw(cells: Sequence[Cell], console: Console) -> None:
     """Print the tables, in parts where the terminal is too narrow."""
     for title, (columns, rows) in grids(cells).items():
         console.print(Text(title, "bold"))
-        first = max(len(name) for name in rows)
+        first = max(map(len, [_ROWS, *rows]))
         while columns:
             count = _fitting(columns, rows, console.width - first - 2)
             _draw_part(first, columns[:count], rows, console)
             columns = columns[count:]
-    impossible = {f"{cell.attack}, {cell.column}: {cell.outcome}" for cell in cells if isinstance(cell.outcome, str)}
-    for line in sorted(impossible):
-        console.print(Text(f"n/a {line}", "dim"), soft_wrap=True)
+    for line in _impossible(cells):
+        console.print(Text(line, "dim"), soft_wrap=True)
+
+
+def _impossible(cells: Sequence[Cell]) -> list[str]:
+    """What could not be, a line for each reason."""
+    found: dict[str, list[str]] = {}
+    for cell in cells:
+        if isinstance(cell.outcome, str) and cell.attack not in found.setdefault(cell.outcome, []):
+            found[cell.outcome].append(cell.attack)
+    return [f"n/a {why}: {', '.join(attacks)}" for why, attacks in found.items()]
 
 
 def _width(column: str, rows: dict[str, dict[str, Cell]]) -> int:
@@ -86,7 +97,7 @@ def _fitting(columns: list[str], rows: dict[str, dict[str, Cell]], room: int) ->
 
 def _draw_part(first: int, columns: list[str], rows: dict[str, dict[str, Cell]], console: Console) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("attack", no_wrap=True, min_width=first)
+    table.add_column(_ROWS, no_wrap=True, min_width=first)
     for column in columns:
         table.add_column(column, no_wrap=True, min_width=_width(column, rows) - 2)
     for name, row in rows.items():
@@ -107,5 +118,5 @@ def as_texts(cells: Sequence[Cell]) -> list[tuple[str, list[list[str]]]]:
         body = [
             [name, *(row[column].text if column in row else "" for column in columns)] for name, row in rows.items()
         ]
-        found.append((title, [["attack", *columns], *body]))
+        found.append((title, [[_ROWS, *columns], *body]))
     return found

@@ -78,16 +78,26 @@ def _speed(shown: Demonstration) -> str:
 
 
 def buckets(shown: Demonstration, most: int = _BUCKETS) -> list[tuple[int, int, int]]:
-    """The latencies in up to ``most`` ranges of equal width that are not empty: (least, greatest, how many)."""
-    found = shown.told.histogram
-    if not found:
-        return []
-    least, greatest = min(found), max(found)
-    width = max(1, -(-(greatest - least + 1) // most))
-    sums: dict[int, int] = {}
-    for cycles, count in found.items():
-        sums[(cycles - least) // width] = sums.get((cycles - least) // width, 0) + count
-    return [(least + width * at, least + width * (at + 1) - 1, count) for at, count in sorted(sums.items())]
+    """The latencies in some ``most`` ranges that are not empty: (least, greatest, how many).
+
+    The ranges have one width, and one begins at the threshold; what takes more than twice as long as a load from memory
+    is in a last one.
+    """
+    told = shown.told
+    far = 2 * told.flushed or max(told.histogram, default=0)
+    near = {cycles: count for cycles, count in told.histogram.items() if cycles <= far}
+    beyond = {cycles: count for cycles, count in told.histogram.items() if cycles > far}
+    found = []
+    if near:
+        width = -(-(max(near) - min(near) + 1) // most)
+        sums: dict[int, int] = {}
+        for cycles, count in near.items():
+            at = (cycles - told.threshold) // width
+            sums[at] = sums.get(at, 0) + count
+        for at in sorted(sums):
+            least = told.threshold + width * at
+            found.append((least, min(least + width - 1, far), sums[at]))
+    return [*found, (min(beyond), max(beyond), sum(beyond.values()))] if beyond else found
 
 
 def draw(shown: Demonstration, console: Console) -> None:

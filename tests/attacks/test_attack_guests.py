@@ -74,4 +74,4 @@ def test_numbers_are_kept_within_reason():
     for arguments in (("0", "0", "0"), ("999999999999999999999", "x", "-1"), ("", ""), ("-5",)):
         result = run(image, *arguments)
         assert result.code == 0
-        assert 2 <= len(result.leaked) <= 2 * ATTACKS["plain-read"].most
+        assert 2 <= len(result.told["leaked"][0]) <= 2 * ATTACKS["plain-read"].most

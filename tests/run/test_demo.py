@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -174,15 +176,31 @@ def test_the_matrix_is_the_same_on_any_number_of_processes(tmp_path):
     assert _tags_match((tmp_path / "page.html").read_text())
 
 
+def alive(session: int) -> list[str]:
+    """The processes of a session that still run; zombies do not."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, _, of, *_ = status.read_text().rpartition(")")[2].split()
+            if int(of) == session and state != "Z":
+                found.append(status.parent.name)
+    return found
+
+
 def test_ctrl_c_ends_the_matrix_and_its_workers():
     running = subprocess.Popen(
-        [*command("demo"), "--matrix", "--seed", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [*command("demo"), "--matrix", "--seed", "1", "--jobs", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=emulator_environment(), start_new_session=True,
     )  # fmt: skip
-    time.sleep(4)
+    deadline = time.monotonic() + 60
+    while len(alive(running.pid)) < 3 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(2)
     os.killpg(running.pid, signal.SIGINT)
     out, err = running.communicate(timeout=30)
     assert (running.returncode, out) == (130, "")
     assert "Traceback" not in err
-    with pytest.raises(ProcessLookupError):
-        os.killpg(running.pid, 0)
+    deadline = time.monotonic() + 20
+    while alive(running.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert alive(running.pid) == []

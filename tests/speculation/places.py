@@ -32,5 +32,9 @@ ENTRY_BYTES: Final = 64
 FAULTS: Final = 48
 """A program with more of them is ended."""
 CODE_BYTES: Final = CODE_PAGES * PAGE
-KERNEL: Final = (0xFFFF_8880_0000_0000, 0xFFFF_8880_0010_0000, 0xFFFF_FFFF_8100_0000, 0xFFFF_FFFF_8200_0000)
+KERNEL: Final = (
+    0xFFFF_8880_0000_0000, 0xFFFF_8880_0010_0000, 0xFFFF_FFFF_8100_0000, 0xFFFF_FFFF_8200_0000, 0xFFFF_FFFF_8020_0000,
+    0xFFFF_FFFF_8020_1000, 0xFFFF_C900_0000_9FC0,
+)  # fmt: skip
+"""The direct map, places where no kernel is, and its entry's data and stack, which caches hold."""
 STRANGE: Final = (0, 8, 0x8000_0000_0000_0000, 0x0000_8000_0000_0000, 0x7FFF_FFFF_EFF9, 0xFFFF_FFFF_FFFF_FFFC)

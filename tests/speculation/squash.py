@@ -18,6 +18,7 @@ from mmuemu.kernel.process import Process
 from mmuemu.kernel.task import Task
 from mmuemu.machine import Machine
 from mmuemu.sources import assemble
+from mmuemu.speculation.catalogue import find_cpu
 from mmuemu.speculation.core import Speculation
 from mmuemu.x86.paging import ADDRESS_MASK, PAGE_SIZE, PS, P
 from tests.speculation import places
@@ -336,6 +337,9 @@ class Bench:
     """One machine that runs programs one after the other, each in a process of its own."""
 
     def __init__(self, **options: Any) -> None:
+        threshold = options.pop("threshold", None)
+        if threshold is not None:
+            options["cpu"] = replace(find_cpu(options["cpu"]), disambiguation_threshold=threshold)
         made = MACHINES[options.pop("machine", "")]
         self._mask = EVERY_FLAG if options.pop("strict", False) else OTHER_FLAGS
         self.machine = made(seed=1, memory=MEMORY, aslr=False, schedule="coop", **options)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 
 from mmuemu.demonstrator import Request, default_cpu, demonstrate
@@ -95,6 +97,40 @@ def test_each_mitigation_stops_it_alone(name, mitigation):
 @pytest.mark.parametrize("name", HARDENED)
 def test_a_hardened_victim_leaks_nothing(name):
     assert_nothing_leaked(run(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "cpu"),
+    [
+        *product(
+            ["v1", "v2", "ret2spec", "v4", "meltdown", "l1tf", "mfbds", "prime-probe"],
+            ["haswell", "zen2", "icelake", "cascadelake"],
+        ),
+        ("evict-reload", "zen2"),
+    ],
+)
+def test_other_cpus_leak_by_what_they_have(name, cpu):
+    shown = run(name, cpu=cpu)
+    if find_cpu(cpu).flaws >= set(ATTACKS[name].flaws):
+        assert_all_leaked(shown)
+    else:
+        assert_nothing_leaked(shown)
+
+
+def test_kaslr_under_page_table_isolation_is_found_by_the_trampoline():
+    assert_all_leaked(run("kaslr", mitigations="kpti"))
+
+
+def test_a_victim_that_may_not_protect_itself_says_so():
+    """With mitigations off, Linux refuses PR_SET_SPECULATION_CTRL."""
+    shown = run("v4-ssbd")
+    assert "PR_SET_SPECULATION_CTRL is refused" in shown.told.notes[0]
+    assert_all_leaked(shown)
+
+
+@pytest.mark.parametrize("name", ["mfbds", "msbds"])
+def test_flushing_the_l1d_overwrites_the_leaky_buffers_too(name):
+    assert_nothing_leaked(run(name, mitigations="l1d-flush"))
 
 
 def test_a_mitigation_against_another_flaw_does_not_stop_it():
