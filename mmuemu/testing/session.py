@@ -139,7 +139,9 @@ class Guest:
         from mmuemu.leaks import leaks
 
         chosen = program if isinstance(program, Program) else self.program(program)
-        ours = {name: value for name, value in self._session.options.items() if name in _FOR_LEAKS and value}
+        ours = {
+            name: value for name, value in self._session.options.items() if name in _FOR_LEAKS and value is not None
+        }
         return leaks(chosen.source or chosen.image, secret, first, second, **{**ours, **options})
 
 
