@@ -7,7 +7,6 @@ import json
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mmuemu.errors import BadImage, Exit, MmuemuError, UsageError
@@ -17,7 +16,7 @@ from mmuemu.machine import Files, Machine, NotFound, Outcome
 from mmuemu.memory.ram import parse_size
 from mmuemu.sources import build, is_source
 from mmuemu.speculation.flaws import FLAWS
-from mmuemu.tracing import call_trace, machine_trace
+from mmuemu.tracing import CallTrace, call_trace, machine_trace
 
 if TYPE_CHECKING:
     from mmuemu.kernel.kernel import Kernel
@@ -35,12 +34,21 @@ def run(options: Namespace) -> int:
         options.program = options.program[1:]
     if not options.program:
         raise UsageError("run: which PROGRAM? (see mmuemu run --help)")
-    program, arguments = _program(options.program, options)
+    program, arguments = find_program(options.program, options)
+    machine = machine_of(options)
+    try:
+        return _run(machine, program, arguments, options)
+    finally:
+        machine.close()
+
+
+def machine_of(options: Namespace, seed: int | None = None) -> Machine:
+    """The machine that ``options`` (of the command line) describe, with another seed if one is given."""
     files = Files(root=options.root, mounts=options.mount, isolate=options.isolate, max_files=options.max_files)
-    machine = Machine(
+    return Machine(
         memory=_memory(options.memory),
         mmu=options.mmu,
-        seed=options.seed,
+        seed=options.seed if seed is None else seed,
         aslr=not options.no_aslr,
         layout=options.layout,
         kpti=options.kpti,
@@ -56,10 +64,6 @@ def run(options: Namespace) -> int:
         user=options.user,
         virtual_time=None if options.clock is None else options.clock == "virtual",
     )
-    try:
-        return _run(machine, program, arguments, options)
-    finally:
-        machine.close()
 
 
 def _memory(text: str) -> int:
@@ -73,7 +77,7 @@ def _memory(text: str) -> int:
     return size
 
 
-def _program(command: list[str], options: Namespace) -> tuple[str | bytes, list[str]]:
+def find_program(command: list[str], options: Namespace) -> tuple[str | bytes, list[str]]:
     """What to load, and the guest's argv."""
     name, *rest = command
     if options.root is None and os.path.isdir(name):
@@ -101,7 +105,7 @@ def _on_path(name: str) -> str | None:
     return which(name) if name else None
 
 
-def _environment(options: Namespace) -> dict[str, str]:
+def environment_of(options: Namespace) -> dict[str, str]:
     environment = {} if options.clear_env else dict(os.environ)
     for setting in options.env:
         name, equals, value = setting.partition("=")
@@ -118,8 +122,8 @@ def _say(text: str) -> None:
 
 def _run(machine: Machine, program: str | bytes, arguments: list[str], options: Namespace) -> int:
     report = _open_report(options.json)
-    with call_trace(machine, options, _say) as say:
-        outcome = _traced(machine, program, arguments, options, say)
+    with call_trace(machine, options, _say) as trace:
+        outcome = _traced(machine, program, arguments, options, trace)
     _after(machine, outcome, options)
     if report is not None:
         with report:
@@ -129,18 +133,17 @@ def _run(machine: Machine, program: str | bytes, arguments: list[str], options: 
 
 
 def _traced(
-    machine: Machine, program: str | bytes, arguments: list[str], options: Namespace, say: Callable[[str], object]
+    machine: Machine, program: str | bytes, arguments: list[str], options: Namespace, trace: CallTrace
 ) -> Outcome:
     """Load the program and run it to its end, under the traces that ``options`` ask for."""
-    kernel = machine.kernel
+    kernel, say = machine.kernel, trace.say
     kernel.on_unknown_syscall = lambda number: say(f"mmuemu: system call {number} is not implemented (ENOSYS)\n")
     kernel.on_oom_kill = lambda process, pages: say(
         f"mmuemu: out of memory ({kernel.ram.size >> 20} MiB, --memory): killed process {process.pid} ({process.exe}), "
         f"{pages} pages\n"
     )
-    task = machine.load(program, arguments, _environment(options))
-    if kernel.tracer is not None:
-        kernel.tracer.started(task)
+    task = machine.load(program, arguments, environment_of(options))
+    trace.started(task)
     if options.verbose:
         say(_placement(machine))
     # What start-up made lives to the end: the collector need not look at it again and again.

@@ -6,12 +6,13 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import IO, TYPE_CHECKING, Final, cast
+from typing import IO, TYPE_CHECKING, Final, NamedTuple, cast
 
 from mmuemu import __version__
 from mmuemu.errors import UsageError
 
 if TYPE_CHECKING:
+    from mmuemu.kernel.task import Task
     from mmuemu.machine import Machine
     from mmuemu.view.transient_file import Header
 
@@ -62,14 +63,23 @@ class _GuardedFile:
                 self._say(f"mmuemu: {self._option}: {error.strerror}; the trace ends here, the program goes on\n")
 
 
+class CallTrace(NamedTuple):
+    """What the block of :func:`call_trace` needs."""
+
+    say: Say
+    """Says other things, in their place between the lines of calls."""
+    started: Callable[[Task], object]
+    """To be told of the first program before it runs."""
+
+
 @contextmanager
-def call_trace(machine: Machine, options: Namespace, say: Say) -> Iterator[Say]:
-    """Trace system calls as ``options`` ask, to the end of the block; what to say other things with meanwhile.
+def call_trace(machine: Machine, options: Namespace, say: Say) -> Iterator[CallTrace]:
+    """Trace system calls as ``options`` ask, to the end of the block.
 
     Raises UsageError for a filter that names no call and for a file that cannot be written.
     """
     if not (options.strace or options.strace_filter is not None or options.strace_file is not None):
-        yield say
+        yield CallTrace(say, lambda _task: None)
         return
     from mmuemu.view.strace import Strace, selected
 
@@ -91,7 +101,7 @@ def call_trace(machine: Machine, options: Namespace, say: Say) -> Iterator[Say]:
             strace.flush()
             say(text)
 
-        yield say if numbered else after_lines
+        yield CallTrace(say if numbered else after_lines, strace.started)
 
 
 @contextmanager

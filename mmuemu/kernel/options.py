@@ -24,9 +24,6 @@ DEFAULT_USER: Final = (1000, 1000)
 class Tracer(Protocol):
     """Told of every system call, before and after."""
 
-    def started(self, task: Task) -> None:
-        """The first program is about to run."""
-
     def enter(self, task: Task, call: Syscall | None, number: int, arguments: tuple[int, ...]) -> None:
         """The call is about to be served; ``arguments`` are the six raw registers."""
 

@@ -7,6 +7,7 @@ microarchitecture of Intel, AMD and VIA CPUs").
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
@@ -60,6 +61,10 @@ ENDS_WINDOW: Final[dict[int, str]] = {
 }
 """Why a window ends at an instruction of that kind."""
 
+_MOVES: Final = frozenset({"mov", "movaps", "movapd", "movups", "movupd", "movdqa", "movdqu"})
+"""Between registers they are done by renaming (Intel's optimization manual, "move elimination")."""
+_WIDE: Final = re.compile(r"(r[a-z]{2}|e[a-z]{2}|r\d+d?), (r[a-z]{2}|e[a-z]{2}|r\d+d?)")
+"""Two general registers of 32 or 64 bits."""
 _SERIAL: Final = frozenset(
     {
         "cpuid", "iretq", "iretd", "iret", "syscall", "sysret", "sysretq", "sysenter", "sysexit", "int", "int3",
@@ -82,8 +87,9 @@ _NAMES: Final[dict[str, int]] = {
 _LATENCY: Final[dict[str, int]] = {
     "imul": 3, "mul": 3, "div": 26, "idiv": 26, "popcnt": 3, "lzcnt": 3, "tzcnt": 3, "bsf": 3, "bsr": 3, "crc32": 3,
     "mulsd": 4, "mulss": 4, "mulps": 4, "mulpd": 4, "addsd": 4, "addss": 4, "addps": 4, "addpd": 4, "subsd": 4,
-    "divsd": 14, "divss": 11, "divps": 11, "divpd": 14, "sqrtsd": 18, "sqrtss": 13, "sqrtpd": 18, "cvtsi2sd": 5,
-    "cvttsd2si": 6, "cvtsi2ss": 5, "movd": 2, "movq": 2, "pmuludq": 5, "pclmulqdq": 7, "aesenc": 4, "aesdec": 4,
+    "divsd": 14, "divss": 11, "divps": 11, "divpd": 14, "sqrtsd": 18, "sqrtss": 13, "sqrtpd": 18, "cvtsi2sd": 6,
+    "cvttsd2si": 6, "cvtsi2ss": 6, "comiss": 3, "comisd": 3, "ucomiss": 3, "ucomisd": 3,
+    "movd": 2, "movq": 2, "pmuludq": 5, "pclmulqdq": 7, "aesenc": 4, "aesdec": 4,
     "pause": 44, "xchg": 2, "bswap": 2, "fadd": 3, "fmul": 5, "fdiv": 15, "fsqrt": 18, "rdtsc": 20, "rdtscp": 20,
     "cpuid": 100, "lfence": 4, "mfence": 33, "sfence": 2, "clflush": 2, "clflushopt": 2,
 }  # fmt: skip
@@ -129,6 +135,7 @@ class Op:
         self.sources: tuple[int, ...] = ()
         self.destinations: tuple[int, ...] = ()
         self.latency = 1
+        """Cycles."""
         self.memory: Memory | None = None
         self.loads = False
         self.stores = False
@@ -184,7 +191,7 @@ def kind_of(mnemonic: str, operands: str) -> int:
     return Kind.PLAIN
 
 
-@lru_cache(16384)
+@lru_cache(1 << 15)
 def described(code: bytes, address: int) -> list[Op]:
     """The instructions of ``code``, which lies at linear ``address``, up to one that is none (of an unknown kind)."""
     ops = []
@@ -197,6 +204,7 @@ def described(code: bytes, address: int) -> list[Op]:
     return ops
 
 
+@lru_cache(1 << 17)
 def describe(code: bytes, address: int, mnemonic: str, text: str) -> Op:
     """The instruction ``code`` at ``address``, whose text is known."""
     op = Op(address, code)
@@ -217,6 +225,8 @@ def describe(code: bytes, address: int, mnemonic: str, text: str) -> Op:
     elif kind in (Kind.CALL, Kind.INDIRECT_CALL) or name in ("push", "pushfq"):
         op.stores = op.pushes = True
         op.memory = op.memory or Memory(RSP, -1, 1, -8, "", 8)
+    if name in _MOVES and op.memory is None and (name != "mov" or _WIDE.fullmatch(text)):
+        op.latency = 0
     if op.pushes or op.pops:
         writes.discard(RSP)
         reads.discard(RSP)

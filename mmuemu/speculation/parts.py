@@ -130,8 +130,12 @@ class Parts:
             self.buffers.clear()
 
     def flush_l1d(self) -> None:
-        """IA32_FLUSH_CMD.L1D_FLUSH: the first-level data cache is emptied."""
+        """IA32_FLUSH_CMD.L1D_FLUSH: the first-level data cache is emptied, and the leaky buffers are as by VERW.
+
+        Linux counts on that (arch/x86/kvm/vmx/vmx.c: "L1D Flush includes CPU buffer clear to mitigate MDS").
+        """
         self.caches.flush_l1d()
+        self.verw()
 
     def set_ssbd(self, on: bool) -> None:
         """IA32_SPEC_CTRL.SSBD: whether loads wait for the addresses of all older stores."""

@@ -67,6 +67,8 @@ class Pipeline(Parts):
         """Registers that whoever opens a window waited for."""
         self.detailed = False
         """Whether the block that runs is stopped in."""
+        self._passing = False
+        """Whether loads of the block may pass its stores, so that what these replace is kept."""
         self._on_access: OnAccess | None = None
         self._careful = False
         """Whether the block that runs needs more than :meth:`_skim`."""
@@ -122,7 +124,7 @@ class Pipeline(Parts):
             if self.transient.active:
                 self.transient.stored(physical, size)
                 return
-            if self.detailed:
+            if self._passing:
                 size = min(size, PAGE_SIZE - (physical & PAGE_MASK))
                 self._old.append(bytes(self.cpu.ram_bytes[physical : physical + size]))
             if physical >> 12 in self._frames:
@@ -334,6 +336,7 @@ class Pipeline(Parts):
             if self.detailed:
                 self.unfollow()
             return
+        self._passing = any(op.kind == Kind.PLAIN for op in points)
         self.detailed = self._careful = True
         self._done = 0
         self._left = len(points)
@@ -341,7 +344,7 @@ class Pipeline(Parts):
 
     def unfollow(self) -> None:
         """Stop no more in blocks."""
-        self.detailed = False
+        self.detailed = self._passing = False
         self._careful = self._on_access is not None
         self.observer.watch_nothing()
 
