@@ -387,12 +387,12 @@ class Spec:
     """The others: (register, type, whether it is filled in, what separates it from the one before)."""
     result: special.Result | None
     suffix: Callable[[Call], str] | None
-    pure: bool
-    """The line depends on the registers and the result alone."""
     keep: Callable[[Call], None] | None
     """What to remember of memory when it is called."""
     comma: bool
     """More follows for certain, once it has returned."""
+    registers: int
+    """How many of the six registers count."""
 
 
 _PREFIXES: Final = {
@@ -436,12 +436,10 @@ def _spec(line: str) -> Spec:
     before: list[tuple[int, Type]] = []
     after: list[tuple[int, Type, bool, str]] = []
     register = -1
-    pure = kind not in SUFFIXES
     keep = _KEEP.get(name)
     for word in words:
         register += word not in JOINED
         out = word.startswith("<")
-        pure = pure and (word in PURE or word[:2] in ("f.", "e."))
         if word == "<length":
             keep = buffers.remember_length(register)
         if not out and not after:
@@ -450,7 +448,7 @@ def _spec(line: str) -> Spec:
             after.append((register, _type(word), out and word not in RAW_WHEN_FAILED, "" if word in GLUED else ", "))
     comma = bool(before and after) and words[len(before)] not in JOINED
     result, suffix = RESULTS.get(kind), SUFFIXES.get(kind)
-    return Spec(name, tuple(before), tuple(after), result, suffix, pure and name != "rt_sigreturn", keep, comma)
+    return Spec(name, tuple(before), tuple(after), result, suffix, keep, comma, register + 1)
 
 
 SPECS: Final[dict[str, Spec]] = {spec.name: spec for spec in map(_spec, _TEXT.splitlines())}

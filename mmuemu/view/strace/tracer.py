@@ -33,7 +33,7 @@ COLUMN: Final = 40
 """Where results stand (strace's -a default)."""
 _HELD: Final = 64
 """Lines that are kept back at most."""
-_MOST_KNOWN: Final = 4096
+_MOST_KNOWN: Final = 512
 """Texts that are remembered."""
 _MOST_RESULTS: Final = 64
 _SIGRETURN: Final = 15
@@ -148,7 +148,7 @@ class Strace:
             if spec is None:
                 return
         mark = task.tid if self._numbered or len(task.kernel.tasks) > 1 else 0
-        key = (number, mark, arguments)
+        key = (number, mark, arguments[: spec.registers])
         known = self._known.get(key)
         if known is None or (known.reads and not unchanged(task, known.reads)):
             known = self._learn(Call(task, number, arguments, self._limit), spec, mark)
@@ -280,6 +280,8 @@ class Strace:
     def _after(self, call: Call, spec: Spec, result: int) -> str:
         """The arguments that the call has filled in, and those behind them."""
         call.result = result
+        if not spec.after:
+            return ""
         failed, first = call.failed, spec.comma or not spec.before
         parts: list[str] = []
         for at, show, out, separator in spec.after:
@@ -298,6 +300,8 @@ class Strace:
 
     def _result(self, call: Call, spec: Spec) -> str:
         result = call.result
+        if result >= 0 and spec.result is None and spec.suffix is None:
+            return str(result)
         if -4096 < result < 0:
             if result == RESTARTED or result == -Errno.EINTR:
                 return _INTERRUPTED.get(spec.name) or str(result_text(RESTARTED))
@@ -355,5 +359,5 @@ class Strace:
 def _plain(name: str) -> Spec:
     """A call that is known by name, if at all: its registers."""
     return Spec(
-        name, tuple((at, lambda _call, value: f"{value:#x}") for at in range(6)), (), None, None, True, None, False
+        name, tuple((at, lambda _call, value: f"{value:#x}") for at in range(6)), (), None, None, None, False, 6
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from mmuemu.errors import OutOfFrames
 from mmuemu.kernel.abi.errno import Errno, SyscallError
@@ -39,16 +39,7 @@ _FIRST_PIECE: Final = 64
 class Call:
     """A system call under way: who makes it, with what, and, once it has returned, its result."""
 
-    spec: Any = None
-    result = 0
-    entered = ""
-    """What was known when it was called, as text."""
-    kept: object = None
-    """What memory held then, for types that show both."""
-    split = False
-    """Its line was broken off (``<unfinished ...>``)."""
-    reads: list[Read] | None = None
-    """What has been read of memory, while somebody wants to know."""
+    __slots__ = ("args", "kept", "limit", "number", "reads", "result", "task")
 
     def __init__(self, task: Task, number: int, args: tuple[int, ...], limit: int = STRING_LIMIT) -> None:
         self.task = task
@@ -56,6 +47,11 @@ class Call:
         self.args = args
         """The six raw registers."""
         self.limit = limit
+        self.result = 0
+        self.kept: object = None
+        """What memory held when it was called, for types that show both."""
+        self.reads: list[Read] | None = None
+        """What has been read of memory, while somebody wants to know."""
 
     @property
     def failed(self) -> bool:
@@ -335,7 +331,7 @@ def statx_mask_text(value: int) -> str:
 
 
 PURE: Final[dict[str, Type]] = {
-    "d": lambda _call, value: str(signed32(value)),
+    "d": lambda _call, value: str(value if value < 0x8000_0000 else signed32(value)),
     "u": lambda _call, value: str(value & 0xFFFF_FFFF),
     "ld": lambda _call, value: str(signed64(value)),
     "lu": lambda _call, value: str(value),
