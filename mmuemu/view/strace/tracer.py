@@ -36,6 +36,8 @@ _HELD: Final = 64
 _MOST_KNOWN: Final = 512
 """Texts that are remembered."""
 _MOST_RESULTS: Final = 64
+_HIGHEST: Final = 1 << 63
+"""From here on a result is a negative number that was given back raw (rt_sigreturn)."""
 _SIGRETURN: Final = 15
 _ALONE: Final = frozenset({15, 56, 57, 58, 59, 60, 231, 322})
 """Calls whose texts are made anew each time: what they show is not in registers and memory alone."""
@@ -279,7 +281,7 @@ class Strace:
 
     def _after(self, call: Call, spec: Spec, result: int) -> str:
         """The arguments that the call has filled in, and those behind them."""
-        call.result = result
+        call.result = result if result < _HIGHEST else result - 2 * _HIGHEST
         if not spec.after:
             return ""
         failed, first = call.failed, spec.comma or not spec.before
