@@ -15,6 +15,7 @@ from mmuemu.cpu.window import REGISTERS
 from mmuemu.speculation.blocks import Block
 from mmuemu.speculation.bypass import Disambiguator
 from mmuemu.speculation.caches import LINE_SHIFT
+from mmuemu.speculation.flags import repair_flags
 from mmuemu.speculation.models import CpuSpec
 from mmuemu.speculation.ops import Kind, Op
 from mmuemu.speculation.parts import Parts
@@ -67,6 +68,8 @@ class Pipeline(Parts):
         """Registers that whoever opens a window waited for."""
         self.detailed = False
         """Whether the block that runs is stopped in."""
+        self._changed = False
+        """Whether code was stored to."""
         self._passing = False
         """Whether loads of the block may pass its stores, so that what these replace is kept."""
         self._on_access: OnAccess | None = None
@@ -141,6 +144,7 @@ class Pipeline(Parts):
                 self._old.append(bytes(self.cpu.ram_bytes[physical : physical + size]))
             if physical >> 12 in self._frames:
                 self.code.written(physical >> 12)
+                self._changed = True
         except BaseException as error:
             self.cpu.fail(error)
 
@@ -160,6 +164,9 @@ class Pipeline(Parts):
                 return
             board = self.board
             previous = self._previous
+            if self._changed:
+                self._changed = False
+                previous = self._unchanged_part(previous, address)
             if previous is not None:
                 previous.count += 1
                 self.instructions += previous.length
@@ -212,6 +219,19 @@ class Pipeline(Parts):
                 self.unfollow()
         except BaseException as error:
             self.cpu.fail(error)
+
+    def _unchanged_part(self, block: Block | None, address: int) -> Block | None:
+        """Code was stored to while ``block`` ran. If it is its own, the engine goes on at the store with new code:
+        None, once what ran of it is accounted for."""
+        if block is None or not block.address <= address < block.end or address == block.target:
+            return block
+        if address > block.address:
+            repair_flags(self.cpu, block, address)
+            self._account(block, address)
+            self._done = 0
+            self.instructions += sum(op.address < address for op in block.described)
+        self.clear_log()
+        return None
 
     # -- what has run --------------------------------------------------------------------------------------------
 
