@@ -95,7 +95,7 @@ class BoardTarget:
         cpu.window.save()
         if floats:
             gdb.set_floats(cpu, floats)
-        for name, index in (("fs_base", window.FS.base), ("gs_base", window.GS.base)):
+        for name, index in (("fs_base", window.FS.base), ("gs_base", window.GS.base), ("cr2", window.Q_CR2)):
             if name in integers:
                 cpu.window.q[index] = integers.pop(name)
         cpu.window.restore()

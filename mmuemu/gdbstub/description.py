@@ -39,16 +39,19 @@ CORE: Final = Feature(
     + "".join(
         f'<field name="{name}" start="{bit}" end="{bit}"/>'
         for name, bit in (
-            ("CF", 0), ("", 1), ("PF", 2), ("AF", 4), ("ZF", 6), ("SF", 7), ("TF", 8), ("IF", 9), ("DF", 10), ("OF", 11),
-            ("NT", 14), ("RF", 16), ("VM", 17), ("AC", 18), ("VIF", 19), ("VIP", 20), ("ID", 21),
+            ("CF", 0), ("", 1), ("PF", 2), ("AF", 4), ("ZF", 6), ("SF", 7), ("TF", 8), ("IF", 9), ("DF", 10),
+            ("OF", 11), ("NT", 14), ("RF", 16), ("VM", 17), ("AC", 18), ("VIF", 19), ("VIP", 20), ("ID", 21),
         )
     )
     + "</flags>",
-    tuple(Register(name, 64, "data_ptr" if name in _POINTERS else "int64") for name in GENERAL)
-    + (Register("rip", 64, "code_ptr"), Register("eflags", 32, "i386_eflags"))
-    + tuple(Register(name, 32, "int32") for name in SEGMENTS)
-    + tuple(Register(f"st{index}", 80, "i387_ext") for index in range(8))
-    + tuple(Register(name, 32, "int", "float") for name in X87_CONTROL),
+    (
+        *(Register(name, 64, "data_ptr" if name in _POINTERS else "int64") for name in GENERAL),
+        Register("rip", 64, "code_ptr"),
+        Register("eflags", 32, "i386_eflags"),
+        *(Register(name, 32, "int32") for name in SEGMENTS),
+        *(Register(f"st{index}", 80, "i387_ext") for index in range(8)),
+        *(Register(name, 32, "int", "float") for name in X87_CONTROL),
+    ),
 )  # fmt: skip
 
 _VECTORS: Final = (("v4f", "ieee_single", 4), ("v2d", "ieee_double", 2), ("v16i8", "int8", 16), ("v8i16", "int16", 8),
@@ -67,11 +70,15 @@ SSE: Final = Feature(
     + '</union><flags id="i386_mxcsr" size="4">'
     + "".join(f'<field name="{name}" start="{bit}" end="{bit}"/>' for bit, name in enumerate(_MXCSR))
     + '<field name="FZ" start="15" end="15"/></flags>',
-    tuple(Register(f"xmm{index}", 128, "vec128") for index in range(16))
-    + (Register("mxcsr", 32, "i386_mxcsr", "vector"),),
+    (
+        *(Register(f"xmm{index}", 128, "vec128") for index in range(16)),
+        Register("mxcsr", 32, "i386_mxcsr", "vector"),
+    ),
 )
 LINUX: Final = Feature("org.gnu.gdb.i386.linux", "", (Register("orig_rax", 64, "int"),))
-BASES: Final = Feature("org.gnu.gdb.i386.segments", "", (Register("fs_base", 64, "int"), Register("gs_base", 64, "int")))
+BASES: Final = Feature(
+    "org.gnu.gdb.i386.segments", "", (Register("fs_base", 64, "int"), Register("gs_base", 64, "int"))
+)
 SYSTEM: Final = Feature(
     "org.mmuemu.system", "", tuple(Register(name, 64, "int64", "system") for name in CONTROL)
 )  # fmt: skip
@@ -103,8 +110,7 @@ class Layout:
 
 def _xml(features: tuple[Feature, ...], osabi: str) -> str:
     parts = [
-        '<?xml version="1.0"?><!DOCTYPE target SYSTEM "gdb-target.dtd"><target>'
-        "<architecture>i386:x86-64</architecture>"
+        '<?xml version="1.0"?><!DOCTYPE target SYSTEM "gdb-target.dtd"><target><architecture>i386:x86-64</architecture>'
     ]
     if osabi:
         parts.append(f"<osabi>{osabi}</osabi>")
@@ -112,6 +118,8 @@ def _xml(features: tuple[Feature, ...], osabi: str) -> str:
         parts.append(f'<feature name="{feature.name}">{feature.types}')
         for name, bits, kind, group in feature.registers:
             group_text = f' group="{group}"' if group else ""
+            if name in CONTROL:
+                group_text += ' save-restore="no"'  # gdb puts registers back after it has called a function
             parts.append(f'<reg name="{name}" bitsize="{bits}" type="{kind}"{group_text}/>')
         parts.append("</feature>")
     return "".join(parts) + "</target>"

@@ -26,9 +26,9 @@ class Failed(Exception):
 class StopEvent:
     """Why the machine stopped.
 
-    ``kind`` is ``signal``, a stop reason of gdb's (``swbreak``, ``hwbreak``, ``watch``, ``rwatch``, ``awatch``, ``fork``,
-    ``vfork``, ``vforkdone``, ``exec``, ``syscall_entry``, ``syscall_return``), ``exited``, ``killed``, or ``none``: no
-    thread that was resumed is left.
+    ``kind`` is ``signal``, a stop reason of gdb's (``swbreak``, ``hwbreak``, ``watch``, ``rwatch``, ``awatch``,
+    ``fork``, ``vfork``, ``vforkdone``, ``exec``, ``syscall_entry``, ``syscall_return``), ``exited``, ``killed``,
+    or ``none``: no thread that was resumed is left.
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""``vFile``: files as the guest sees them, to be read only (gdb manual, E.7 "Host I/O Packets" and E.13.6 "Protocol")."""
+"""``vFile``: files as the guest sees them, to be read only (gdb manual, E.7 and E.13)."""
 
 from __future__ import annotations
 

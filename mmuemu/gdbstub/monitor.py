@@ -11,7 +11,7 @@ from mmuemu.kernel.maps import maps_text
 from mmuemu.mmu.state import Access, PageFault, PagingState
 from mmuemu.mmu.walk import walk
 from mmuemu.x86 import registers as x86
-from mmuemu.x86.paging import G, NX, PCD, PS, PWT, RW, US, A, D, P
+from mmuemu.x86.paging import NX, PCD, PS, PWT, RW, US, A, D, G, P
 
 if TYPE_CHECKING:
     from mmuemu.board import Board

@@ -53,7 +53,7 @@ class _Reader:
 
 def _first_link_map(task: Task, reader: _Reader) -> int:
     """The address of the dynamic linker's first ``struct link_map``; 0 where there is none (yet)."""
-    auxv = {kind: value for kind, value in iter_unpack("<QQ", task.auxv[: len(task.auxv) & ~15])}
+    auxv = dict(iter_unpack("<QQ", task.auxv[: len(task.auxv) & ~15]))
     table, count = auxv.get(_AT_PHDR, 0), min(auxv.get(_AT_PHNUM, 0), _MOST)
     dynamic, bias = 0, 0
     for index in range(count):

@@ -261,7 +261,9 @@ class ProcessTarget:
 
     def _forked(self, parent: Task, child: Task) -> None:
         if parent.pid not in self.debugged or child.pid == parent.pid:
-            if child.pid in self.debugged and not any(action.covers((child.pid, child.tid)) for action in self._resumed):
+            if child.pid in self.debugged and not any(
+                action.covers((child.pid, child.tid)) for action in self._resumed
+            ):
                 self.kernel.scheduler.held.add(child)
             return
         if not (self.wishes.fork or self.wishes.vfork):

@@ -41,7 +41,9 @@ def transfer(server: Server, text: bytes) -> bytes:
     annex, _, place = (annex + b":" + place).rpartition(b":")
     offset, length = (*numbers(place), 0)[:2]
     try:
-        data = server.target.transfer(server.thread(), what.decode("ascii", "replace"), annex.decode("ascii", "replace"))
+        data = server.target.transfer(
+            server.thread(), what.decode("ascii", "replace"), annex.decode("ascii", "replace")
+        )
     except KeyError:
         return b""
     part = data[offset : offset + min(length, PACKET_SIZE // 2 - 2)]

@@ -16,7 +16,8 @@ _CONTROLS: Final = {
 GENERAL_NAMES: Final = (*GENERAL, "rip", "eflags")
 FLAGS_WRITABLE: Final = 0x5_4DD5
 """RFLAGS that a debugger may set in ring 3 (``FLAG_MASK`` in arch/x86/kernel/ptrace.c)."""
-_CANNOT_BE_SET: Final = {*SEGMENTS, *CONTROL}
+_CANNOT_BE_SET: Final = {*SEGMENTS, *CONTROL} - {"cr2"}
+"""CR2 can: gdb puts registers back after it has called a function, which may have faulted."""
 
 
 class Refused(Exception):
@@ -111,7 +112,8 @@ def set_floats(cpu: Cpu, changed: dict[str, bytes]) -> None:
 
 
 _X87_AT: Final = {
-    "fctrl": (0, 2), "fstat": (2, 2), "fop": (6, 2), "fioff": (8, 4), "fiseg": (12, 2), "fooff": (16, 4), "foseg": (20, 2),
+    "fctrl": (0, 2), "fstat": (2, 2), "fop": (6, 2), "fioff": (8, 4), "fiseg": (12, 2), "fooff": (16, 4),
+    "foseg": (20, 2),
 }  # fmt: skip
 
 

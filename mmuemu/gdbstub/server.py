@@ -10,7 +10,7 @@ from mmuemu.gdbstub.events import Action, Failed, StopEvent, Target, ThreadId
 from mmuemu.gdbstub.files import Files
 from mmuemu.gdbstub.link import Gone, Link
 from mmuemu.gdbstub.packets import ALL, ANY, PACKET_SIZE, BadPacket, escape, from_hex, number, numbers, thread_id
-from mmuemu.gdbstub.signals import INT, TRAP
+from mmuemu.gdbstub.signals import INT
 
 EINVAL: Final = 22
 ESRCH: Final = 3
@@ -354,4 +354,4 @@ _BY_PREFIX: Final[tuple[tuple[bytes, Function], ...]] = (
 )
 """What each packet begins with, longer beginnings first, and who answers it."""
 
-__all__ = ["Gone", "Server", "TRAP"]
+__all__ = ["Gone", "Server"]

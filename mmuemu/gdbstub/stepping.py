@@ -1,4 +1,4 @@
-"""One instruction of one thread, however it gets there: over system calls, faults, other threads' turns and handlers."""
+"""One instruction of one thread: over system calls, faults, other threads' turns and signal handlers."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def write(task: Task, data: bytes) -> None:
         floats = {name: value for name, value in changed.items() if gdb.is_float(name)}
         if floats:
             gdb.set_floats(task.kernel.cpu, floats)
-        for name, index in _BASES.items():
+        for name, index in (*_BASES.items(), ("cr2", window.Q_CR2)):
             if name in integers:
                 task.kernel.cpu.window.q[index] = integers[name]
         _store(task)

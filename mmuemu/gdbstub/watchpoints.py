@@ -34,7 +34,7 @@ class Watchpoints:
         physical: Callable[[Hashable, int], int | None],
         on_hit: Callable[[Hashable, str, int], None],
     ) -> None:
-        """``physical(owner, linear)`` says where a byte lies. ``on_hit(owner, name, address)`` is called at an access."""
+        """``physical(owner, linear)`` says where a byte lies. ``on_hit(owner, name, address)`` hears of accesses."""
         self._places = places
         self._physical = physical
         self._on_hit = on_hit
