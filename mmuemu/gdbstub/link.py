@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import queue
 import select
 import socket
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -17,7 +17,7 @@ _LOOPBACK: Final = "127.0.0.1"
 _REPEAT: Final = 0.02
 """Seconds between two interruptions: one that falls between two stretches of emulation is lost."""
 _MOST_WAITING: Final = 64
-"""Packets that may wait to be answered; a client that sends more is not read meanwhile."""
+"""Packets that may wait to be answered; a client that sends more while the machine runs is not read."""
 
 
 class Gone(Exception):
@@ -54,9 +54,9 @@ def place_of(waiting: socket.socket) -> str:
 
 
 class Link:
-    """One connection. A thread reads it; :meth:`next` gives the packets to the thread that runs the machine.
+    """One connection, read by whoever waits for packets; while the machine runs, a thread looks at it now and then.
 
-    While :attr:`running` is set, the byte 0x03 and the end of the connection call ``interrupt`` again and again.
+    While :attr:`running`, the byte 0x03 and the end of the connection call ``interrupt`` again and again.
     """
 
     def __init__(self, connection: socket.socket, interrupt: Callable[[], None]) -> None:
@@ -68,56 +68,39 @@ class Link:
         self.gone = False
         self._connection = connection
         self._interrupt = interrupt
-        self._packets: queue.Queue[tuple[Packet, int] | None] = queue.Queue(_MOST_WAITING)
+        self._decoder = Decoder()
+        self._packets: deque[tuple[Packet, int]] = deque()
         self._answered = 0
-        self._closing = False
-        self._wake_read, self._wake_write = socket.socketpair()
-        self._thread = threading.Thread(target=self._read, name="mmuemu gdb", daemon=True)
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="mmuemu gdb", daemon=True)
         self._thread.start()
 
-    # -- the reading thread ----------------------------------------------------------------------------------------
+    def _watch(self) -> None:
+        while not self._closing.wait(_REPEAT):
+            with self._lock:
+                if not self.running:
+                    continue
+                if not self.gone and len(self._packets) < _MOST_WAITING:
+                    with contextlib.suppress(OSError, ValueError):
+                        if select.select([self._connection], [], [], 0)[0]:
+                            self._receive()
+                if self.interrupted:
+                    self._interrupt()
 
-    def _read(self) -> None:
-        decoder = Decoder()
-        while not self._closing:
-            pressing = self.running and self.interrupted
-            readable = [self._wake_read] if self.gone else [self._connection, self._wake_read]
-            ready, _, _ = select.select(readable, [], [], _REPEAT if pressing else None)
-            if self._wake_read in ready:
-                self._wake_read.recv(64)
-            if self._connection in ready and not self.gone:
-                try:
-                    data = self._connection.recv(65536)
-                except OSError:
-                    data = b""
-                if data:
-                    self._take(decoder.feed(data))
-                else:
-                    self.gone = True
-                    self._put(None)
-            if self.running and self.interrupted:
-                self._interrupt()
-
-    def _take(self, found: list[Packet | Interrupt]) -> None:
-        for item in found:
+    def _receive(self) -> None:
+        """Take what has come, or wait for it."""
+        try:
+            data = self._connection.recv(65536)
+        except OSError:
+            data = b""
+        if not data:
+            self.gone = True
+        for item in self._decoder.feed(data):
             if isinstance(item, Interrupt):
                 self.presses += 1
             else:
-                self._put((item, self.presses))
-
-    def _put(self, item: tuple[Packet, int] | None) -> None:
-        while not self._closing:
-            try:
-                self._packets.put(item, timeout=0.2)
-                return
-            except queue.Full:
-                continue
-
-    def _wake(self) -> None:
-        with contextlib.suppress(OSError):
-            self._wake_write.send(b"\0")
-
-    # -- the machine's thread --------------------------------------------------------------------------------------
+                self._packets.append((item, self.presses))
 
     @property
     def interrupted(self) -> bool:
@@ -127,10 +110,11 @@ class Link:
     def next(self) -> bytes:
         """The next packet's content. Raises Gone."""
         while True:
-            item = self._packets.get()
-            if item is None:
-                raise Gone
-            packet, self._answered = item
+            while not self._packets:
+                if self.gone:
+                    raise Gone
+                self._receive()
+            packet, self._answered = self._packets.popleft()
             if self.acknowledging:
                 self._write(b"+" if packet.good else b"-")
             if packet.good:
@@ -139,16 +123,11 @@ class Link:
     def start(self) -> None:
         """The machine runs from now on."""
         self.running = True
-        if self.interrupted:
-            self._wake()
 
     def stop(self) -> None:
         """It has stopped."""
-        self.running = False
-
-    def press(self) -> None:
-        """As if the client had sent 0x03 (``vCtrlC``)."""
-        self.presses += 1
+        with self._lock:
+            self.running = False
 
     def send(self, body: bytes) -> None:
         """Send a packet. Raises Gone."""
@@ -162,9 +141,6 @@ class Link:
 
     def close(self) -> None:
         """End the thread and the connection."""
-        self._closing = True
-        self._wake()
+        self._closing.set()
         self._thread.join()
         self._connection.close()
-        self._wake_read.close()
-        self._wake_write.close()
