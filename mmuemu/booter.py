@@ -134,7 +134,7 @@ def boot(options: Namespace) -> int:
             from mmuemu.gdbstub.door import debug_board
 
             try:
-                end = debug_board(board, options.gdb, _say)
+                end = debug_board(board, options.gdb, _say, image.bits)
             finally:
                 output.flush()
         try:

@@ -10,7 +10,7 @@ from mmuemu.cpu import window
 from mmuemu.cpu.debug import DebugPlaces
 from mmuemu.cpu.traps import Trap
 from mmuemu.gdbstub import registers as gdb
-from mmuemu.gdbstub.description import BOARD
+from mmuemu.gdbstub.description import BOARD_32, BOARD_64, GENERAL_32
 from mmuemu.gdbstub.events import Action, Failed, StopEvent, ThreadId, Wishes
 from mmuemu.gdbstub.monitor import board_command
 from mmuemu.gdbstub.objects import threads_xml
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _THREAD: Final = (1, 1)
 _MOST_POINTS: Final = 4096
+_WIDE: Final = {name: f"r{name[1:]}" for name in (*GENERAL_32, "eip")}
 _MEMORY_MAP: Final = (
     b'<?xml version="1.0"?><!DOCTYPE memory-map PUBLIC "+//IDN gnu.org//DTD GDB Memory Map V1.0//EN" '
     b'"http://sourceware.org/gdb/gdb-memory-map.dtd"><memory-map><memory type="ram" start="0x0" '
@@ -35,11 +36,12 @@ _MEMORY_MAP: Final = (
 class BoardTarget:
     """One board."""
 
-    layout = BOARD
     features: tuple[str, ...] = ("qXfer:memory-map:read+",)
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Board, bits: int = 64) -> None:
+        """``bits`` of the registers that gdb is shown: what its symbols are for, 64 or 32."""
         self.board = board
+        self.layout = BOARD_64 if bits == 64 else BOARD_32
         self.wishes = Wishes()
         self.end: BoardEnd | None = None
         """How the machine ended, once it has."""
@@ -81,17 +83,22 @@ class BoardTarget:
         cpu = self.board.cpu
         flags = cpu.rflags
         cpu.window.save()
-        return gdb.pack(cpu, BOARD, gdb.values(cpu) | {"eflags": flags, "cr8": self.board.pc.lapic.cr8})
+        known = gdb.values(cpu) | {"eflags": flags, "cr8": self.board.pc.lapic.cr8}
+        return gdb.pack(cpu, self.layout, known | {narrow: known[wide] for narrow, wide in _WIDE.items()})
 
     def write_registers(self, thread: ThreadId, data: bytes) -> None:
         """Set them; EPERM for segments and control registers."""
         try:
-            changed = gdb.changes(BOARD, self.read_registers(thread), data)
+            changed = gdb.changes(self.layout, self.read_registers(thread), data)
         except gdb.Refused:
             raise Failed(errno.EPERM) from None
         cpu = self.board.cpu
         floats = {name: value for name, value in changed.items() if gdb.is_float(name)}
-        integers = {name: int.from_bytes(value, "little") for name, value in changed.items() if name not in floats}
+        integers = {
+            _WIDE.get(name, name): int.from_bytes(value, "little")
+            for name, value in changed.items()
+            if name not in floats
+        }
         cpu.window.save()
         if floats:
             gdb.set_floats(cpu, floats)
@@ -314,7 +321,7 @@ class BoardTarget:
         if pid not in (ALL, _THREAD[0]):
             raise Failed(errno.ESRCH)
         self._going = False
-        self.end = BoardEnd("killed", 137, "killed by gdb")
+        self.end = BoardEnd("killed", 137)
 
     def finish(self) -> None:
         """Be debugged no more."""

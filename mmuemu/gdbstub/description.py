@@ -29,12 +29,13 @@ GENERAL: Final = (
     "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
 )  # fmt: skip
 SEGMENTS: Final = ("cs", "ss", "ds", "es", "fs", "gs")
+GENERAL_32: Final = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
+"""The registers of 32-bit programs, in gdb's order."""
 X87_CONTROL: Final = ("fctrl", "fstat", "ftag", "fiseg", "fioff", "foseg", "fooff", "fop")
 CONTROL: Final = ("cr0", "cr2", "cr3", "cr4", "cr8", "efer")
-_POINTERS: Final = {"rbp", "rsp"}
+_POINTERS: Final = {"rbp", "rsp", "ebp", "esp"}
 
-CORE: Final = Feature(
-    "org.gnu.gdb.i386.core",
+_FLAGS: Final = (
     '<flags id="i386_eflags" size="4">'
     + "".join(
         f'<field name="{name}" start="{bit}" end="{bit}"/>'
@@ -43,16 +44,24 @@ CORE: Final = Feature(
             ("OF", 11), ("NT", 14), ("RF", 16), ("VM", 17), ("AC", 18), ("VIF", 19), ("VIP", 20), ("ID", 21),
         )
     )
-    + "</flags>",
-    (
-        *(Register(name, 64, "data_ptr" if name in _POINTERS else "int64") for name in GENERAL),
-        Register("rip", 64, "code_ptr"),
-        Register("eflags", 32, "i386_eflags"),
-        *(Register(name, 32, "int32") for name in SEGMENTS),
-        *(Register(f"st{index}", 80, "i387_ext") for index in range(8)),
-        *(Register(name, 32, "int", "float") for name in X87_CONTROL),
-    ),
+    + "</flags>"
 )  # fmt: skip
+
+
+def _core(general: tuple[str, ...], pointer: str, bits: int) -> Feature:
+    return Feature(
+        "org.gnu.gdb.i386.core",
+        _FLAGS,
+        (
+            *(Register(name, bits, "data_ptr" if name in _POINTERS else f"int{bits}") for name in general),
+            Register(pointer, bits, "code_ptr"),
+            Register("eflags", 32, "i386_eflags"),
+            *(Register(name, 32, "int32") for name in SEGMENTS),
+            *(Register(f"st{index}", 80, "i387_ext") for index in range(8)),
+            *(Register(name, 32, "int", "float") for name in X87_CONTROL),
+        ),
+    )
+
 
 _VECTORS: Final = (("v4f", "ieee_single", 4), ("v2d", "ieee_double", 2), ("v16i8", "int8", 16), ("v8i16", "int16", 8),
                    ("v4i32", "int32", 4), ("v2i64", "int64", 2))  # fmt: skip
@@ -62,19 +71,27 @@ _VECTOR_FIELDS: Final = (
 )  # fmt: skip
 _MXCSR: Final = ("IE", "DE", "ZE", "OE", "UE", "PE", "DAZ", "IM", "DM", "ZM", "OM", "UM", "PM")
 
-SSE: Final = Feature(
-    "org.gnu.gdb.i386.sse",
+_SSE_TYPES: Final = (
     "".join(f'<vector id="{name}" type="{kind}" count="{count}"/>' for name, kind, count in _VECTORS)
     + '<union id="vec128">'
     + "".join(f'<field name="{name}" type="{kind}"/>' for name, kind in _VECTOR_FIELDS)
     + '</union><flags id="i386_mxcsr" size="4">'
     + "".join(f'<field name="{name}" start="{bit}" end="{bit}"/>' for bit, name in enumerate(_MXCSR))
-    + '<field name="FZ" start="15" end="15"/></flags>',
-    (
-        *(Register(f"xmm{index}", 128, "vec128") for index in range(16)),
-        Register("mxcsr", 32, "i386_mxcsr", "vector"),
-    ),
+    + '<field name="FZ" start="15" end="15"/></flags>'
 )
+
+
+def _sse(count: int) -> Feature:
+    return Feature(
+        "org.gnu.gdb.i386.sse",
+        _SSE_TYPES,
+        (
+            *(Register(f"xmm{index}", 128, "vec128") for index in range(count)),
+            Register("mxcsr", 32, "i386_mxcsr", "vector"),
+        ),
+    )
+
+
 LINUX: Final = Feature("org.gnu.gdb.i386.linux", "", (Register("orig_rax", 64, "int"),))
 BASES: Final = Feature(
     "org.gnu.gdb.i386.segments", "", (Register("fs_base", 64, "int"), Register("gs_base", 64, "int"))
@@ -83,14 +100,11 @@ SYSTEM: Final = Feature(
     "org.mmuemu.system", "", tuple(Register(name, 64, "int64", "system") for name in CONTROL)
 )  # fmt: skip
 
-PROCESS_FEATURES: Final = (CORE, SSE, LINUX, BASES, SYSTEM)
-BOARD_FEATURES: Final = (CORE, SSE, BASES, SYSTEM)
-
 
 class Layout:
     """Where each register of some features lies in the ``g`` packet."""
 
-    def __init__(self, features: tuple[Feature, ...], osabi: str) -> None:
+    def __init__(self, architecture: str, features: tuple[Feature, ...], osabi: str = "") -> None:
         self.registers = tuple(register for feature in features for register in feature.registers)
         self.offsets: list[int] = []
         at = 0
@@ -99,7 +113,13 @@ class Layout:
             at += register.bits // 8
         self.size = at
         self.numbers = {register.name: index for index, register in enumerate(self.registers)}
-        self.xml = _xml(features, osabi)
+        self.expedited = tuple(
+            (self.numbers[name], self.place(self.numbers[name]))
+            for name in ("rbp", "rsp", "rip", "ebp", "esp", "eip")
+            if name in self.numbers
+        )
+        """What gdb wants to know of every stop: numbers and places."""
+        self.xml = _xml(architecture, features, osabi)
         """The text of ``target.xml``."""
 
     def place(self, index: int) -> slice:
@@ -108,9 +128,10 @@ class Layout:
         return slice(at, at + self.registers[index].bits // 8)
 
 
-def _xml(features: tuple[Feature, ...], osabi: str) -> str:
+def _xml(architecture: str, features: tuple[Feature, ...], osabi: str) -> str:
     parts = [
-        '<?xml version="1.0"?><!DOCTYPE target SYSTEM "gdb-target.dtd"><target><architecture>i386:x86-64</architecture>'
+        '<?xml version="1.0"?><!DOCTYPE target SYSTEM "gdb-target.dtd"><target>'
+        f"<architecture>{architecture}</architecture>"
     ]
     if osabi:
         parts.append(f"<osabi>{osabi}</osabi>")
@@ -125,5 +146,7 @@ def _xml(features: tuple[Feature, ...], osabi: str) -> str:
     return "".join(parts) + "</target>"
 
 
-PROCESS: Final = Layout(PROCESS_FEATURES, "GNU/Linux")
-BOARD: Final = Layout(BOARD_FEATURES, "")
+_CORE_64: Final = _core(GENERAL, "rip", 64)
+PROCESS: Final = Layout("i386:x86-64", (_CORE_64, _sse(16), LINUX, BASES, SYSTEM), "GNU/Linux")
+BOARD_64: Final = Layout("i386:x86-64", (_CORE_64, _sse(16), BASES, SYSTEM))
+BOARD_32: Final = Layout("i386", (_core(GENERAL_32, "eip", 32), _sse(8), SYSTEM))

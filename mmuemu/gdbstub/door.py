@@ -55,10 +55,10 @@ def debug_machine(machine: Machine, address: str, say: Say) -> None:
     _converse(machine.kernel.cpu, address, say, lambda: ProcessTarget(machine))
 
 
-def debug_board(board: Board, address: str, say: Say) -> BoardEnd | None:
-    """Let gdb debug a board; how it ended, None when it was let go. Raises UsageError."""
+def debug_board(board: Board, address: str, say: Say, bits: int) -> BoardEnd | None:
+    """Let gdb debug a board with registers of ``bits``; how it ended, None when it was let go. Raises UsageError."""
     from mmuemu.gdbstub.boards import BoardTarget
 
-    target = BoardTarget(board)
+    target = BoardTarget(board, bits)
     _converse(board.cpu, address, say, lambda: target)
     return target.end

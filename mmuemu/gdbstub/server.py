@@ -14,7 +14,6 @@ from mmuemu.gdbstub.signals import INT
 
 EINVAL: Final = 22
 ESRCH: Final = 3
-_EXPEDITED: Final = ("rbp", "rsp", "rip")
 _SIMPLE_REASONS: Final = frozenset({"swbreak", "hwbreak"})
 
 
@@ -249,10 +248,8 @@ class Server:
         if event.kind != "signal" and wanted:
             out += event.kind.encode() + b":" + event.detail + b";"
         registers = self.target.read_registers(event.thread)
-        layout = self.target.layout
-        for name in _EXPEDITED:
-            index = layout.numbers[name]
-            out += b"%x:%s;" % (index, registers[layout.place(index)].hex().encode())
+        for index, place in self.target.layout.expedited:
+            out += b"%x:%s;" % (index, registers[place].hex().encode())
         return out + b"thread:" + self.name(event.thread) + b";"
 
     # -- endings ---------------------------------------------------------------------------------------------------
