@@ -11,8 +11,10 @@ from xml.sax.saxutils import quoteattr
 from mmuemu.gdbstub.events import Failed, ThreadId
 from mmuemu.kernel.abi.errno import SyscallError
 from mmuemu.kernel.abi.fcntl import O_RDONLY
+from mmuemu.kernel.abi.signals import SI_KERNEL, TRAP_TRACE, Signal
 from mmuemu.kernel.abi.stat import pack_stat
 from mmuemu.kernel.files.paths import lookup
+from mmuemu.kernel.signals.pending import SigInfo
 
 if TYPE_CHECKING:
     from mmuemu.gdbstub.processes import ProcessTarget
@@ -22,6 +24,9 @@ _AT_PHDR, _AT_PHNUM = 3, 5
 _PT_DYNAMIC, _PT_PHDR = 2, 6
 _DT_DEBUG: Final = 21
 _PHDR_BYTES: Final = 56
+_TRAP_HWBKPT: Final = 4
+_TRAP_CODES: Final = {"swbreak": SI_KERNEL, "watch": _TRAP_HWBKPT, "rwatch": _TRAP_HWBKPT, "awatch": _TRAP_HWBKPT}
+"""si_code by the kind of a stop; steps have TRAP_TRACE."""
 _MOST: Final = 4096
 """Entries of a list in the guest's memory that are looked at."""
 _R_MAP: Final = 8
@@ -126,11 +131,18 @@ class ProcessObjects:
         if what == "libraries-svr4":
             return libraries_xml(task)
         if what == "siginfo":
-            info = target.held.get(task)
-            if info is None:
-                raise Failed(errno.EINVAL)
-            return info.pack()
+            return self._siginfo(task, thread).pack()
         raise KeyError(what)
+
+    def _siginfo(self, task: Task, thread: ThreadId) -> SigInfo:
+        """The signal a thread stopped with; of other stops the SIGTRAP that ptrace has for them."""
+        last = self._target.last
+        info = self._target.held.get(task)
+        if info is None and last.thread == thread:
+            info = SigInfo(Signal.SIGTRAP, _TRAP_CODES.get(last.kind, TRAP_TRACE))
+        if info is None:
+            raise Failed(errno.EINVAL)
+        return info
 
     def _name(self, thread: ThreadId) -> str:
         return "p{:x}.{:x}".format(*thread) if self._target.wishes.multiprocess else f"{thread[1]:x}"

@@ -57,6 +57,8 @@ class ProcessTarget:
         self.debugged: dict[int, Process] = {machine.task.pid: machine.task.process}
         """Processes that gdb knows, by number; those that have ended stay until it has been told."""
         self.events: deque[StopEvent] = deque()
+        self.last = StopEvent("signal", (machine.task.pid, machine.task.tid))
+        """What gdb was told last."""
         self.points: dict[tuple[int, int], int] = {}
         """(process, address) of each breakpoint, and its kind."""
         self.held: dict[Task, SigInfo] = {}
@@ -254,6 +256,12 @@ class ProcessTarget:
         passed = self._passed.pop(task, None)
         if task.pid not in self.debugged or passed == info.signal or to_gdb(info.signal) in self.wishes.passed:
             return False
+        if task is self.stepper.calling:
+            # The step over the system call is told first, as by ptrace; the signal is there when the task goes on.
+            task.signals.add(info)
+            self._tell("signal", task)
+            self.kernel.halt()
+            return True
         self.held[task] = info
         self._tell("signal", task, signal=to_gdb(info.signal))
         self.kernel.halt()
@@ -325,7 +333,7 @@ class ProcessTarget:
         """Run until there is something to tell."""
         if not self.events:
             self._run(list(actions), interrupted)
-        event = self.events.popleft()
+        event = self.last = self.events.popleft()
         if event.kind in ("exited", "killed"):
             self._forget_points(event.thread[0])
             del self.debugged[event.thread[0]]

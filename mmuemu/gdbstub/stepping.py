@@ -58,6 +58,8 @@ class Stepper:
         self.exits = exits(kernel.cpu.read_linear, kernel.memory.ways_out)
         self.quiet = False
         """An instruction is executed that may have a breakpoint."""
+        self.calling: Task | None = None
+        """The task whose step is a system call that has not returned yet."""
         self._returning: Task | None = None
         self._arrived = False
         self._steps = 0
@@ -91,8 +93,13 @@ class Stepper:
                 self.quiet = False
             if target.events:
                 return
-            if not self._in_user(task) and not self._to_user(task, interrupted):
-                return
+            if not self._in_user(task):
+                self.calling = task
+                try:
+                    if not self._to_user(task, interrupted):
+                        return
+                finally:
+                    self.calling = None
             rip = cpu.window.q[Q_RIP]
             done = not first <= rip < end or (task.pid, rip) in target.points
         self._steps += 1
