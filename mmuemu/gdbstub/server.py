@@ -186,12 +186,12 @@ class Server:
 
     def set_point(self, text: bytes) -> bytes:
         """``Z``."""
-        kind, address, length = numbers(text.partition(b";")[0])[:3]
+        kind, address, length = _fields(text.partition(b";")[0], 3)
         return b"OK" if self.target.set_point(self.thread(), kind, address, length) else b""
 
     def remove_point(self, text: bytes) -> bytes:
         """``z``."""
-        kind, address, length = numbers(text.partition(b";")[0])[:3]
+        kind, address, length = _fields(text.partition(b";")[0], 3)
         return b"OK" if self.target.remove_point(self.thread(), kind, address, length) else b""
 
     # -- running ---------------------------------------------------------------------------------------------------
@@ -281,11 +281,16 @@ class Server:
         self.link.acknowledging = False
 
 
-def _pair(text: bytes) -> tuple[int, int]:
+def _fields(text: bytes, count: int) -> list[int]:
     found = numbers(text)
-    if len(found) != 2:
+    if len(found) != count:
         raise BadPacket(text[:32])
-    return found[0], found[1]
+    return found
+
+
+def _pair(text: bytes) -> tuple[int, int]:
+    first, second = _fields(text, 2)
+    return first, second
 
 
 def _action(text: bytes) -> Action:

@@ -18,7 +18,13 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[2]
 PROGRAMS = Path(__file__).parent / "programs"
 GDB = shutil.which("gdb")
-PREAMBLE = ("set pagination off", "set confirm off", "set debuginfod enabled off", "set width 0", "set style enabled off")
+PREAMBLE = (
+    "set pagination off",
+    "set confirm off",
+    "set debuginfod enabled off",
+    "set width 0",
+    "set style enabled off",
+)
 _WAITING = re.compile(rb"waiting for gdb on (?:\[?[0-9a-f.:]+\]?):(\d+)\n")
 NOISE = re.compile(
     r"^(Reading |warning: |Using host |\[Thread debugging|\[Switching to|Download failed|File transfers|This GDB|"
@@ -123,7 +129,7 @@ class Raw:
         while True:
             start = self.held.find(b"$")
             end = self.held.find(b"#", start) if start >= 0 else -1
-            if 0 <= end and len(self.held) >= end + 3:
+            if end >= 0 and len(self.held) >= end + 3:
                 body, checksum = self.held[start + 1 : end], self.held[end + 1 : end + 3]
                 self.held = self.held[end + 3 :]
                 assert int(checksum, 16) == sum(body) & 0xFF

@@ -71,7 +71,9 @@ def test_every_single_step_is_that_of_the_host(engine, program, tmp_path):
     expected = native(path, commands)
     with debuggee(tmp_path, ["--mmu", engine, path]) as target:
         actual = remote(path, target, commands)
-    assert "received signal SIGUSR1" in expected and "handler ()" in expected and "exited with code 07" in expected
+    assert "received signal SIGUSR1" in expected
+    assert "handler ()" in expected
+    assert "exited with code 07" in expected
     assert plain(actual, addresses=True) == plain(expected, addresses=True)
 
 
@@ -94,7 +96,8 @@ def test_functions_can_be_called_and_registers_set(program, tmp_path):
     assert lines[8:10] == ["$9 = 0x246", "$10 = -1"]
     for name, errno in (("fs_base", 5), ("cr3", 1), ("cs", 1)):
         assert f"Could not write register \"{name}\"; remote failure reply 'E{errno:02x}'" in text
-    assert code == 49 and out == b"49 95 affore\n"
+    assert code == 49
+    assert out == b"49 95 affore\n"
 
 
 def test_programs_that_others_linked(program, tmp_path):
@@ -107,12 +110,16 @@ def test_programs_that_others_linked(program, tmp_path):
     with debuggee(tmp_path, [path]) as target:
         text = remote(path, target, commands)
         code, out, err = target.end()
-    assert re.search(r"Yes .*ld-linux-x86-64.so.2", text) and re.search(r"Yes .*libc.so.6", text)
+    assert re.search(r"Yes .*ld-linux-x86-64.so.2", text)
+    assert re.search(r"Yes .*libc.so.6", text)
     assert re.search(r"hit Breakpoint 1, worker \(argument=0x", text)
-    assert re.search(r"(?m)^\* 2 +Thread .*worker", text) and re.search(r"(?m)^  1 +Thread .*main|asleep", text)
+    assert re.search(r"(?m)^\* 2 +Thread .*worker", text)
+    assert re.search(r"(?m)^  1 +Thread .*main|asleep", text)
     assert re.search(r"in start_thread", text)
-    assert re.search(r"(?m)r-xp +/.*family", text) and "[stack]" in text
-    assert "$1 = 81" in text and "detached]" in text
+    assert re.search(r"(?m)r-xp +/.*family", text)
+    assert "[stack]" in text
+    assert "$1 = 81" in text
+    assert "detached]" in text
     assert (code, out) == (0, b"child 5\nprogram 36\njoined 25\n")
     assert len(err.splitlines()) == 1
 
@@ -130,7 +137,8 @@ def test_the_child_is_followed_through_execve(program, tmp_path):
     assert re.search(r"Catchpoint 1 \(forked process \d+\)", text)
     assert re.search(r"Catchpoint 2 \(vforked process \d+\)", text)
     assert re.search(r"hit Catchpoint 3 \(exec'd .*family", text)
-    assert "square (x=6)" in text and "$1 = 6" in text
+    assert "square (x=6)" in text
+    assert "$1 = 6" in text
     assert "exited with code 044]" in text
     assert (code, out) == (0, b"child 5\nprogram 36\njoined 25\n")
 
@@ -140,13 +148,15 @@ def test_two_processes_at_once(program, tmp_path):
     path = program("family.c", "-pthread", STATIC)
     commands = [
         "set detach-on-fork off", "set schedule-multiple on", "break square", "continue", "print shared",
-        "info inferiors", "inferior 1", "print shared", "inferior 2", "delete", "continue", "info inferiors", "kill inferiors 1",
+        "info inferiors", "inferior 1", "print shared", "inferior 2", "delete", "continue", "info inferiors",
+        "kill inferiors 1",
     ]  # fmt: skip
     with debuggee(tmp_path, [path]) as target:
         text = remote(path, target, commands)
         code, out, _ = target.end()
     assert "square (x=2)" in text
-    assert "$1 = 2" in text and "$2 = 1" in text
+    assert "$1 = 2" in text
+    assert "$2 = 1" in text
     assert re.search(r"Inferior 2 \(process \d+\) exited with code 05", text)
     assert (code, out) == (137, b"")
 
@@ -163,6 +173,8 @@ def test_an_interruption_and_a_call_in_a_thread_that_sleeps(program, tmp_path):
         text = remote(path, target, commands)
         code, out, _ = target.end()
     assert text.count("received signal SIGINT") == 2
-    assert "$1 = 25" in text and "$2 = 36" in text
+    assert "$1 = 25" in text
+    assert "$2 = 36" in text
     assert len(re.findall(r"in pause \(\)|in sleeper ", text)) >= 2
-    assert code == 137 and out.endswith(b"joined 25\n")
+    assert code == 137
+    assert out.endswith(b"joined 25\n")
