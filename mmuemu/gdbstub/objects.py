@@ -157,7 +157,7 @@ class ProcessObjects:
         """A regular file as the first task sees it; the owner's permissions do not matter. Raises Failed."""
         try:
             caller = self._caller()
-            inode = lookup(caller, path)
+            inode = lookup(caller, path.partition(b"\0")[0])
             if not inode.is_regular:
                 raise Failed(errno.EISDIR if inode.is_directory else errno.EACCES)
             file = inode.open(caller, O_RDONLY)
@@ -177,7 +177,7 @@ class ProcessObjects:
         """A symbolic link's target. Raises Failed."""
         try:
             caller = self._caller()
-            inode = lookup(caller, path, follow=False)
+            inode = lookup(caller, path.partition(b"\0")[0], follow=False)
             if not inode.is_symlink:
                 raise Failed(errno.EINVAL)
             target: bytes = inode.read_link(caller)  # type: ignore[attr-defined]
