@@ -351,6 +351,8 @@ class ProcessTarget:
 
     def _run(self, actions: list[Action], interrupted: Callable[[], bool]) -> None:
         kernel = self.kernel
+        if not any(action.covers(thread) for action in actions for thread in self.threads()):
+            raise Failed(errno.ESRCH)
         self._resumed = actions
         kernel.halting = False
         stepping: tuple[Task, Action] | None = None
@@ -390,7 +392,8 @@ class ProcessTarget:
             return  # one that came late; the keyboard's is raised by Python
         current = self.kernel.current
         tasks = self.tasks()
-        task = current if current in tasks else next((t for t in tasks if t not in self.kernel.scheduler.held), None)
+        held = self.kernel.scheduler.held
+        task = current if current in tasks else min(tasks, key=held.__contains__, default=None)
         if task is not None:
             self._tell("signal", task, signal=to_gdb(Signal.SIGINT))
 
