@@ -19,6 +19,7 @@ MAY_USE = {
     "guest": set(),
     "speculation": {"x86", "memory", "mmu", "cpu", "errors"},
     "kernel": {"x86", "memory", "mmu", "cpu", "loader", "guest", "errors"},
+    "gdbstub": {"x86", "cpu", "mmu", "memory", "kernel", "errors", "board", "machine"},
     "view": {"x86", "memory", "mmu", "cpu", "loader", "guest", "speculation", "kernel", "errors"},
 }
 """What each room may import besides itself (DESIGN: a room imports from the rooms below it)."""
