@@ -83,7 +83,7 @@ class KernelImage:
     @property
     def bits(self) -> int:
         """What its code and symbols are for: 64 of a 64-bit ELF file, else 32."""
-        return 64 if self.data[:5] == b"\x7fELF\x02" else 32
+        return 64 if bytes(self.data[:5]) == b"\x7fELF\x02" else 32
 
     @property
     def start(self) -> int:
