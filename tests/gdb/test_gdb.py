@@ -62,14 +62,14 @@ def test_a_session_is_that_of_the_host(name, program, tmp_path):
     assert plain(actual) == plain(expected)
 
 
-@pytest.mark.parametrize("engine", ["python", "native"])
-def test_every_single_step_is_that_of_the_host(engine, program, tmp_path):
+@pytest.mark.parametrize("options", ["--mmu python", "--mmu native", "--kpti --seed 3"])
+def test_every_single_step_is_that_of_the_host(options, program, tmp_path):
     """RIP, the registers and the flags after each instruction, by ``stepi`` to the end of the program."""
     path = program("steps.s", "-nostdlib", STATIC)
     show = 'printf "%lx %lx %lx %lx %lx\\n", $rip, $rcx, $rbx, $r12, $eflags & 0x8d5'
     commands = [*["stepi", show] * 85]
     expected = native(path, commands)
-    with debuggee(tmp_path, ["--mmu", engine, path]) as target:
+    with debuggee(tmp_path, [*options.split(), path]) as target:
         actual = remote(path, target, commands)
     assert "received signal SIGUSR1" in expected
     assert "handler ()" in expected
