@@ -10,6 +10,7 @@ from typing import Final, NoReturn
 
 from mmuemu import __version__
 from mmuemu.errors import Exit, MmuemuError
+from mmuemu.inspect_options import INSPECTING, inspect_options
 
 _EPILOG: Final = """\
 exit codes of `mmuemu run`:
@@ -32,6 +33,14 @@ exit codes of `mmuemu boot`:
   125          mmuemu failed, or its options are wrong
   126          KERNEL cannot be loaded
   127          KERNEL was not found
+"""
+
+
+_DEMO_EPILOG: Final = """\
+exit codes of `mmuemu demo NAME`:
+  0            all bytes leaked
+  1            not all of them did
+  125          mmuemu failed, or its options are wrong
 """
 
 
@@ -67,6 +76,8 @@ def _parser() -> argparse.ArgumentParser:
     _layouts_options(commands)
     _cpus_options(commands)
     _explain_options(commands)
+    inspect_options(commands, (_machine_options, _speculation_options, _view_options), _count)
+    _demo_options(commands)
     return parser
 
 
@@ -83,17 +94,20 @@ def _cpus_options(commands: argparse._SubParsersAction[_Parser]) -> None:
     cpus.add_argument("names", nargs="*", metavar="NAME|FILE.json")
 
 
-def _speculation_options(run: argparse.ArgumentParser) -> None:
+def _speculation_options(
+    run: argparse.ArgumentParser, cpu: str = "none; see mmuemu cpus", mitigations: str | None = "off"
+) -> None:
+    """``cpu`` tells the default in words; ``mitigations`` None: the caller's."""
     group = run.add_argument_group("speculation")
     group.add_argument(
         "--cpu",
         metavar="NAME|FILE.json",
-        help="model the transient execution of this CPU (default: none; see mmuemu cpus)",
+        help=f"model the transient execution of this CPU (default: {cpu})",
     )
     group.add_argument(
         "--mitigations",
         metavar="off|auto|LIST",
-        default="off",
+        default=mitigations,
         help="what the kernel does against it: nothing, what Linux picks for that CPU, or names separated by commas "
         "(default: off)",
     )
@@ -118,6 +132,34 @@ def _explain_options(commands: argparse._SubParsersAction[_Parser]) -> None:
     explain.add_argument("--svg", metavar="FILE", help="write the picture to FILE as SVG, too")
     explain.add_argument("--width", type=_count, metavar="N", help="columns (default: the terminal's)")
     explain.add_argument("trace", metavar="TRACE")
+
+
+def _demo_options(commands: argparse._SubParsersAction[_Parser]) -> None:
+    demo = commands.add_parser(
+        "demo",
+        help="show an attack on a CPU's transient execution",
+        usage="mmuemu demo [options] [NAME]\n       mmuemu demo --matrix [options]",
+        description="Run the attack called NAME: what is secret, what leaked, how fast, and because of what. Without "
+        "NAME, list the attacks. With --matrix, run them on every CPU and under every mitigation that concerns them.",
+        epilog=_DEMO_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _speculation_options(demo, "the first that has the flaw; see mmuemu cpus", None)
+    group = demo.add_argument_group("the attack")
+    group.add_argument("--bytes", type=_count, metavar="N", help="bytes of the secret to leak (default: 4)")
+    group.add_argument("--tries", type=_count, metavar="N", help="attempts for a byte (default: 10; --matrix: 3)")
+    group.add_argument("--budget", type=_count, metavar="N", help="guest instructions at most (default: ample)")
+    group.add_argument("--seed", type=int, metavar="N", help="repeat a run bit for bit (default: a fresh seed)")
+    group = demo.add_argument_group("many attacks")
+    group.add_argument("--matrix", action="store_true", help="attacks by CPUs and by mitigations, on all cores")
+    group.add_argument("--attacks", metavar="LIST", help="these attacks only")
+    group.add_argument("--cpus", metavar="LIST", help="these CPUs only")
+    group.add_argument("--jobs", type=_count, metavar="N", help="processes at once (default: as many as cores)")
+    group = demo.add_argument_group("reports")
+    group.add_argument("--json", metavar="FILE", help="write the result to FILE")
+    group.add_argument("--report", metavar="FILE", help="write the result to FILE as one HTML page")
+    _trace_options(group)
+    demo.add_argument("name", nargs="?", metavar="NAME", help=argparse.SUPPRESS)
 
 
 def _layouts_options(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -257,15 +299,19 @@ def _report_options(run: argparse.ArgumentParser) -> None:
     group.add_argument("--strace", action="store_true", help="print every system call")
     group.add_argument("--maps", action="store_true", help="print the memory map at the end or the fault")
     group.add_argument("--stats", action="store_true", help="print counts: system calls, faults, TLB fills, memory")
+    _trace_options(group)
+    group.add_argument("-v", "--verbose", action="store_true", help="print the seed and where things were put")
+    group.add_argument("--json", metavar="FILE", help="write how the run ended to FILE")
+    _debug_option(group)
+
+
+def _trace_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--trace", metavar="LIST", help="print spec, what ran transiently (of a CPU that speculates), as it happens"
     )
     group.add_argument(
         "--trace-file", metavar="FILE", help="write the trace to FILE as JSON lines (implies --trace spec)"
     )
-    group.add_argument("-v", "--verbose", action="store_true", help="print the seed and where things were put")
-    group.add_argument("--json", metavar="FILE", help="write how the run ended to FILE")
-    _debug_option(group)
 
 
 def _debug_option(parser: argparse._ActionsContainer) -> None:
@@ -334,6 +380,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from mmuemu.explainer import explain
 
             return explain(options)
+        if options.command in INSPECTING:
+            from mmuemu.inspector import COMMANDS
+
+            return COMMANDS[options.command](options)
+        if options.command == "demo":
+            from mmuemu.demo import demo
+
+            return demo(options)
         if options.command == "boot":
             from mmuemu.booter import boot
 

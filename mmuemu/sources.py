@@ -27,6 +27,7 @@ _COMMENT: Final = re.compile(r"(?<!')[#;](?!')(?=(?:[^\"]*\"[^\"]*\")*[^\"]*$).*
 _FILLER: Final = re.compile(
     r"^\s*(?:\w+\s*:\s*)?\.(?:fill|space|skip|zero|org|align|balign|p2align)\s+(0[xX][0-9a-fA-F]+|[1-9]\d*)\b"
 )
+_LABEL: Final = re.compile(r"^\s*([A-Za-z_]\w*)\s*:")
 MOST_FILLED: Final = 64 << 20
 """The most bytes that one directive of an assembly source may fill."""
 PATIENCE: Final = 5
@@ -59,6 +60,34 @@ def assemble(source: str, name: str) -> bytes:
     ``.text`` is mapped readable and executable, ``.data``, ``.rodata`` and ``.bss`` readable and writable on the
     next page. Execution begins at ``_start`` if there is such a label, else with the first instruction.
     """
+    engine, keystone, lines, data = _prepared(source)
+    _refuse_giants(name, lines)
+    encoded, complaint = _in_time(lambda: _encode(engine, keystone, lines), name)
+    if complaint:
+        raise BadImage(name, complaint)
+    if not encoded:
+        raise BadImage(name, "holds no instructions")
+    code, content = _split(encoded) if data else (encoded, b"")
+    return _elf(code, content)
+
+
+def labels(source: str, name: str) -> dict[str, int]:
+    """Label -> address in the program that :func:`assemble` makes of ``source``. Raises BadImage as that does."""
+    engine, keystone, lines, _ = _prepared(source)
+    found = dict.fromkeys(match[1] for line in lines if (match := _LABEL.match(line)))
+    if not found:
+        return {}
+    _refuse_giants(name, lines)
+    table = [".byte " + ", ".join(map(str, reversed(_MARKER))), *(f".quad {label}" for label in found)]
+    encoded, complaint = _in_time(lambda: _encode(engine, keystone, [*lines, *table]), name)
+    if complaint:
+        raise BadImage(name, complaint)
+    values = struct.unpack(f"<{len(found)}Q", encoded[-8 * len(found) :])
+    return dict(zip(found, values, strict=True))
+
+
+def _prepared(source: str) -> tuple[Any, Any, list[str], list[str]]:
+    """Keystone's engine and module, all lines for it, and those of data among them."""
     import keystone
 
     engine = keystone.Ks(keystone.KS_ARCH_X86, keystone.KS_MODE_64)
@@ -68,15 +97,7 @@ def assemble(source: str, name: str) -> bytes:
     if any(re.match(r"^\s*_start\s*:", line) for line in text):
         text.insert(0, "jmp _start")
     marker = ".byte " + ", ".join(map(str, _MARKER))
-    lines = [*text, marker, f".balign {PAGE_SIZE}", *data] if data else text
-    _refuse_giants(name, lines)
-    encoded, complaint = _in_time(lambda: _encode(engine, keystone, lines), name)
-    if complaint:
-        raise BadImage(name, complaint)
-    if not encoded:
-        raise BadImage(name, "holds no instructions")
-    code, content = _split(encoded) if data else (encoded, b"")
-    return _elf(code, content)
+    return engine, keystone, [*text, marker, f".balign {PAGE_SIZE}", *data] if data else text, data
 
 
 def _encode(engine: Any, keystone: Any, lines: list[str]) -> tuple[bytes, str]:

@@ -157,6 +157,11 @@ class _Engine:
         entry[0] = page
         entry[1] = permissions
 
+    def answered(self, result: int) -> tuple[int, int]:
+        """The physical page and the permissions that the ``uc_tlb_entry`` at ``result`` was given."""
+        entry = self._results.get(result) or self._result(result)
+        return entry[0], entry[1]
+
     def answer_probe(self, result: int, page: int) -> None:
         """Answer a look-up of the probe window, or, while counting ends, of any page."""
         self.answer(result, page - PROBE if page >= PROBE and page - PROBE < self.cpu.ram.size else 0, 5)

@@ -62,7 +62,7 @@ class Hardening:
         """``task`` is put on the CPU.
 
         Another process: IBPB, if ``ibpb`` is in force (as with spectre_v2_user=on) or one of the two asked for it by
-        prctl, and an empty L1 with ``l1d-flush`` or if the one before asked for it. SSBD is the task's own choice unless
+        prctl, and an empty L1 with ``l1d-flush`` or if the one before asked for it. SSBD is the task's choice unless
         ``ssbd`` is in force.
         """
         if task.pid != self._context:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from mmuemu.speculation.ops import BRANCHES, RSP, SLOW, WATCHED, Kind, Memory, Op, decode, kind_of, outline
+from mmuemu.speculation.operands import RSP, Memory
+from mmuemu.speculation.ops import BRANCHES, SLOW, STOPPED, WATCHED, Kind, Op, described, kind_of, outline
 from mmuemu.speculation.scoreboard import OpTimes, Segment, op_times
 from mmuemu.speculation.translations import FETCH, Translations
 from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
@@ -18,11 +19,14 @@ if TYPE_CHECKING:
 _STORE: Final = re.compile(r"^[a-z ]*ptr (?:[fg]s:)?\[([^]]*)\]")
 _LOAD: Final = re.compile(r"^(\w+), .*\[")
 _LONGEST: Final = 15
+_AHEAD: Final = 47
+"""Bytes that are decoded at once on a wrong way."""
 _LONG: Final = 100
 """A block of more instructions may be one long chain."""
 _READ_ONLY: Final = frozenset({"cmp", "test", "push", "jmp", "call", "nop", "bt", "verw", "mul", "div", "idiv", "imul"})
 _CONTEXTS: Final = 64
 """Address spaces whose code is kept."""
+_MOST_BLOCKS: Final = 1 << 16
 
 
 class Block:
@@ -40,9 +44,9 @@ class Block:
         "length",
         "meets",
         "ops",
-        "page",
         "pointers",
         "points",
+        "readings",
         "repeated",
         "reset",
         "segments",
@@ -56,12 +60,11 @@ class Block:
         "watched",
     )
 
-    def __init__(self, address: int, code: bytes, page: int, generation: int, pattern_mask: int) -> None:
+    def __init__(self, address: int, code: bytes, pattern_mask: int) -> None:
         self.address = address
         self.code = code
         self.size = len(code)
-        self.page = page
-        self.generation = generation
+        self.generation = -1
         lines = outline(code, address)
         self.length = max(len(lines), 1)
         """Instructions."""
@@ -73,6 +76,7 @@ class Block:
         self.steps: list[OpTimes] | None = None
         self.segments: dict[tuple[int, int], Segment] = {}
         self.points: list[list[Op] | None] = [None, None]
+        self.readings: list[Op] | None = None
         kinds = [kind_of(mnemonic, operands) for _, _, mnemonic, operands in lines]
         self.kind: int = kinds[-1] if kinds and kinds[-1] in BRANCHES else Kind.PLAIN
         self.watched = any(kind in WATCHED for kind in kinds)
@@ -99,12 +103,7 @@ class Block:
     def described(self) -> list[Op]:
         """Its instructions in detail."""
         if self.ops is None:
-            self.ops = ops = []
-            at = 0
-            while at < self.size:
-                op = decode(self.code[at : at + _LONGEST], self.address + at)
-                ops.append(op)
-                at += len(op.code)
+            self.ops = described(self.code, self.address)
         return self.ops
 
     def store_addresses(self) -> list[Memory]:
@@ -124,12 +123,18 @@ class Block:
             stored = False
             found = []
             for op in self.described:
-                if op.kind in WATCHED or (passing and stored and op.loads):
+                if op.kind in STOPPED or (passing and stored and op.loads):
                     found.append(op)
                 stored = stored or (op.stores and not op.pushes)
             found.reverse()
             self.points[passing] = found
         return found
+
+    def clocks(self) -> list[Op]:
+        """Its RDTSC and RDTSCP."""
+        if self.readings is None:
+            self.readings = [op for op in self.described if op.kind in (Kind.RDTSC, Kind.RDTSCP)]
+        return self.readings
 
     def segment(self, first: int, end: int, width: int) -> Segment:
         """Its instructions from number ``first`` to below address ``end``, as the scoreboard wants them."""
@@ -185,6 +190,13 @@ def _pointers(ops: Sequence[Op]) -> list[Memory]:
     return [memory for memory in pointers if memory is not None] if None not in pointers else []
 
 
+_ABORTS: Final = re.compile(
+    rb"\xf0[\x26\x2e\x36\x3e\x40-\x4f\x64-\x67\xf0\xf2\xf3]*\x0f(?:[\xab\xb3\xbb][\xc0-\xff]|\xba[\xe8-\xff])"
+)
+"""LOCK BTS, BTR, BTC with a register: #UD on a processor, but Unicorn 2.1.4 may abort when it translates one, with
+the whole emulator. Compilers write none; a wrong way into the middle of an instruction can find one."""
+
+
 class BlockCache:
     """Decoded blocks by address space and address."""
 
@@ -193,10 +205,19 @@ class BlockCache:
         self.translations = translations
         self._pattern_mask = pattern_mask
         self._spaces: dict[int, dict[int, Block]] = {}
+        self._known: dict[tuple[int, bytes], Block] = {}
+        """By address and code: what one process has decoded, another one need not."""
         self.blocks: dict[int, Block] = {}
         """Those of the address space in force."""
-        self._ops: dict[int, Op] = {}
+        self.ops: dict[int, Op] = {}
+        """Single instructions of the address space in force, as long as no translation changes."""
         self._ops_generation = -1
+        self._deadly: set[int] = set()
+        self._harmless: set[int] = set()
+        self._read_at = -1
+        """Flushes of the engine when that was found."""
+        self._unread: set[int] = set()
+        """Frames that were stored to since :meth:`fetched`."""
         self.frames: dict[int, set[int]] = {}
         """Frame (physical address >> 12) -> addresses of blocks in it."""
 
@@ -213,20 +234,22 @@ class BlockCache:
     def block(self, address: int, size: int) -> Block:
         """The block of ``size`` bytes at linear ``address``, which is about to run."""
         found = self.blocks.get(address)
-        generation = self.cpu.engine.flushes
         code, page = self._code(address, size)
-        if found is not None and found.code == code and found.page == page:
-            found.generation = generation
-            return found
-        made = Block(address, code, page, generation, self._pattern_mask)
-        self.blocks[address] = made
+        if found is None or found.code != code:
+            found = self._known.get((address, code))
+            if found is None:
+                if len(self._known) >= _MOST_BLOCKS:
+                    self._known.clear()
+                found = self._known[address, code] = Block(address, code, self._pattern_mask)
+            self.blocks[address] = found
+        found.generation = self.cpu.engine.flushes
         self.frames.setdefault(page >> 12, set()).add(address)
         last = (address + max(size, 1) - 1) & ~PAGE_MASK
         if last != address & ~PAGE_MASK:
             beyond = self.translations.page(last, FETCH)
             if beyond >= 0:
                 self.frames.setdefault(beyond >> 12, set()).add(address)
-        return made
+        return found
 
     def _code(self, address: int, size: int) -> tuple[bytes, int]:
         """The bytes at linear ``address`` as far as they can be fetched, and the physical page of the first."""
@@ -249,17 +272,45 @@ class BlockCache:
         generation = self.cpu.engine.flushes
         if generation != self._ops_generation:
             self._ops_generation = generation
-            self._ops.clear()
-        found = self._ops.get(address)
+            self.ops.clear()
+        found = self.ops.get(address)
         if found is None:
-            code, _ = self._code(address, _LONGEST)
+            code, _ = self._code(address, _AHEAD)
             if not code:
                 return None
-            found = self._ops[address] = decode(code, address)
+            for op in described(code, address):
+                if op.end <= address + len(code) - _LONGEST or len(code) < _AHEAD or op.address == address:
+                    self.ops.setdefault(op.address, op)
+            found = self.ops[address]
         return found
+
+    def fetched(self, frame: int) -> bool:
+        """Code of ``frame`` (physical address >> 12) may run from now on; whether the engine might not survive it."""
+        generation = self.cpu.engine.flushes
+        if generation != self._read_at:
+            self._read_at = generation
+            self._harmless.clear()
+        if frame in self._harmless:
+            return False
+        self._unread.discard(frame)
+        page = bytes(self.cpu.ram_bytes[frame << 12 : (frame << 12) + PAGE_SIZE])
+        if _ABORTS.search(page) is None:
+            self._deadly.discard(frame)
+            self._harmless.add(frame)
+            return False
+        self._deadly.add(frame)
+        return True
+
+    def deadly(self) -> bool:
+        """Whether a wrong way may come upon code that the engine does not survive: then none is to be taken."""
+        for frame in (*self._unread, *self._deadly):
+            self.fetched(frame)
+        return bool(self._deadly)
 
     def written(self, frame: int) -> None:
         """Code in ``frame`` (physical address >> 12) is being overwritten."""
+        self._unread.add(frame)
+        self._harmless.discard(frame)
         for address in self.frames.pop(frame, ()):
             for space in self._spaces.values():
                 space.pop(address, None)

@@ -80,6 +80,9 @@ class Hierarchy:
             if arrival is None:
                 return l1.latency, 1
             if arrival > time:
+                if arrival - time > self.memory_latency:
+                    # Older, but later: this load is the one that fetches it.
+                    arrival = self.arrivals[line] = time + self.memory_latency
                 return max(arrival - time, l1.latency), 2
             del self.arrivals[line]
             return l1.latency, 1
@@ -92,6 +95,12 @@ class Hierarchy:
         self.arrivals[line] = time + latency
         self._fill(line, tick)
         return latency, level
+
+    def fetch(self, line: int, arrival: int) -> None:
+        """Load a line that L1 does not have, so that it is there at ``arrival``."""
+        self.tick += 1
+        self.arrivals[line] = arrival
+        self._fill(line, self.tick)
 
     def _fill(self, line: int, tick: int) -> None:
         victim = self.l3.insert(line, tick)

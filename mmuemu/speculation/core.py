@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from mmuemu.cpu.engines import FETCH, MEM_READ
 from mmuemu.cpu.observe import SCRATCH
 from mmuemu.cpu.window import D_HFLAGS, Q_CR0
-from mmuemu.mmu.walk import WRITABLE
+from mmuemu.mmu.walk import EXECUTABLE, WRITABLE
 from mmuemu.speculation.blocks import Block
 from mmuemu.speculation.flags import repair_flags
 from mmuemu.speculation.forwarding import Forwarded
@@ -54,8 +54,12 @@ class Speculation(Pipeline):
         """Serve a miss of the engine's TLB: by the tables as ever, or for a window, without a trace."""
         if not self.transient.active:
             served = self._fill_normally(uc, page, kind, result)
-            if served and kind - MEM_READ != FETCH:
-                self.times.insert(page >> 12)
+            if served:
+                frame, permissions = self.engine.answered(result)
+                if permissions & EXECUTABLE:
+                    self.code.fetched(frame >> 12)
+                if kind - MEM_READ != FETCH:
+                    self.times.insert(page >> 12)
             return served
         try:
             return self._fill_transiently(page, kind - MEM_READ, result)
@@ -77,6 +81,8 @@ class Speculation(Pipeline):
                 transient.dirty = True
             else:
                 transient.dirty = transient.dirty or self.translations.owed
+                if found & EXECUTABLE and self.code.fetched(found >> 12) and access == FETCH:
+                    return False
                 if access == FETCH or (access == READ and found & WRITABLE):
                     found = engine.exclusive(page, found, access)
         engine.answer(result, found & ~PAGE_MASK, found & 7)

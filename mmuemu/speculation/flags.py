@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.cpu.window import CC_OP_EFLAGS, D_CC_OP, Q_CC_SRC, Q_RFLAGS
-from mmuemu.speculation.ops import FLAGS, Op
+from mmuemu.speculation.operands import FLAGS
+from mmuemu.speculation.ops import Op
 from mmuemu.x86.registers import RFLAGS_ARITHMETIC
 
 if TYPE_CHECKING:
@@ -23,12 +24,13 @@ _COUNTED_BY_CL: Final = frozenset({0xD2, 0xD3, 0xA5, 0xAD})
 """Opcodes of shifts whose flags the translation does not know: a count of 0 leaves them alone."""
 
 
-_ALSO: Final = frozenset({"xadd", "lock xadd"})
+_ALSO: Final = frozenset({"xadd", "cmpxchg", "test"})
 """Instructions whose flags Capstone forgets."""
 
 
 def _changes(op: Op) -> bool:
-    return (FLAGS in op.destinations and op.mnemonic not in _OTHER_FLAGS) or op.mnemonic in _ALSO
+    name = op.mnemonic.rpartition(" ")[2]
+    return (FLAGS in op.destinations and name not in _OTHER_FLAGS) or name in _ALSO
 
 
 def _by_cl(op: Op) -> bool:
@@ -36,7 +38,10 @@ def _by_cl(op: Op) -> bool:
 
 
 def repair_flags(cpu: Cpu, block: Block, rip: int) -> None:
-    """Emulation ended at ``rip`` inside ``block``, all of whose instructions are hooked: say where the flags are."""
+    """Emulation ended at ``rip`` inside ``block``, all of whose instructions are hooked: say where the flags are.
+
+    The CPU's window has just been saved, and is changed, too.
+    """
     live = cpu.window.live_d
     if live[D_CC_OP] <= CC_OP_EFLAGS:
         return
@@ -44,6 +49,6 @@ def repair_flags(cpu: Cpu, block: Block, rip: int) -> None:
     if not before or not _changes(before[-1]):
         return
     if not _by_cl(before[-1]) or any(_changes(op) for op in before[:-1]):
-        live[D_CC_OP] = CC_OP_EFLAGS
-        words = cpu.window.live_q
-        words[Q_RFLAGS] = words[Q_RFLAGS] & ~RFLAGS_ARITHMETIC | words[Q_CC_SRC] & RFLAGS_ARITHMETIC
+        for words, parts in ((cpu.window.live_q, live), (cpu.window.q, cpu.window.d)):
+            parts[D_CC_OP] = CC_OP_EFLAGS
+            words[Q_RFLAGS] = words[Q_RFLAGS] & ~RFLAGS_ARITHMETIC | words[Q_CC_SRC] & RFLAGS_ARITHMETIC

@@ -7,21 +7,15 @@ microarchitecture of Intel, AMD and VIA CPUs").
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from mmuemu.cpu.window import REGISTERS
+from mmuemu.speculation.operands import RBP, RSP, Memory, operands_of
 
 if TYPE_CHECKING:
-    from capstone import Cs, CsInsn
-
-FLAGS: Final = 16
-XMM: Final = 17
-X87: Final = 33
-REGISTER_COUNT: Final = 34
-RSP: Final = REGISTERS["rsp"]
-RBP: Final = REGISTERS["rbp"]
+    from capstone import Cs
 
 
 class Kind(IntEnum):
@@ -54,8 +48,10 @@ class Kind(IntEnum):
 BRANCHES: Final = frozenset(
     {Kind.CONDITIONAL, Kind.JUMP, Kind.CALL, Kind.INDIRECT_JUMP, Kind.INDIRECT_CALL, Kind.RETURN}
 )
-WATCHED: Final = frozenset({Kind.RDTSC, Kind.RDTSCP, Kind.FLUSH, Kind.PREFETCH, Kind.VERW})
+STOPPED: Final = frozenset({Kind.FLUSH, Kind.PREFETCH, Kind.VERW})
 """Kinds that are stopped before: what they do depends on the state then."""
+WATCHED: Final = STOPPED | {Kind.RDTSC, Kind.RDTSCP}
+"""Those, and the ones that the engine asks about."""
 ENDS_WINDOW: Final[dict[int, str]] = {
     Kind.LFENCE: "lfence",
     Kind.MFENCE: "mfence",
@@ -67,6 +63,10 @@ ENDS_WINDOW: Final[dict[int, str]] = {
 }
 """Why a window ends at an instruction of that kind."""
 
+_MOVES: Final = frozenset({"mov", "movaps", "movapd", "movups", "movupd", "movdqa", "movdqu"})
+"""Between registers they are done by renaming (Intel's optimization manual, "move elimination")."""
+_WIDE: Final = re.compile(r"(r[a-z]{2}|e[a-z]{2}|r\d+d?), (r[a-z]{2}|e[a-z]{2}|r\d+d?)")
+"""Two general registers of 32 or 64 bits."""
 _SERIAL: Final = frozenset(
     {
         "cpuid", "iretq", "iretd", "iret", "syscall", "sysret", "sysretq", "sysenter", "sysexit", "int", "int3",
@@ -89,8 +89,9 @@ _NAMES: Final[dict[str, int]] = {
 _LATENCY: Final[dict[str, int]] = {
     "imul": 3, "mul": 3, "div": 26, "idiv": 26, "popcnt": 3, "lzcnt": 3, "tzcnt": 3, "bsf": 3, "bsr": 3, "crc32": 3,
     "mulsd": 4, "mulss": 4, "mulps": 4, "mulpd": 4, "addsd": 4, "addss": 4, "addps": 4, "addpd": 4, "subsd": 4,
-    "divsd": 14, "divss": 11, "divps": 11, "divpd": 14, "sqrtsd": 18, "sqrtss": 13, "sqrtpd": 18, "cvtsi2sd": 5,
-    "cvttsd2si": 6, "cvtsi2ss": 5, "movd": 2, "movq": 2, "pmuludq": 5, "pclmulqdq": 7, "aesenc": 4, "aesdec": 4,
+    "divsd": 14, "divss": 11, "divps": 11, "divpd": 14, "sqrtsd": 18, "sqrtss": 13, "sqrtpd": 18, "cvtsi2sd": 6,
+    "cvttsd2si": 6, "cvtsi2ss": 6, "comiss": 3, "comisd": 3, "ucomiss": 3, "ucomisd": 3,
+    "movd": 2, "movq": 2, "pmuludq": 5, "pclmulqdq": 7, "aesenc": 4, "aesdec": 4,
     "pause": 44, "xchg": 2, "bswap": 2, "fadd": 3, "fmul": 5, "fdiv": 15, "fsqrt": 18, "rdtsc": 20, "rdtscp": 20,
     "cpuid": 100, "lfence": 4, "mfence": 33, "sfence": 2, "clflush": 2, "clflushopt": 2,
 }  # fmt: skip
@@ -102,25 +103,6 @@ _LOCKED: Final = 18
 _ZEROING: Final = frozenset({"xor", "sub", "pxor", "xorps", "xorpd", "psubb", "psubd", "psubq"})
 _REPEATED: Final = ("rep ", "repe ", "repne ", "repz ", "repnz ")
 _STRINGS: Final = ("movs", "stos", "lods", "cmps", "scas", "ins", "outs")
-_SUPERVISOR_ACCESS: Final = frozenset({"fs", "gs"})
-
-
-class Memory:
-    """A memory operand: linear address = segment base + base + index * scale + displacement."""
-
-    __slots__ = ("base", "displacement", "index", "mask", "registers", "scale", "segment", "size")
-
-    def __init__(
-        self, base: int, index: int, scale: int, displacement: int, segment: str, size: int, mask: int = (1 << 64) - 1
-    ) -> None:
-        self.base = base
-        self.index = index
-        self.scale = scale
-        self.displacement = displacement
-        self.segment = segment
-        self.size = size
-        self.mask = mask
-        self.registers = tuple(register for register in (base, index) if register >= 0)
 
 
 class Op:
@@ -155,6 +137,7 @@ class Op:
         self.sources: tuple[int, ...] = ()
         self.destinations: tuple[int, ...] = ()
         self.latency = 1
+        """Cycles."""
         self.memory: Memory | None = None
         self.loads = False
         self.stores = False
@@ -168,15 +151,6 @@ class Op:
 
 
 @lru_cache(1)
-def _decoder() -> Cs:
-    import capstone
-
-    engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
-    engine.detail = True
-    return engine
-
-
-@lru_cache(1)
 def _plain_decoder() -> Cs:
     import capstone
 
@@ -186,26 +160,6 @@ def _plain_decoder() -> Cs:
 def outline(code: bytes, address: int) -> list[tuple[int, int, str, str]]:
     """(address, size, mnemonic, operands) of each instruction of ``code``, without the details that cost time."""
     return list(_plain_decoder().disasm_lite(code, address))
-
-
-@lru_cache(512)
-def _register(name: str) -> int:
-    """The number of the whole register that ``name`` is (a part of), or -1."""
-    if name in REGISTERS:
-        return REGISTERS[name] if name != "rip" else -1
-    if name.startswith(("xmm", "ymm")):
-        number = int(name[3:])
-        return XMM + number if number < 16 else -1
-    if name in ("rflags", "eflags"):
-        return FLAGS
-    if name.startswith(("st", "mm", "fp")):
-        return X87
-    if name[0] == "r" and name[1:].rstrip("dwb").isdigit():
-        return int(name[1:].rstrip("dwb"))
-    for whole in ("ax", "cx", "dx", "bx", "sp", "bp", "si", "di"):
-        if name in (whole, "e" + whole, whole + "l", whole[0] + "l", whole[0] + "h"):
-            return REGISTERS["r" + whole]
-    return -1
 
 
 def kind_of(mnemonic: str, operands: str) -> int:
@@ -239,86 +193,56 @@ def kind_of(mnemonic: str, operands: str) -> int:
     return Kind.PLAIN
 
 
-@lru_cache(65536)
-def decode(code: bytes, address: int) -> Op:
-    """The first instruction of ``code``, which lies at linear ``address``."""
-    op = None
-    for found in _decoder().disasm(code, address, 1):
-        op = _describe(found, address)
-    return op or Op(address, code[:1])
+@lru_cache(1 << 15)
+def described(code: bytes, address: int) -> list[Op]:
+    """The instructions of ``code``, which lies at linear ``address``, up to one that is none (of an unknown kind)."""
+    ops = []
+    done = 0
+    for at, size, mnemonic, operands in outline(code, address):
+        ops.append(describe(code[done : done + size], at, mnemonic, operands))
+        done += size
+    if done < len(code):
+        ops.append(Op(address + done, code[done : done + 1]))
+    return ops
 
 
-def _describe(found: CsInsn, address: int) -> Op:
-    op = Op(address, bytes(found.bytes))
-    mnemonic = found.mnemonic
+@lru_cache(1 << 17)
+def describe(code: bytes, address: int, mnemonic: str, text: str) -> Op:
+    """The instruction ``code`` at ``address``, whose text is known."""
+    op = Op(address, code)
     op.mnemonic = mnemonic
-    op.kind = kind_of(mnemonic, found.op_str)
-    name = mnemonic.split()[-1]
-    op.latency = _LATENCY.get(name, 1)
-    if mnemonic.startswith("lock"):
-        op.latency = _LOCKED
+    op.kind = kind = kind_of(mnemonic, text)
+    name = mnemonic.rpartition(" ")[2]
+    op.latency = _LOCKED if mnemonic.startswith("lock") else _LATENCY.get(name, 1)
     op.drains = name in DRAINS
-    read, written = found.regs_access()
-    reads = {_register(found.reg_name(number)) for number in read}
-    writes = {_register(found.reg_name(number)) for number in written}
-    _operands(op, found, reads, name)
-    if op.kind == Kind.RETURN or name == "pop" or name == "popfq":
+    reads, writes, op.memory, op.loads, op.stores = operands_of(mnemonic, text, op.end)
+    if kind in (Kind.FLUSH, Kind.PREFETCH):
+        op.loads = op.stores = False
+    elif kind == Kind.RETURN or name in ("pop", "popfq"):
         op.loads = op.pops = True
-        size = 8
-        op.memory = op.memory if op.stores else Memory(RSP, -1, 1, 0, "", size)
+        op.memory = op.memory if op.stores else Memory(RSP, -1, 1, 0, "", 8)
     elif name == "leave":
         op.loads = True
         op.memory = Memory(RBP, -1, 1, 0, "", 8)
-    elif op.kind in (Kind.CALL, Kind.INDIRECT_CALL) or name in ("push", "pushfq"):
+    elif kind in (Kind.CALL, Kind.INDIRECT_CALL) or name in ("push", "pushfq"):
         op.stores = op.pushes = True
         op.memory = op.memory or Memory(RSP, -1, 1, -8, "", 8)
+    if name in _MOVES and op.memory is None and (name != "mov" or _WIDE.fullmatch(text)):
+        op.latency = 0
     if op.pushes or op.pops:
         writes.discard(RSP)
         reads.discard(RSP)
+    if name in _ZEROING and op.memory is None and text:
+        first, _, second = text.partition(", ")
+        if first == second:
+            reads.clear()
     events = max(op.memory.size // 8, 1) if op.memory is not None else 1
     op.read_events = events * op.loads
     op.write_events = events * op.stores
-    op.sources = tuple(sorted(register for register in reads if register >= 0))
-    op.destinations = tuple(sorted(register for register in writes if register >= 0))
-    if op.kind in (Kind.CONDITIONAL, Kind.JUMP, Kind.CALL):
-        op.target = found.operands[0].imm & (1 << 64) - 1
-        if op.kind != Kind.CONDITIONAL:
+    op.sources = tuple(sorted(reads))
+    op.destinations = tuple(sorted(writes))
+    if kind in (Kind.CONDITIONAL, Kind.JUMP, Kind.CALL):
+        op.target = int(text.rpartition(" ")[2], 0)
+        if kind != Kind.CONDITIONAL:
             op.sources = ()
     return op
-
-
-def _operands(op: Op, found: CsInsn, reads: set[int], name: str) -> None:
-    """The memory operand, and which registers are read for more than its address."""
-    explicit: set[int] = set()
-    registers: list[int] = []
-    operand: Any
-    for operand in found.operands:
-        if operand.type == 1:
-            registers.append(operand.reg)
-            if operand.access != 2:
-                explicit.add(_register(found.reg_name(operand.reg)))
-        elif operand.type == 3:
-            memory = operand.mem
-            base = _register(found.reg_name(memory.base)) if memory.base else -1
-            displacement = memory.disp
-            if memory.base and found.reg_name(memory.base) in ("rip", "eip"):
-                displacement += op.end
-            index = _register(found.reg_name(memory.index)) if memory.index else -1
-            segment = found.reg_name(memory.segment) if memory.segment else ""
-            op.memory = Memory(
-                base, index, memory.scale, displacement, segment if segment in _SUPERVISOR_ACCESS else "",
-                operand.size, 0xFFFF_FFFF if found.addr_size == 4 else (1 << 64) - 1,
-            )  # fmt: skip
-            if name == "lea" or name == "nop":
-                reads.update(op.memory.registers)
-                op.memory = None
-            elif op.kind not in (Kind.FLUSH, Kind.PREFETCH):
-                op.loads = bool(operand.access & 1) or not operand.access
-                op.stores = bool(operand.access & 2) or name in ("cmpxchg", "xadd", "xchg", "cmpxchg16b", "cmpxchg8b")
-    if op.memory is not None:
-        implicit = reads - set(op.memory.registers)
-        kept = implicit | (explicit & reads)
-        reads.clear()
-        reads.update(kept)
-    if name in _ZEROING and len(registers) == 2 and registers[0] == registers[1] and op.memory is None:
-        reads.clear()

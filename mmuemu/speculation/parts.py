@@ -12,7 +12,7 @@ from mmuemu.speculation.buffers import LeakyBuffers
 from mmuemu.speculation.caches import LINE_SHIFT, Hierarchy
 from mmuemu.speculation.models import CpuSpec
 from mmuemu.speculation.noise import Noise
-from mmuemu.speculation.ops import Memory
+from mmuemu.speculation.operands import Memory
 from mmuemu.speculation.predictors import BranchTargets, PatternHistory, ReturnStack
 from mmuemu.speculation.scoreboard import Scoreboard
 from mmuemu.speculation.translations import Translations, TranslationTimes
@@ -130,8 +130,12 @@ class Parts:
             self.buffers.clear()
 
     def flush_l1d(self) -> None:
-        """IA32_FLUSH_CMD.L1D_FLUSH: the first-level data cache is emptied."""
+        """IA32_FLUSH_CMD.L1D_FLUSH: the first-level data cache is emptied, and the leaky buffers are as by VERW.
+
+        Linux counts on that (arch/x86/kvm/vmx/vmx.c: "L1D Flush includes CPU buffer clear to mitigate MDS").
+        """
         self.caches.flush_l1d()
+        self.verw()
 
     def set_ssbd(self, on: bool) -> None:
         """IA32_SPEC_CTRL.SSBD: whether loads wait for the addresses of all older stores."""

@@ -67,7 +67,11 @@ class Pipeline(Parts):
         """Registers that whoever opens a window waited for."""
         self.detailed = False
         """Whether the block that runs is stopped in."""
+        self._passing = False
+        """Whether loads of the block may pass its stores, so that what these replace is kept."""
         self._on_access: OnAccess | None = None
+        self._keen = False
+        """Whether every store is asked about before it happens."""
         self._careful = False
         """Whether the block that runs needs more than :meth:`_skim`."""
         self._bypass = "v4" in self.flaws
@@ -81,7 +85,8 @@ class Pipeline(Parts):
         self._reads: list[int] = []
         self._writes: list[int] = []
         self._old: list[bytes] = []
-        self._tsc = 0
+        self._reading = 0
+        """How many of its RDTSC and RDTSCP have run."""
         self._fast_resolve = (spec.l1d.latency + 2) * self.width
         self._penalty = (spec.mispredict_penalty - spec.squash_latency) * self.width
         self._frames = self.code.frames
@@ -102,8 +107,17 @@ class Pipeline(Parts):
         self._careful = callback is not None
 
     def read_tsc(self) -> int:
-        """What RDTSC and RDTSCP read: the cycle in which they are issued."""
-        value = self._tsc // self.width
+        """RDTSC or RDTSCP is about to run: the cycle in which it is issued."""
+        block, board = self._previous, self.board
+        slots = board.now
+        if block is not None and self._reading < len(block.clocks()):
+            op = block.clocks()[self._reading]
+            self._reading += 1
+            self._account(block, op.address)
+            slots = board.now
+            if op.kind == Kind.RDTSCP and board.retired > slots:
+                slots = board.retired
+        value = slots // self.width
         return value if self.noise is None else value + self.noise.jitter()
 
     # -- hooks ---------------------------------------------------------------------------------------------------
@@ -113,7 +127,7 @@ class Pipeline(Parts):
 
     def _on_write(self, _uc: int, _kind: int, physical: int, size: int) -> None:
         self._writes.append(physical)
-        if self._careful or physical >> 12 in self._frames:
+        if self._keen or physical >> 12 in self._frames:
             self._written(physical, size)
 
     def _written(self, physical: int, size: int) -> None:
@@ -122,7 +136,7 @@ class Pipeline(Parts):
             if self.transient.active:
                 self.transient.stored(physical, size)
                 return
-            if self.detailed:
+            if self._passing:
                 size = min(size, PAGE_SIZE - (physical & PAGE_MASK))
                 self._old.append(bytes(self.cpu.ram_bytes[physical : physical + size]))
             if physical >> 12 in self._frames:
@@ -315,7 +329,7 @@ class Pipeline(Parts):
 
     def watch_stores(self, on: bool) -> None:
         """Whether somebody wants to know of every store before it happens."""
-        self._careful = on or self._on_access is not None
+        self._keen = on
 
     def _at_hand(self, block: Block) -> bool:
         """Whether L1 has what ``block`` loads to know where its stores go: no load can pass one of them."""
@@ -330,18 +344,20 @@ class Pipeline(Parts):
     def _follow(self, block: Block, passing: bool) -> None:
         """Stop before those instructions of ``block`` that must be looked at: :meth:`Block.stops`."""
         self._points = points = block.stops(passing)
-        if not points:
+        if not points and not block.watched:
             if self.detailed:
                 self.unfollow()
             return
+        self._passing = any(op.kind == Kind.PLAIN for op in points)
         self.detailed = self._careful = True
-        self._done = 0
+        self._keen = self._passing
+        self._done = self._reading = 0
         self._left = len(points)
         self._next_point()
 
     def unfollow(self) -> None:
         """Stop no more in blocks."""
-        self.detailed = False
+        self.detailed = self._passing = self._keen = False
         self._careful = self._on_access is not None
         self.observer.watch_nothing()
 
@@ -371,10 +387,6 @@ class Pipeline(Parts):
                 wait = self.disambiguator.load(block, op, self.linear(op.memory))
                 if wait > 0:
                     self._extra += wait
-        elif kind == Kind.RDTSC:
-            self._tsc = board.now
-        elif kind == Kind.RDTSCP:
-            self._tsc = max(board.now, board.retired)
         elif kind == Kind.VERW:
             self.verw()
         elif op.memory is not None:

@@ -15,13 +15,18 @@ from mmuemu.speculation.buffers import LeakyBuffers
 from mmuemu.speculation.caches import LINE_SHIFT, Hierarchy
 from mmuemu.speculation.models import CpuSpec
 from mmuemu.speculation.noise import Noise
-from mmuemu.speculation.ops import REGISTER_COUNT, Kind, Op
+from mmuemu.speculation.operands import REGISTER_COUNT
+from mmuemu.speculation.ops import Kind, Op
 
 _PENDING_CYCLES: Final = 20
 """What is ready within so many cycles counts as ready: code goes by without a look at its registers."""
 _LONG_CYCLES: Final = 10
 """What takes longer is waited for like a miss."""
 _MANY_ARRIVALS: Final = 256
+_FEW: Final = 32
+"""So many instructions that have not retired are told apart."""
+_MANY_STORES: Final = 512
+_GONE: Final = (0, 0)
 _MOST_STATES: Final = 4096
 """Kinds of waiting that are told apart."""
 
@@ -64,13 +69,15 @@ class Outcome(NamedTuple):
     state: int
     ready: tuple[tuple[int, int], ...]
     stores: tuple[tuple[int, int], ...]
+    arrivals: tuple[int, ...]
+    """When the lines that were missing in L1 are there."""
 
 
 class Segment:
     """A stretch of a block that gets its times at once.
 
-    Where everything it reads and writes is in L1, they depend on what is waited for when it begins, and on which
-    accesses meet: ``outcomes`` has them by that.
+    Where no line that it reads is on its way already, they depend on what is waited for when it begins, on which
+    accesses meet, and on the caches that the lines are in: ``outcomes`` has them by that.
     """
 
     __slots__ = ("destinations", "last", "outcomes", "reads", "steps", "writes")
@@ -181,59 +188,104 @@ class Scoreboard:
         now, retired = self.now, self.retired
         state = 0 if retired <= now else self._state if self._seen == (now, retired) else -1
         told = len(reads) == segment.reads and len(writes) == segment.writes
-        if state < 0 or not told or extra or old or self.writer is not None:
+        if state < 0 or not told or extra or self.writer is not None:
             self.run(segment.steps, reads, writes, old, extra)
+            self._rejoin()
             return
+        if not reads and not writes:
+            found = segment.outcomes.get((state,))
+            if found is not None:
+                self._apply(found, now)
+                return
         caches, granules = self.caches, self.granules
         lines, arrivals = caches.l1.lines, caches.arrivals
         if not state and granules:
             granules.clear()
         met: dict[int, int] = {}
         key = [state]
+        missing: list[int] = []
         for physical in reads:
             line = physical >> LINE_SHIFT
             granule = physical >> 3
-            if line not in lines or line in arrivals or granule in granules:
+            if granules.get(granule, _GONE)[0] > now or arrivals.get(line, 0) > now or line in missing:
                 self.run(segment.steps, reads, writes, old, extra)
+                self._rejoin()
                 return
             key.append(met.setdefault(granule, len(met)))
+            if line not in lines:
+                missing.append(line)
+                key.append(-2 if line in caches.l2.lines else -3 if line in caches.l3.lines else -4)
         for physical in writes:
-            if physical >> LINE_SHIFT not in lines:
-                self.run(segment.steps, reads, writes, old, extra)
-                return
             key.append(met.setdefault(physical >> 3, len(met)))
+        if missing and self.noise is not None:
+            self.run(segment.steps, reads, writes, old, extra)
+            self._rejoin()
+            return
         found = segment.outcomes.get(tuple(key))
         if found is None:
-            segment.outcomes[tuple(key)] = self._learn(segment, reads, writes)
+            segment.outcomes[tuple(key)] = self._learn(segment, reads, writes, old, missing)
+            return
+        if old and found.unknown > found.now + self.pending:
+            # A load may pass one of these stores: it will ask what they replaced.
+            self.run(segment.steps, reads, writes, old, extra)
+            self._rejoin()
             return
         for physical in reads:
-            caches.tick += 1
-            lines[physical >> LINE_SHIFT] = caches.tick
+            line = physical >> LINE_SHIFT
+            if line in lines:
+                caches.tick += 1
+                lines[line] = caches.tick
+                if arrivals:
+                    arrivals.pop(line, None)
+        for line, time in zip(missing, found.arrivals, strict=True):
+            caches.fetch(line, now + time)
+            self.buffers.filled(line)
+        for physical, (leaves, data) in zip(writes, found.stores, strict=False):
+            granules[physical >> 3] = (now + leaves, now + data)
+            if physical >> LINE_SHIFT not in lines:
+                caches.access(physical >> LINE_SHIFT, now + leaves)
+        self._apply(found, now)
+
+    def _apply(self, found: Outcome, now: int) -> None:
+        """Registers, retirement and the clock, as the segment left them that began at ``now``."""
         ready = self.ready
         for register, time in found.ready:
             ready[register] = now + time
-        for physical, (leaves, data) in zip(writes, found.stores, strict=False):
-            granules[physical >> 3] = (now + leaves, now + data)
         self.start, self.branch_done = now + found.start, now + found.done
-        self.unknown_until = max(self.unknown_until, now + found.unknown)
-        self.busy_until = max(self.busy_until, now + found.busy)
-        self.now, self.retired = now + found.now, now + found.retired
+        if now + found.unknown > self.unknown_until:
+            self.unknown_until = now + found.unknown
+        if now + found.busy > self.busy_until:
+            self.busy_until = now + found.busy
+        self.now = later = now + found.now
+        self.retired = now + found.retired
         self.rob.clear()
         if found.state > 0:
-            self.rob.extend([self.now + time for time in self._states[found.state]])
+            self.rob.extend([later + time for time in self._states[found.state]])
         self._state = found.state
-        self._seen = (self.now, self.retired)
+        self._seen = (later, self.retired)
 
-    def _learn(self, segment: Segment, reads: list[int], writes: list[int]) -> Outcome:
+    def _rejoin(self) -> None:
+        """If little is waited for, what runs next may have been seen before."""
+        rob, now = self.rob, self.now
+        if self.retired > now and (len(rob) < _FEW or rob[-_FEW] <= now):
+            self._state = self._number()
+            self._seen = (now, self.retired)
+        if len(self.granules) > _MANY_STORES:
+            self.granules = {granule: times for granule, times in self.granules.items() if times[0] > now}
+
+    def _learn(
+        self, segment: Segment, reads: list[int], writes: list[int], old: list[bytes], missing: list[int]
+    ) -> Outcome:
         """Run the segment, and say what it did."""
         began, unknown, busy = self.now, self.unknown_until, self.busy_until
         self.unknown_until = self.busy_until = 0
-        self.run(segment.steps, reads, writes, [], 0)
+        self.run(segment.steps, reads, writes, old, 0)
         outcome = Outcome(
             self.now - began, self.retired - began, self.start - began, self.branch_done - began,
             self.unknown_until - began, self.busy_until - began, self._number(),
             tuple((register, self.ready[register] - began) for register in segment.destinations),
             tuple((times[0] - began, times[1] - began) for times in [self.granules[p >> 3] for p in writes]),
+            tuple(self.caches.arrivals.get(line, began) - began for line in missing),
         )  # fmt: skip
         self.unknown_until = max(unknown, self.unknown_until)
         self.busy_until = max(busy, self.busy_until)

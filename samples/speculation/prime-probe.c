@@ -33,9 +33,10 @@ NOINLINE static void victim(u64 index)
 
 static void link_lines(void)
 {
-    u32 a = 4, b, c = 0, d;
-    __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
-    lab.ways = (a & 31) == 1 ? (b >> 22) + 1 : 8;
+    struct cpuid intel = cpuid(4, 0), amd = cpuid(0x80000005, 0);
+    lab.ways = (intel.a & 31) == 1 ? (intel.b >> 22) + 1 : amd.c >> 16 & 255;
+    if (!lab.ways)
+        lab.ways = 8;
     if (lab.ways > MOST_WAYS)
         lab.ways = MOST_WAYS;
     for (u64 way = 0; way < lab.ways; way++)

@@ -3,34 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 import shutil
 from pathlib import Path
 
 import pytest
+from attack_runs import run
 from elftools.elf.elffile import ELFFile
 
 from mmuemu.guest.attacks import ATTACKS, program
-from mmuemu.machine import Machine
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "samples" / "speculation"
-LINES = {
-    "who": r".+",
-    "secret": r"(?:[0-9a-f]{2})+",
-    "leaked": r"(?:[0-9a-f]{2})+",
-    "sure": r"(?:0[01])+",
-    "tries": r"\d+",
-    "cached": r"\d+",
-    "flushed": r"\d+",
-    "threshold": r"\d+",
-    "probes": r"\d+(?: \d+)*",
-    "hist": r"\d+ \d+",
-    "faults": r"\d+",
-    "note": r".+",
-}
-"""What an attack may print: the first word of a line, and the rest of it."""
-SEVERAL = {"hist", "note"}
 
 
 @pytest.fixture(scope="module")
@@ -39,21 +22,6 @@ def builder():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def run(image: bytes, *arguments: str) -> tuple[int, dict[str, list[str]]]:
-    """Exit code, and the output's lines by their first words. Fails when a line is none of :data:`LINES`."""
-    with Machine(seed=1) as machine:
-        process = machine.spawn(image, ["attack", *arguments])
-        process.wait(max_instructions=20_000_000)
-        found: dict[str, list[str]] = {}
-        for line in process.stdout.decode("ascii").splitlines():
-            word, _, rest = line.partition(" ")
-            assert re.fullmatch(LINES[word], rest), line
-            found.setdefault(word, []).append(rest)
-    for word, values in found.items():
-        assert len(values) == 1 or word in SEVERAL, word
-    return process.exit_code, found
 
 
 def test_every_source_is_described_and_every_description_has_a_source(builder):
@@ -78,8 +46,9 @@ def test_a_page_explains_it(name):
 @pytest.mark.parametrize("name", ATTACKS)
 def test_it_ends_and_believes_nothing_without_speculation(name):
     """Its clock is the host's then, and tells nothing: a lead that no noise reaches is asked for."""
-    code, told = run(program(name).read_bytes(), "3", "2", "1000")
-    assert code == 0
+    result = run(program(name).read_bytes(), "3", "2", "1000")
+    told = result.told
+    assert result.code == 0
     assert told["who"][0]
     assert told["leaked"] == ["000000"]
     assert told["sure"] == ["000000"]
@@ -95,14 +64,14 @@ def test_a_new_build_behaves_like_the_one_in_the_package(builder, name, tmp_path
     builder.build(name, tmp_path / "new")
     ours, new = (run(path.read_bytes(), "2", "1", "1000") for path in (program(name), tmp_path / "new"))
     timing = {"hist", "cached", "flushed", "threshold", "probes"}
-    same = [{word: rest for word, rest in told.items() if word not in timing} for _, told in (ours, new)]
-    assert ours[0] == new[0] == 0
+    same = [{word: rest for word, rest in result.told.items() if word not in timing} for result in (ours, new)]
+    assert ours.code == new.code == 0
     assert same[0] == same[1]
 
 
 def test_numbers_are_kept_within_reason():
     image = program("plain-read").read_bytes()
     for arguments in (("0", "0", "0"), ("999999999999999999999", "x", "-1"), ("", ""), ("-5",)):
-        code, told = run(image, *arguments)
-        assert code == 0
-        assert 2 <= len(told["leaked"][0]) <= 2 * ATTACKS["plain-read"].most
+        result = run(image, *arguments)
+        assert result.code == 0
+        assert 2 <= len(result.told["leaked"][0]) <= 2 * ATTACKS["plain-read"].most

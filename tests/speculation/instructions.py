@@ -97,6 +97,16 @@ def gadget(out: Emitter, gene: Gene) -> None:
     out.put(sized(0x8A, other, Mem(gene.of(BASES), 0, register), gene.of(SIZES)))
 
 
+def forbidden(out: Emitter, gene: Gene) -> None:
+    """The same with an address that must not be read, and may be in the cache."""
+    register, other = free(gene), free(gene)
+    place = gene.of((*places.KERNEL[-3:], places.NO_ACCESS, places.KEYED, places.HOLE))
+    out.put(load_immediate(register, place + 8 * gene.below(8)))
+    out.put(encode(b"\x0f\xb6", other, Mem(register)))
+    out.put(encode(b"\xc1", 4, other, tail=b"\x06"))
+    out.put(sized(0x8A, free(gene), Mem(12, 0, other), gene.of(SIZES)))
+
+
 def extend(out: Emitter, gene: Gene) -> None:
     opcode = gene.of((b"\x0f\xb6", b"\x0f\xb7", b"\x0f\xbe", b"\x0f\xbf", b"\x63"))
     out.put(encode(opcode, free(gene), operand(out, gene), wide=bool(gene.below(2))))
@@ -573,6 +583,7 @@ def patch(out: Emitter, gene: Gene) -> None:
     prefix = b"\x41" if register & 8 else b""
     instruction = prefix + bytes((0xB8 | register & 7,)) + imm(gene.below(256), 4)
     ahead = bool(gene.below(2))
+    out.put(b"\x90")  # the engine loses the flags of an instruction right before one that changes its own block
     if not ahead:
         out.put(instruction)
     target = len(out.code) - 4 if not ahead else len(out.code) + (8 if source & 8 else 7) + len(instruction) - 4
@@ -586,9 +597,10 @@ KINDS: Final[tuple[Maker, ...]] = tuple(
     kind
     for kind, weight in (
         (nop, 1), (move, 6), (load, 10), (store, 10), (store_immediate, 3), (constant, 4), (base, 3), (chase, 3),
-        (gadget, 6), (extend, 4), (lea, 3), (arithmetic, 14), (test, 3), (unary, 4), (multiply, 3), (divide, 2),
-        (shift, 4), (double_shift, 1), (bits, 4), (conditional, 5), (flags, 4), (exchange, 4), (swap_bytes, 2),
-        (stack, 7), (string, 5), (branch, 12), (slow_branch, 10), (skip, 8), (loop, 5), (jump, 5), (call, 7), (back, 7),
+        (gadget, 6), (forbidden, 2), (extend, 4), (lea, 3), (arithmetic, 14), (test, 3), (unary, 4), (multiply, 3),
+        (divide, 2), (shift, 4), (double_shift, 1), (bits, 4), (conditional, 5), (flags, 4), (exchange, 4),
+        (swap_bytes, 2), (stack, 7), (string, 5), (branch, 12), (slow_branch, 10), (skip, 8),
+        (loop, 5), (jump, 5), (call, 7), (back, 7),
         (retpoline, 2), (bypass, 5), (x87, 4), (x87_memory, 4), (mmx, 3), (sse_memory, 8), (sse, 7),
         (control_words, 2), (cache_control, 5), (fence, 2), (protection_keys, 2), (trap, 2), (get_xcr, 1),
         (system_call, 8), (patch, 2),

@@ -19,7 +19,7 @@ ALT, ALT_PAGES = 0x3100_0000, 16
 """Where handlers run."""
 STATE: Final = 0x3200_0000
 """What a program starts with; two pages that only Python writes."""
-S_FXSAVE, S_REGISTERS, S_FLAGS, S_PKRU, S_LIMIT = 0, 512, 640, 648, 656
+S_FXSAVE, S_REGISTERS, S_FLAGS, S_PKRU, S_MASK = 0, 512, 640, 648, 656
 S_RECOVERY: Final = 768
 """Sixteen addresses for handlers to go on at when the fault was not in the program's code."""
 MAP: Final = 0x3300_0000
@@ -32,5 +32,9 @@ ENTRY_BYTES: Final = 64
 FAULTS: Final = 48
 """A program with more of them is ended."""
 CODE_BYTES: Final = CODE_PAGES * PAGE
-KERNEL: Final = (0xFFFF_8880_0000_0000, 0xFFFF_8880_0010_0000, 0xFFFF_FFFF_8100_0000, 0xFFFF_FFFF_8200_0000)
+KERNEL: Final = (
+    0xFFFF_8880_0000_0000, 0xFFFF_8880_0010_0000, 0xFFFF_FFFF_8100_0000, 0xFFFF_FFFF_8200_0000, 0xFFFF_FFFF_8020_0000,
+    0xFFFF_FFFF_8020_1000, 0xFFFF_C900_0000_9FC0,
+)  # fmt: skip
+"""The direct map, places where no kernel is, and its entry's data and stack, which caches hold."""
 STRANGE: Final = (0, 8, 0x8000_0000_0000_0000, 0x0000_8000_0000_0000, 0x7FFF_FFFF_EFF9, 0xFFFF_FFFF_FFFF_FFFC)

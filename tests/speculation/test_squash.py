@@ -14,7 +14,8 @@ from mmuemu.x86.paging import ADDRESS_MASK
 from tests.speculation import places, shrink
 from tests.speculation.instructions import KINDS
 from tests.speculation.programs import GENE_BITS, Gene, Program, generate, random_program
-from tests.speculation.search import batch
+from tests.speculation.search import batch, work
+from tests.speculation.settings import BATCH, sides
 from tests.speculation.squash import Bench, Outcome, compare, differences, image
 
 programs = st.builds(
@@ -133,7 +134,38 @@ def test_a_difference_is_found_and_made_small(monkeypatch, tmp_path):
     assert any("syscall" in line for line in shrink.listing(programs[-1]))
 
 
+# -- the proof ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunk", range(25))
+def test_squash_is_invisible(chunk):
+    """2,000 programs, every second batch on a Skylake with all flaws, the others on any CPU with any flaws."""
+    for number in (2 * chunk, 2 * chunk + 1):
+        found = work((number, ""))
+        again = f"python -m tests.speculation {BATCH} {number * BATCH}"
+        assert isinstance(found, int), f"{found[4].words[0]}; made small and kept by: {again}"
+
+
 @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-@given(st.lists(programs, min_size=1, max_size=3))
-def test_drawn_programs_leave_the_same(some):
-    assert compare(some, {}, {}) is None
+@given(st.lists(programs, min_size=1, max_size=3), st.integers(0, 5))
+def test_squash_is_invisible_in_drawn_programs(some, number):
+    found = compare(some, *sides(number))
+    assert found is None, [*found.words, *shrink.listing(some[-1])]
+
+
+def test_programs_open_windows_of_many_kinds():
+    """The proof proves something: what is squashed has stored, faulted and forwarded before."""
+    bench = Bench(**sides(0)[1])
+    core = bench.machine.speculation
+    core.trace = trace = []
+    try:
+        bench.run(batch(0))
+    finally:
+        bench.close()
+    windows = [window for window in trace if places.CODE <= window.opener < places.CODE + places.CODE_BYTES]
+    assert {"v1", "v2", "rsb", "v4", "fault", "mfbds"} <= {window.flaw for window in windows}
+    assert len({window.reason for window in windows}) >= 5
+    notes = {step.note for window in windows for step in window.steps}
+    assert {"forwarded meltdown", "forwarded meltdown-rw", "faults, forwards nothing"} <= notes
+    assert any(window.nested for window in windows)
+    assert sum(len(window.steps) for window in windows) > 2000

@@ -99,6 +99,9 @@ int main(int count, char **arguments)
         look();
         set(STORE, ENABLE);
         get(STORE);
+        get(BRANCH);
+        get(L1D);
+        set(L1D, ENABLE);
         return 0;
     }
     look();
