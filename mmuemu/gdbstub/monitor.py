@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.cpu.window import Q_CR2
+from mmuemu.errors import UsageError
 from mmuemu.kernel.maps import maps_text
 from mmuemu.mmu.state import Access, PageFault, PagingState
 from mmuemu.mmu.walk import walk
@@ -47,7 +48,10 @@ def walk_text(ram: Ram, state: PagingState, words: Sequence[str]) -> str:
         user = {"user": True, "kernel": False}[words[2] if len(words) > 2 else "user"]
     except (IndexError, KeyError, ValueError):
         return "write: monitor walk ADDRESS [r|w|x] [user|kernel]\n"
-    found = walk(ram, state, address, access, user=user)
+    try:
+        found = walk(ram, state, address, access, user=user)
+    except UsageError as error:
+        return f"{error}\n"
     lines = [f"CR3 {state.cr3:#x}"]
     for step in found.steps:
         lines.append(

@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.cpu.debug import DebugPlaces
+from mmuemu.errors import OutOfFrames
 from mmuemu.gdbstub import taskregisters
 from mmuemu.gdbstub.calls import EXECVE, CallWatch
 from mmuemu.gdbstub.description import PROCESS
@@ -134,7 +135,7 @@ class ProcessTarget:
                 while len(out) < count:
                     here = address + len(out)
                     out += task.memory.peek(here, min(4096 - (here & 4095), count - len(out)))
-            except SyscallError:
+            except (SyscallError, OutOfFrames):
                 pass
         if not out:
             raise Failed(errno.EFAULT)
@@ -146,6 +147,8 @@ class ProcessTarget:
             self.task(thread).memory.poke(address, data)
         except SyscallError:
             raise Failed(errno.EFAULT) from None
+        except OutOfFrames:
+            raise Failed(errno.ENOMEM) from None
 
     # -- breakpoints and watchpoints -------------------------------------------------------------------------------
 
@@ -185,7 +188,7 @@ class ProcessTarget:
             size = min(4096 - (at & 4095), address + length - at)
             try:
                 task.memory.peek(at, size)
-            except SyscallError:
+            except (SyscallError, OutOfFrames):
                 return
             at += size
 
