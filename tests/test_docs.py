@@ -71,6 +71,8 @@ def needs(block: str) -> str | None:
     """Why a block cannot be run here, or None."""
     if "busybox" in block and shutil.which("busybox") is None:
         return "busybox is not installed"
+    if "gdb -q" in block and shutil.which("gdb") is None:
+        return "gdb is not installed"
     if ".c" in block and shutil.which("gcc") is None:
         return "no gcc"
     return None

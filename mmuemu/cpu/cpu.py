@@ -196,6 +196,14 @@ class Cpu(Registers):
         else:
             library.emu_stop(self.handle)
 
+    def stop_before(self) -> None:
+        """From a hook on code, in a counted run: end the run before the instruction that it was called for."""
+        self._stop = Stop.REQUESTED
+        if self._trap_counter is None:
+            # The engine has counted that instruction.
+            self._trap_counter = self.internals.counter - 1
+        library.emu_stop(self.handle)
+
     def make_breakable(self) -> None:
         """Have :meth:`interrupt`, :meth:`kick` and :meth:`stop` end runs at exact places, for a tenth more time."""
         self.breaker = Breaker(self.uc)

@@ -70,6 +70,9 @@ def deliver(task: Task) -> None:
         action = action_of(process, number)
         if number != Signal.SIGKILL and is_ignored(action, number):
             continue
+        debugger = task.kernel.debugger
+        if debugger is not None and number != Signal.SIGKILL and debugger.holds(task, info):
+            return
         if task.kernel.tracer is not None:
             task.kernel.tracer.signal(task, info)
         if action.handler != SIG_DFL and number != Signal.SIGKILL:
