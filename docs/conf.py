@@ -57,6 +57,8 @@ def by_its_last_names(_app: Sphinx, env: BuildEnvironment, node: pending_xref, t
         return None
     target = node["reftarget"]
     domain = env.domains.python_domain
+    if target.split(".")[0] in sys.stdlib_module_names:
+        return text
     found = [name for name, entry in domain.objects.items() if f".{name}".endswith(f".{target}") and not entry.aliased]
     if len(found) == 1:
         entry = domain.objects[found[0]]
