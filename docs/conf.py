@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
-from sphinx.addnodes import pending_xref
+from sphinx.addnodes import download_reference, pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.util.osutil import relative_uri
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -25,6 +26,7 @@ smartquotes = False
 
 myst_heading_anchors = 3
 
+autoclass_content = "both"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
@@ -67,7 +69,17 @@ def by_its_last_names(_app: Sphinx, env: BuildEnvironment, node: pending_xref, t
     return None if "refwarn" in node else text
 
 
+def figures_open_alone(app: Sphinx, doctree: nodes.document, document: str) -> None:
+    """A figure that links to its own file opens in the browser, where Sphinx would have it downloaded."""
+    for link in list(doctree.findall(download_reference)):
+        image = link.next_node(nodes.image)
+        if image is not None and (known := app.env.images.get(image["uri"])) is not None:
+            place = relative_uri(app.builder.get_target_uri(document), f"_images/{known[1]}")
+            link.replace_self(nodes.reference("", "", image, refuri=place))
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("source-read", readme_is_the_first_page)
+    app.connect("doctree-resolved", figures_open_alone)
     app.connect("missing-reference", by_its_last_names)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
