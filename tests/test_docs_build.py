@@ -21,11 +21,6 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(page.relative_to(DOCS).with_suffix("") for page in DOCS.rglob("*.md"))
 DRAWING = runpy.run_path(str(DOCS / "figures" / "make.py"))
-needs_sphinx = pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in ("sphinx", "myst_parser", "furo")),
-    reason="needs the extra 'docs'",
-)
-pytestmark = pytest.mark.xdist_group("docs")
 
 
 class Page(HTMLParser):
@@ -45,10 +40,21 @@ class Page(HTMLParser):
                 self.anchors.add(value)
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
+@pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("sphinx", "myst_parser", "furo")),
+    reason="needs the extra 'docs'",
+)
+def test_the_pages_are_built_without_a_warning_and_whole(tmp_path):
+    # One test, because a build takes some ten seconds.
+    built = build(tmp_path)
+    every_page_is_built(built)
+    every_link_leads_to_a_page_that_is_there(built)
+    nothing_is_fetched_from_a_network(built)
+    the_reference_has_what_the_package_offers(built)
+
+
+def build(out: Path) -> Path:
     """The built pages' folder. The command is the README's, which ``.ci/run`` uses as well."""
-    out = tmp_path_factory.mktemp("pages")
     (line,) = re.findall(r"^\.venv/bin/python (-m sphinx .*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
     *options, target = shlex.split(line)
     assert target == "build/docs"
@@ -59,15 +65,13 @@ def built(tmp_path_factory):
     return out / "html"
 
 
-@needs_sphinx
-def test_every_page_is_built(built):
+def every_page_is_built(built: Path) -> None:
     assert [page for page in PAGES if not (built / page.with_suffix(".html")).exists()] == []
     listed = (built / "index.html").read_text()
     assert [str(page) for page in PAGES if f'href="{page}.html' not in listed and page.name != "index"] == []
 
 
-@needs_sphinx
-def test_every_link_leads_to_a_page_that_is_there(built):
+def every_link_leads_to_a_page_that_is_there(built: Path) -> None:
     pages = {file: Page(file) for file in built.rglob("*.html") if "_static" not in file.parts}
     broken = []
     for file, page in pages.items():
@@ -84,16 +88,14 @@ def test_every_link_leads_to_a_page_that_is_there(built):
     assert broken == []
 
 
-@needs_sphinx
-def test_nothing_is_fetched_from_a_network(built):
+def nothing_is_fetched_from_a_network(built: Path) -> None:
     for file in built.rglob("*.html"):
         text = file.read_text()
         assert re.findall(r'<(?:script|img|iframe)[^>]*src="https?:', text) == []
         assert re.findall(r'<link[^>]*rel="(?:stylesheet|preload)"[^>]*href="https?:', text) == []
 
 
-@needs_sphinx
-def test_the_reference_has_what_the_package_offers(built):
+def the_reference_has_what_the_package_offers(built: Path) -> None:
     text = "".join(unescape(file.read_text()) for file in sorted((built / "api").glob("*.html")))
     names = [f"{home}.{name}" for name, home in mmuemu._HOMES.items()]
     names += [
