@@ -10,6 +10,7 @@ from typing import Final, NoReturn
 
 from mmuemu import __version__
 from mmuemu.errors import Exit, MmuemuError
+from mmuemu.inspect_options import INSPECTING, inspect_options
 
 _EPILOG: Final = """\
 exit codes of `mmuemu run`:
@@ -75,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     _layouts_options(commands)
     _cpus_options(commands)
     _explain_options(commands)
+    inspect_options(commands, (_machine_options, _speculation_options, _view_options), _count)
     _demo_options(commands)
     return parser
 
@@ -367,6 +369,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from mmuemu.explainer import explain
 
             return explain(options)
+        if options.command in INSPECTING:
+            from mmuemu.inspector import COMMANDS
+
+            return COMMANDS[options.command](options)
         if options.command == "demo":
             from mmuemu.demo import demo
 

@@ -34,12 +34,21 @@ def run(options: Namespace) -> int:
         options.program = options.program[1:]
     if not options.program:
         raise UsageError("run: which PROGRAM? (see mmuemu run --help)")
-    program, arguments = _program(options.program, options)
+    program, arguments = find_program(options.program, options)
+    machine = machine_of(options)
+    try:
+        return _run(machine, program, arguments, options)
+    finally:
+        machine.close()
+
+
+def machine_of(options: Namespace, seed: int | None = None) -> Machine:
+    """The machine that ``options`` (of the command line) describe, with another seed if one is given."""
     files = Files(root=options.root, mounts=options.mount, isolate=options.isolate, max_files=options.max_files)
-    machine = Machine(
+    return Machine(
         memory=_memory(options.memory),
         mmu=options.mmu,
-        seed=options.seed,
+        seed=options.seed if seed is None else seed,
         aslr=not options.no_aslr,
         layout=options.layout,
         kpti=options.kpti,
@@ -55,10 +64,6 @@ def run(options: Namespace) -> int:
         user=options.user,
         virtual_time=None if options.clock is None else options.clock == "virtual",
     )
-    try:
-        return _run(machine, program, arguments, options)
-    finally:
-        machine.close()
 
 
 def _memory(text: str) -> int:
@@ -72,7 +77,7 @@ def _memory(text: str) -> int:
     return size
 
 
-def _program(command: list[str], options: Namespace) -> tuple[str | bytes, list[str]]:
+def find_program(command: list[str], options: Namespace) -> tuple[str | bytes, list[str]]:
     """What to load, and the guest's argv."""
     name, *rest = command
     if options.root is None and os.path.isdir(name):
@@ -100,7 +105,7 @@ def _on_path(name: str) -> str | None:
     return which(name) if name else None
 
 
-def _environment(options: Namespace) -> dict[str, str]:
+def environment_of(options: Namespace) -> dict[str, str]:
     environment = {} if options.clear_env else dict(os.environ)
     for setting in options.env:
         name, equals, value = setting.partition("=")
@@ -127,7 +132,7 @@ def _run(machine: Machine, program: str | bytes, arguments: list[str], options: 
 
         kernel.tracer = Strace(_say)
     report = _open_report(options.json)
-    task = machine.load(program, arguments, _environment(options))
+    task = machine.load(program, arguments, environment_of(options))
     if options.verbose:
         _say(_placement(machine))
     # What start-up made lives to the end: the collector need not look at it again and again.

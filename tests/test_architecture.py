@@ -20,7 +20,12 @@ MAY_USE = {
     "speculation": {"x86", "memory", "mmu", "cpu", "errors"},
     "kernel": {"x86", "memory", "mmu", "cpu", "loader", "guest", "errors"},
     "view": {"x86", "memory", "mmu", "cpu", "loader", "guest", "speculation", "kernel", "errors"},
-}
+    # Helpers of a door, the pytest plugin: it composes what doors do.
+    "testing": {
+        "x86", "memory", "mmu", "cpu", "loader", "kernel", "speculation", "view", "errors", "machine", "guestprocess",
+        "board", "sources", "leaks",
+    },
+}  # fmt: skip
 """What each room may import besides itself (DESIGN: a room imports from the rooms below it)."""
 LONGEST = 520
 

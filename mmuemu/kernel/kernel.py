@@ -221,7 +221,7 @@ class Kernel:
     def write_back(self) -> None:
         """Pass what was stored through shared mappings of files on to the files."""
         for mm in {task.mm: None for task in self.tasks.values()}:
-            mm.write_back_all()
+            mm.write_back_all(nameless=False)
 
     def set_address_space(self, mm: AddressSpace) -> None:
         """``mm`` is what the CPU translates by from now on."""
@@ -230,8 +230,13 @@ class Kernel:
 
     # -- running -------------------------------------------------------------------------------------------------
 
-    def run(self, *, max_instructions: int | None = None, until: Process | None = None) -> Stop:
-        """Run every task until the last one (or ``until``) has ended, or a limit or an interruption stops it all."""
+    def run(
+        self, *, max_instructions: int | None = None, until: Process | None = None, address: int | None = None
+    ) -> Stop:
+        """Run every task until the last one (or ``until``) has ended, or a limit or an interruption stops it all.
+
+        With ``address`` it also ends before the instruction there, whoever comes to it first (UNTIL).
+        """
         cpu = self.cpu
         self._until = until
         cpu.forget_interrupt()
@@ -246,7 +251,7 @@ class Kernel:
                 slice_ = self.scheduler.slice()
                 limit = left if slice_ is None else slice_ if left is None else min(slice_, left)
                 before = cpu.instructions
-                stop = cpu.run(max_instructions=limit)
+                stop = cpu.run(max_instructions=limit, until=address)
                 if limit is not None:
                     done = cpu.instructions - before
                     left = None if left is None else left - done
