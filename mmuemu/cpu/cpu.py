@@ -63,6 +63,7 @@ class Cpu(Registers):
         self.ram_bytes = ram.qwords.cast("B")
         """Guest RAM by byte."""
         self.instructions = 0
+        """Instructions executed in calls of :meth:`run` that had a limit."""
         self.cpuid: CpuidUnit | None = None
         self.pkrs = 0
         """IA32_PKRS, which the engine has no room for (the ``python`` engine obeys it; flush after a change)."""
@@ -240,7 +241,7 @@ class Cpu(Registers):
         """Run from RIP until something stops it; traps go to the handler on the way.
 
         ``max_instructions`` bounds this call (:attr:`instructions` counts only when it is given). Raises what a
-        hook raised, and :class:`UcError` for a failure of the engine itself.
+        hook raised, and ``unicorn.UcError`` for a failure of the engine itself.
         """
         self._stop = None
         self._interrupted = False
