@@ -1,7 +1,6 @@
 """``mmuemu pagetable``: the tree says what the tables say; a frame is found with everyone who has it."""
 
-from __future__ import annotations
-
+import contextlib
 from collections import defaultdict
 
 import pytest
@@ -57,7 +56,8 @@ def test_the_tree_has_every_page_once_with_its_rights(wanted, levels, absent):
             except ValueError:
                 continue
         if absent:
-            table.protect_range(0x400000, 0x402000, clear=P, set=1 << 9)
+            with contextlib.suppress(ValueError):  # a large page cannot lose P
+                table.protect_range(0x400000, 0x402000, clear=P, set=1 << 9)
         tree = read_tables(table)
         found = flat(tree)
         expected = [(la, entry & ADDRESS_MASK & -size, size) for la, entry, size in table.iterate(absent=True)]
