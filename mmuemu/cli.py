@@ -295,7 +295,17 @@ def _view_options(run: argparse.ArgumentParser) -> None:
 
 def _report_options(run: argparse.ArgumentParser) -> None:
     group = run.add_argument_group("reports, on standard error")
-    group.add_argument("--strace", action="store_true", help="print every system call")
+    group.add_argument("--strace", action="store_true", help="print every system call, as strace -f does")
+    group.add_argument(
+        "--strace-filter",
+        metavar="LIST",
+        help="print only these system calls: names, or %%file, %%process, %%signal, %%memory, %%network, %%desc or "
+        "%%ipc; after a !, all others (implies --strace)",
+    )
+    group.add_argument("--strace-file", metavar="FILE", help="write them to FILE, as strace -f -o (implies --strace)")
+    group.add_argument(
+        "--strace-limit", type=_count, metavar="N", default=32, help="bytes of a string that are shown (default: 32)"
+    )
     group.add_argument("--maps", action="store_true", help="print the memory map at the end or the fault")
     group.add_argument("--stats", action="store_true", help="print counts: system calls, faults, TLB fills, memory")
     _trace_options(group)
@@ -305,10 +315,13 @@ def _report_options(run: argparse.ArgumentParser) -> None:
 
 def _trace_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--trace", metavar="LIST", help="print spec, what ran transiently (of a CPU that speculates), as it happens"
+        "--trace",
+        metavar="LIST",
+        help="print events as they happen: faults, tlb, sched, signals, and spec, what ran transiently (of a CPU that "
+        "speculates); separated by commas",
     )
     group.add_argument(
-        "--trace-file", metavar="FILE", help="write the trace to FILE as JSON lines (implies --trace spec)"
+        "--trace-file", metavar="FILE", help="write them to FILE as JSON lines (without --trace: those of spec)"
     )
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from argparse import Namespace
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mmuemu.errors import BadImage, Exit, MmuemuError, UsageError
@@ -16,7 +17,7 @@ from mmuemu.machine import Files, Machine, NotFound, Outcome
 from mmuemu.memory.ram import parse_size
 from mmuemu.sources import build, is_source
 from mmuemu.speculation.flaws import FLAWS
-from mmuemu.tracing import transient_trace
+from mmuemu.tracing import call_trace, machine_trace
 
 if TYPE_CHECKING:
     from mmuemu.kernel.kernel import Kernel
@@ -121,34 +122,40 @@ def _say(text: str) -> None:
 
 
 def _run(machine: Machine, program: str | bytes, arguments: list[str], options: Namespace) -> int:
-    kernel = machine.kernel
-    kernel.on_unknown_syscall = lambda number: _say(f"mmuemu: system call {number} is not implemented (ENOSYS)\n")
-    kernel.on_oom_kill = lambda process, pages: _say(
-        f"mmuemu: out of memory ({kernel.ram.size >> 20} MiB, --memory): killed process {process.pid} ({process.exe}), "
-        f"{pages} pages\n"
-    )
-    if options.strace:
-        from mmuemu.view.strace import Strace
-
-        kernel.tracer = Strace(_say)
     report = _open_report(options.json)
-    task = machine.load(program, arguments, environment_of(options))
-    if options.verbose:
-        _say(_placement(machine))
-    # What start-up made lives to the end: the collector need not look at it again and again.
-    gc.freeze()
-    with transient_trace(machine, options, task.exe, arguments, _say):
-        try:
-            outcome = machine.run(timeout=options.timeout, max_instructions=options.max_instructions, keyboard=True)
-        except MmuemuError as error:
-            outcome = Outcome(error.exit_code)
-            _say(f"mmuemu: {error}\n")
+    with call_trace(machine, options, _say) as say:
+        outcome = _traced(machine, program, arguments, options, say)
     _after(machine, outcome, options)
     if report is not None:
         with report:
             json.dump(facts(machine, outcome, arguments), report, indent=2)
             report.write("\n")
     return outcome.exit_code
+
+
+def _traced(
+    machine: Machine, program: str | bytes, arguments: list[str], options: Namespace, say: Callable[[str], object]
+) -> Outcome:
+    """Load the program and run it to its end, under the traces that ``options`` ask for."""
+    kernel = machine.kernel
+    kernel.on_unknown_syscall = lambda number: say(f"mmuemu: system call {number} is not implemented (ENOSYS)\n")
+    kernel.on_oom_kill = lambda process, pages: say(
+        f"mmuemu: out of memory ({kernel.ram.size >> 20} MiB, --memory): killed process {process.pid} ({process.exe}), "
+        f"{pages} pages\n"
+    )
+    task = machine.load(program, arguments, environment_of(options))
+    if kernel.tracer is not None:
+        kernel.tracer.started(task)
+    if options.verbose:
+        say(_placement(machine))
+    # What start-up made lives to the end: the collector need not look at it again and again.
+    gc.freeze()
+    with machine_trace(machine, options, task.exe, arguments, say):
+        try:
+            return machine.run(timeout=options.timeout, max_instructions=options.max_instructions, keyboard=True)
+        except MmuemuError as error:
+            say(f"mmuemu: {error}\n")
+            return Outcome(error.exit_code)
 
 
 def _open_report(path: str | None) -> Any:

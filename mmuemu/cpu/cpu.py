@@ -275,7 +275,7 @@ class Cpu(Registers):
             if self._repeats:
                 # Perhaps the access was not repeated yet, and the translation that it would replace is still cached.
                 self._repeats = False
-                self.engine.flush()
+                self.engine.flush("stopped")
             if self._error is not None:
                 error, self._error = self._error, None
                 self._trap = None
@@ -473,9 +473,9 @@ class Cpu(Registers):
         """What ``ltr`` loads: the task state segment (a busy 64-bit TSS)."""
         self.uc.reg_write(x86.UC_X86_REG_TR, (selector, base, limit, 0x8B00))
 
-    def flush_tlb(self) -> None:
+    def flush_tlb(self, cause: str = "request") -> None:
         """Drop every cached translation: after any table change that removes or weakens a present entry."""
-        self.engine.flush()
+        self.engine.flush(cause)
         if self.tlb is not None:
             self.tlb.flush()
 

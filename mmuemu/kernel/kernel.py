@@ -15,7 +15,7 @@ from mmuemu.kernel.abi.signals import Signal
 from mmuemu.kernel.accounting import charge
 from mmuemu.kernel.clock import INSTRUCTION_NS, Clock, HostClock, VirtualClock
 from mmuemu.kernel.entry import Entry
-from mmuemu.kernel.events import Events, SyscallEvent, watched
+from mmuemu.kernel.events import Events, SyscallEvent, tell_switch, watched
 from mmuemu.kernel.futex import FutexTable, mm_release
 from mmuemu.kernel.half import KernelLayout, KernelMemory
 from mmuemu.kernel.hardening import Hardening, HiddenState
@@ -104,11 +104,11 @@ class Kernel:
         self.protection_keys = self.cpu.model is not None and "pku" in self.cpu.model.features
         if virtual:
             self.cpu.tsc = self.clock.tsc
-        self.memory.on_unmap = self.cpu.flush_tlb
+        self.memory.on_unmap = lambda: self.cpu.flush_tlb("kernel")
         self.frames.on_free.append(self.cpu.engine.forget_code)
         self.statistics = Statistics()
         self.tracer: Tracer | None = None
-        self.on_unknown_syscall: Callable[[int], None] | None = None
+        self.on_unknown_syscall: Callable[[int], object] | None = None
         self.events = Events()
         self.table = {**TABLE, CALL.number: CALL} if options.show_secret else TABLE
         """System calls by number; a copy once one of them is watched."""
@@ -122,7 +122,7 @@ class Kernel:
         """Tasks there have been."""
         self.zombies = 0
         """Processes that have ended and wait to be waited for."""
-        self.on_oom_kill: Callable[[Process, int], None] | None = None
+        self.on_oom_kill: Callable[[Process, int], object] | None = None
         """Called with a process that is killed for lack of memory, and its resident pages."""
         self.on_stopped: Callable[[], None] | None = None
         """Called when the first process has stopped and nobody can run."""
@@ -193,13 +193,15 @@ class Kernel:
 
         def flush(start: int, end: int) -> None:
             if space is self.mm:
-                self.cpu.engine.flush()
+                self.cpu.engine.flush("mapping")
 
         space.on_flush = flush
         space.on_map = self._mapped
         space.pkru = self._pkru if self.protection_keys else None
         space.touch = None if self.hidden is None else self.hidden.touch
         space.idle = self.idle_pages
+        for callback in self.events.space:
+            callback(space)
 
     def _pkru(self) -> int:
         """PKRU of the task that is on the CPU."""
@@ -251,6 +253,8 @@ class Kernel:
                 slice_ = self.scheduler.slice()
                 limit = left if slice_ is None else slice_ if left is None else min(slice_, left)
                 before = cpu.instructions
+                for callback in self.events.slice:
+                    callback(self.current, slice_)
                 stop = cpu.run(max_instructions=limit, until=address)
                 if limit is not None:
                     done = cpu.instructions - before
@@ -311,6 +315,8 @@ class Kernel:
             return None
         self.charged_at = self.clock.used()
         if following is not self.current:
+            if self.events.switch:
+                tell_switch(self.events, self.current, following)
             switching.take_off(self)
             switching.put_on(self, following)
             self.scheduler.switches += 1

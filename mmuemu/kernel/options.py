@@ -24,6 +24,9 @@ DEFAULT_USER: Final = (1000, 1000)
 class Tracer(Protocol):
     """Told of every system call, before and after."""
 
+    def started(self, task: Task) -> None:
+        """The first program is about to run."""
+
     def enter(self, task: Task, call: Syscall | None, number: int, arguments: tuple[int, ...]) -> None:
         """The call is about to be served; ``arguments`` are the six raw registers."""
 
@@ -31,7 +34,16 @@ class Tracer(Protocol):
         """The call returns ``result`` (negative: an error number; -512 when it is made again after a handler)."""
 
     def signal(self, task: Task, info: SigInfo) -> None:
-        """A signal that is not ignored is delivered."""
+        """A signal is taken from the queue: it is delivered, unless it is ignored by now."""
+
+    def ignored(self, task: Task, info: SigInfo) -> None:
+        """A signal is dropped because ``task``'s process ignores it."""
+
+    def sleeps(self, task: Task) -> None:
+        """The call that ``task`` is in has to wait."""
+
+    def ended(self, task: Task) -> None:
+        """A thread ends; its memory is still there, and its process says how if that is decided."""
 
 
 @dataclass(slots=True)
