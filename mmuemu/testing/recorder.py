@@ -72,6 +72,9 @@ class Recorder:
 
     # -- the kernel's tracer -------------------------------------------------------------------------------------
 
+    def started(self, task: Task) -> None:
+        """A program is about to run."""
+
     def enter(self, task: Task, call: Syscall | None, number: int, arguments: tuple[int, ...]) -> None:
         """A call begins: what is kept is its end."""
 

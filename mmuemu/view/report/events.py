@@ -79,7 +79,7 @@ class EventLog:
 
     def packed(self) -> dict[str, Any]:
         """The columns as base64 of little-endian numbers, with tracks as [pid, tid], and texts."""
-        columns = {
+        columns: dict[str, array[Any]] = {
             "kind": self._kinds, "time": self._times, "span": self._spans, "track": self._tracks, "text": self._texts,
         }  # fmt: skip
         return {

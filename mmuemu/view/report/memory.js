@@ -65,7 +65,7 @@ function pick(turn) {
     holder.scrollTop = y + item.offsetHeight - holder.clientHeight + 8;
   describe(region, faultsOf(process)[at]);
   const root = region.kind === "kernel" ? data.kernel : process.tables;
-  showTables(root, region.start, region.last, `Page tables of ${region.what}`);
+  showTables(root, region.start, region.last, `Page tables: ${region.what}`);
 }
 
 function describe(region, faults) {
@@ -107,7 +107,9 @@ function showTables(root, start, last, title) {
   const overlaps = (part) => !filtered || (part.start <= last && part.last >= start);
   const leads = (part) => overlaps(part) && (!part.parts || part.cut || part.parts.some(leads));
   if (filtered && !leads(root)) {
-    holder.append(make("div", "", "No entry maps anything here: a walk ends at an entry whose P is 0."));
+    holder.append(make("div", "", title.endsWith("not canonical")
+      ? "These are no linear addresses: an access is a general-protection fault, and no table is looked at."
+      : "No entry maps anything here: a walk ends at an entry whose P is 0."));
     return;
   }
   holder.append(branch(root, null, filtered ? leads : () => true, filtered));

@@ -33,7 +33,7 @@ def page(recording: Recording, facts: dict[str, Any]) -> str:
         "facts": facts,
         "events": recording.log.packed(),
         "programs": {str(pid): printable(program) for pid, program in recording.programs.items()},
-        "processes": list(recording.processes.values()),
+        "processes": [found for _, found in sorted(recording.processes.items())],
         "left_out": recording.left_out,
         "kernel": recording.kernel_tables,
         "speculation": recording.speculation(),

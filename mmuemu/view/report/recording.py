@@ -128,7 +128,8 @@ class Recording:
         if log.full:
             log.lost[kind] += 1
             return
-        log.add(kind, record["time"], record["pid"], record["tid"], words_of(record))
+        text = record["cause"] if record.get("what") == "flush" else words_of(record)
+        log.add(kind, record["time"], record["pid"], record["tid"], text)
 
     def _exit(self, process: Process, task: Task) -> None:
         if self._on:

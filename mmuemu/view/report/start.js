@@ -2,9 +2,9 @@
 
 function table(titles, rows, caption) {
   const element = make("table");
-  element.append(make("caption", "dim", caption));
+  if (caption) element.append(make("caption", "dim", caption));
   const head = make("tr");
-  for (const title of titles) head.append(make("th", "", title));
+  titles.forEach((title, at) => head.append(make("th", rows[0] && typeof rows[0][at] === "number" ? "number" : "", title)));
   element.append(head);
   for (const row of rows) {
     const line = make("tr");
@@ -60,6 +60,13 @@ function drawSpeculation(S) {
   };
   holder.append(make("p", "", `${S.cpu}, at the end of the run: ${S.instructions.toLocaleString()} instructions in ` +
     `${S.cycles.toLocaleString()} cycles.`), parts);
+  const meter = (value, most) => {
+    const element = make("meter");
+    element.max = most;
+    element.value = value;
+    element.setAttribute("aria-label", `${value} of ${most}`);
+    return element;
+  };
   const sum = S.windows.reduce((total, [, , number]) => total + number, 0);
   part("Transient windows", table(["opened by", "ended by", "windows"], S.windows, `${sum.toLocaleString()} by flaw and reason`));
   const [first] = S.caches;
@@ -68,10 +75,10 @@ function drawSpeculation(S) {
     folded("Lines by set", table(["set", "physical addresses"],
       first.members.map((members, set) => [String(set), members.join(" ")]).filter(([, text]) => text), "")));
   part("Cache levels", table(["cache", "lines", "room"], S.caches.map((one) => [one.name, one.lines, one.sets * one.ways]), "lines of 64 bytes"));
-  part(`Return stack buffer: ${S.rsb.depth} of ${S.rsb.size}`, folded("Entries, the newest first", table(["", "returns to"],
+  part(`Return stack buffer: ${S.rsb.depth} of ${S.rsb.size}`, meter(S.rsb.depth, S.rsb.size), folded("Entries, the newest first", table(["", "returns to"],
     S.rsb.entries.map((address, at) => [String(at), at < S.rsb.depth ? address : `${address} (stale)`]), "")));
   part(`Branch target buffer: ${S.btb.used.toLocaleString()} of ${S.btb.limit.toLocaleString()}`,
-    folded("The newest entries", table(["branch (low bits)", "target (low bits)", "tag"], S.btb.entries.slice().reverse(), "")));
+    meter(S.btb.used, S.btb.limit), folded("The newest entries", table(["branch (low bits)", "target (low bits)", "tag"], S.btb.entries.slice().reverse(), "")));
   part("Pattern history table", table(["counter", "entries"], ["strongly not taken", "weakly not taken", "weakly taken",
     "strongly taken"].map((name, at) => [name, S.pht[at]]), "two-bit counters"));
 }

@@ -41,7 +41,9 @@ _PER_BIT: Final = 3.4
 _SHORT: Final = 24.0
 _BOX: Final = 300
 _LEFT: Final = 168
-_WIDTH: Final = 800
+_WIDTH: Final = 880
+_COLUMNS: Final = (478, 522, 574, 690)
+"""Where permissions, size, what is in memory and what ASLR did begin."""
 _TOP: Final = 64
 _STYLE: Final = """\
 text { font: 13px ui-sans-serif, system-ui, "DejaVu Sans", sans-serif; fill: #1f2328; }
@@ -98,16 +100,18 @@ def _box(region: Region, y: float, tall: float) -> str:
         return lines + _text(_LEFT + _BOX / 2, middle, f"⋮ {human(region.size)} {region.what}", "dim", "middle")
     arrow = GROWTH.get(region.kind, "")
     label = f"{region.what} {arrow}" if arrow else region.what
-    facts = [region.permissions, human(region.size)]
-    if region.resident:
-        facts.append(f"{human(region.resident)} in memory")
-    if region.offset:
-        facts.append(f"moved {region.offset:+#x}")
+    facts = (
+        region.permissions,
+        human(region.size),
+        f"{human(region.resident)} in memory" if region.resident else "",
+        f"moved {region.offset:+#x}" if region.offset else "",
+    )
+    columns = "".join(_text(x, middle, fact, "dim") for x, fact in zip(_COLUMNS, facts, strict=True) if fact)
     return (
         f'<rect class="{region.kind}" x="{_LEFT}" y="{y:.1f}" width="{_BOX}" height="{tall:.1f}"/>'
         f"{_text(_LEFT + _BOX / 2, middle, label, 'label', 'middle')}"
         f"{_text(_LEFT - 8, y + tall - 3, f'{region.start:#018x}', 'address dim', 'end')}"
-        f"{_text(_LEFT + _BOX + 10, middle, '  '.join(filter(None, facts)), 'dim')}"
+        f"{columns}"
     )
 
 
