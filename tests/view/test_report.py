@@ -209,6 +209,21 @@ def test_transient_windows_and_hidden_state(folder, run):
     assert sum(shown["pht"]) & sum(shown["pht"]) - 1 == 0
 
 
+def test_a_trace_is_told_as_without_a_report(folder, run):
+    traces = []
+    for more in ([], ["--report", str(folder / "traced.html")]):
+        path = folder / f"trace{len(more)}"
+        given = ["--seed", "1", "--memory", "64M", "--trace", "faults,tlb,sched,signals", "--trace-file", str(path)]
+        assert main(["run", *given, *more, str(folder / "program")]) == 139
+        traces.append([json.loads(line) for line in path.read_text().splitlines()])
+    assert [line for line in traces[0] if line.get("type") != "end"] == [
+        line for line in traces[1] if line.get("type") != "end"
+    ]
+    flushes = [line["cause"] for line in traces[1] if line.get("what") == "flush"]
+    rows = rows_of(data_of(folder / "traced.html"))
+    assert [row[4] for row in rows if row[0] == FLUSH and not row[4].startswith("growth")] == flushes
+
+
 def test_a_full_log_counts():
     log = EventLog(most=3, most_text=12)
     rows = [log.add(FAULT, at, 1, 1, text) for at, text in enumerate(["abc", "x" * 300, "abc", "defg", "h"])]

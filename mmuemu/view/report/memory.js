@@ -113,6 +113,8 @@ function showTables(root, start, last, title) {
     return;
   }
   holder.append(branch(root, null, filtered ? leads : () => true, filtered));
+  if (process.user_cr3 && root !== data.kernel)
+    holder.append(make("div", "dim", `Page-table isolation: ring 3 runs on the tables at ${process.user_cr3}, which lack the kernel.`));
 }
 
 function branch(table, above, wanted, open) {
