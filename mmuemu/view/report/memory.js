@@ -120,7 +120,8 @@ function showTables(root, start, last, title) {
 function branch(table, above, wanted, open) {
   const element = make("details");
   const head = above ? `${above.level}[${table.index}] ${table.start}-${table.last} \u2192 table ${table.table} \u00b7 ${table.bits}`
-    : `CR3 \u2192 table ${table.table} of ${table.level}s`;
+    : table === data.kernel ? `${table.level}s of the kernel, the same in every process's root table`
+      : `CR3 \u2192 table ${table.table} of ${table.level}s`;
   element.append(make("summary", "", head));
   let filled = false;
   const fill = () => {
