@@ -206,6 +206,7 @@ def _boot_options(commands: argparse._SubParsersAction[_Parser]) -> None:
         "--tlb-strict", action="store_true", help="model the TLB; report every use of a translation gone stale"
     )
     boot.add_argument("--json", metavar="FILE", help="write how the machine ended to FILE")
+    _debug_option(boot)
     boot.add_argument("kernel", metavar="KERNEL")
 
 
@@ -317,6 +318,7 @@ def _report_options(run: argparse.ArgumentParser) -> None:
         help="write one page to FILE: memory map, page tables, timeline of faults, calls, switches, flushes",
     )
     group.add_argument("--svg", metavar="FILE", help="write the program's memory map at its end to FILE as a figure")
+    _debug_option(group)
 
 
 def _trace_options(group: argparse._ArgumentGroup) -> None:
@@ -328,6 +330,15 @@ def _trace_options(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--trace-file", metavar="FILE", help="write them to FILE as JSON lines (without --trace: those of spec)"
+    )
+
+
+def _debug_option(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "-g",
+        "--gdb",
+        metavar="[HOST:]PORT",
+        help="wait for gdb (target remote) before the first instruction; on 127.0.0.1, at any port for 0",
     )
 
 

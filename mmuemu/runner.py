@@ -36,6 +36,7 @@ def run(options: Namespace) -> int:
         options.program = options.program[1:]
     if not options.program:
         raise UsageError("run: which PROGRAM? (see mmuemu run --help)")
+    _check_debugging(options)
     program, arguments = find_program(options.program, options)
     machine = machine_of(options)
     try:
@@ -66,6 +67,16 @@ def machine_of(options: Namespace, seed: int | None = None) -> Machine:
         user=options.user,
         virtual_time=None if options.clock is None else options.clock == "virtual",
     )
+
+
+def _check_debugging(options: Namespace) -> None:
+    """What cannot be had together with gdb."""
+    if options.gdb is None:
+        return
+    for name, value in (("--cpu", options.cpu), ("--timeout", options.timeout),
+                        ("--max-instructions", options.max_instructions)):  # fmt: skip
+        if value is not None:
+            raise UsageError(f"-g does not go with {name}")
 
 
 def _memory(text: str) -> int:
@@ -164,6 +175,10 @@ def _traced(
     with machine_trace(machine, options, task.exe, arguments, say):
         reporter.begin(machine)
         try:
+            if options.gdb is not None:
+                from mmuemu.gdbstub.door import debug_machine
+
+                debug_machine(machine, options.gdb, say)
             return machine.run(timeout=options.timeout, max_instructions=options.max_instructions, keyboard=True)
         except MmuemuError as error:
             say(f"mmuemu: {error}\n")

@@ -15,7 +15,7 @@ import pytest
 from tests.plugin.installed import describe
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -71,6 +71,8 @@ def needs(block: str) -> str | None:
     """Why a block cannot be run here, or None."""
     if "busybox" in block and shutil.which("busybox") is None:
         return "busybox is not installed"
+    if "gdb -q" in block and shutil.which("gdb") is None:
+        return "gdb is not installed"
     if ".c" in block and shutil.which("gcc") is None:
         return "no gcc"
     return None

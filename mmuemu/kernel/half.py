@@ -208,6 +208,11 @@ class KernelMemory:
         """Whether ``rip`` lies in the entry code behind the hypercall: only registers are still to be restored."""
         return any(rip in way for way in self._ways_out)
 
+    @property
+    def ways_out(self) -> list[range]:
+        """Where the code lies that returns to ring 3."""
+        return list(self._ways_out)
+
     def fixup(self, rip: int) -> int:
         """Where the kernel goes on after a fault at ``rip`` in its own code; 0: that cannot be."""
         driver = self.driver

@@ -23,7 +23,7 @@ from mmuemu.kernel.idle_pages import IdlePages
 from mmuemu.kernel.ipc.namespace import IpcNamespace
 from mmuemu.kernel.itimers import forget_timers
 from mmuemu.kernel.keys import INITIAL_PKRU
-from mmuemu.kernel.options import Options, Statistics, Tracer
+from mmuemu.kernel.options import Debugger, Options, Statistics, Tracer
 from mmuemu.kernel.scheduler import Scheduler
 from mmuemu.kernel.signals.deliver import deliver
 from mmuemu.kernel.signals.pending import SigInfo
@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from mmuemu.kernel.task import Task
     from mmuemu.kernel.vma import Vma
 
+_UNLIMITED: Final = 1 << 60
 SFMASK: Final = RFLAGS_TF | RFLAGS_IF | RFLAGS_DF | RFLAGS_IOPL | RFLAGS_NT | RFLAGS_AC
 
 
@@ -108,6 +109,10 @@ class Kernel:
         self.frames.on_free.append(self.cpu.engine.forget_code)
         self.statistics = Statistics()
         self.tracer: Tracer | None = None
+        self.debugger: Debugger | None = None
+        """Who debugs the programs; all stretches of a run are counted then, so that they end at exact places."""
+        self.halting = self._halted = False
+        """A debugger wants the machine to stop with the current task in the kernel, and it has."""
         self.on_unknown_syscall: Callable[[int], object] | None = None
         self.events = Events()
         self.table = {**TABLE, CALL.number: CALL} if options.show_secret else TABLE
@@ -243,19 +248,21 @@ class Kernel:
         self._until = until
         cpu.forget_interrupt()
         left = max_instructions
+        unlimited = None if self.debugger is None else _UNLIMITED
         self.running = True
+        self._halted = False
         try:
             if self.current is None:
                 self.work()
             elif self.attention:
                 self._stopped_somewhere()
-            while self.current is not None and not (until is not None and until.zombie):
+            while self.current is not None and not self._halted and not (until is not None and until.zombie):
                 slice_ = self.scheduler.slice()
                 limit = left if slice_ is None else slice_ if left is None else min(slice_, left)
                 before = cpu.instructions
                 for callback in self.events.slice:
                     callback(self.current, slice_)
-                stop = cpu.run(max_instructions=limit, until=address)
+                stop = cpu.run(max_instructions=unlimited if limit is None else limit, until=address)
                 if limit is not None:
                     done = cpu.instructions - before
                     left = None if left is None else left - done
@@ -269,6 +276,13 @@ class Kernel:
             return Stop.INTERRUPTED if cpu.interrupted else Stop.REQUESTED
         finally:
             self.running = False
+
+    def halt(self) -> None:
+        """Stop the machine when the current task would return to ring 3 next; :meth:`run` goes on there.
+
+        For a debugger, from a hook or from the kernel's own callbacks. Unset :attr:`halting` before going on.
+        """
+        self.halting = self.attention = True
 
     def _stopped_somewhere(self) -> None:
         """The run ended between two instructions, and something is to be done: now, or at the hypercall."""
@@ -299,6 +313,10 @@ class Kernel:
                 self.entry.call(task)
             if task.state is State.RUNNABLE and (self.signalled(task) or task.interrupted):
                 deliver(task)
+            if self.halting and self.current is task and task.state is State.RUNNABLE:
+                self._halted = self.attention = True
+                self.cpu.stop()
+                return
             if self.current is task and task.state is State.RUNNABLE and not task.in_call and not self.reschedule:
                 self.attention = False
                 return

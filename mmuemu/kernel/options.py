@@ -46,6 +46,13 @@ class Tracer(Protocol):
         """A thread ends; its memory is still there, and its process says how if that is decided."""
 
 
+class Debugger(Protocol):
+    """Who is asked before a signal is acted on; it has the machine stop by :meth:`Kernel.halt`."""
+
+    def holds(self, task: Task, info: SigInfo) -> bool:
+        """Whether the signal, which has been taken from the queue, is not to be acted on now: the machine halts."""
+
+
 @dataclass(slots=True)
 class Options:
     """What a machine is made of; ``seed`` None draws one, which :attr:`Kernel.seed` tells."""
