@@ -125,6 +125,21 @@ def test_events_are_as_many_as_the_machine_counts(run, folder):
         assert refused == 1
 
 
+def test_nobody_is_on_the_cpu_while_all_sleep():
+    with Machine(seed=1, memory="64M") as machine:
+        machine.load("/bin/sleep", ["sleep", "2"], {})
+        recording = Recording(machine.kernel, None, EventLog())
+        machine.run()
+        recording.close()
+        packed = recording.log.packed()
+    rows = rows_of({"events": packed})
+    (slept,) = [row for row in rows if "nanosleep" in row[4]]
+    assert slept[2] >= 2e9
+    begin, end = (array("d", base64.b64decode(packed["bands"][name])) for name in ("begin", "end"))
+    assert len(begin) == 2
+    assert begin[0] == 0 < end[0] < begin[1] - 1.9e9 < begin[1] <= end[1]
+
+
 def test_times_do_not_go_back(data):
     times = [row[1] for row in rows_of(data)]
     assert times == sorted(times)

@@ -36,6 +36,8 @@ class CallRecorder:
         self._begun: dict[int, str] = {}
         """By thread: the first part of a call that another came between."""
         self._lines: list[tuple[int, str]] = []
+        self.slept: int | None = None
+        """When the last call began to wait; None when somebody has run since."""
 
     def _take(self, text: str) -> None:
         number, _, line = text.rstrip("\n").partition(" ")
@@ -77,6 +79,10 @@ class CallRecorder:
         """The row's span and text."""
         if self._following is not None:
             self._following.leave(task, call, number, arguments, result)
+        if self.slept is not None:
+            self._log.off_cpu(self.slept)
+            self._log.on_cpu(self._now(), task.pid, task.tid)
+            self.slept = None
         if task.tid in self._rows:
             self._strace.leave(task, call, number, arguments, result)
             self._told(task)
@@ -95,9 +101,10 @@ class CallRecorder:
             self._following.ignored(task, info)
 
     def sleeps(self, task: Task) -> None:
-        """The call takes longer."""
+        """The call takes longer, and the CPU is somebody else's, or nobody's."""
         if self._following is not None:
             self._following.sleeps(task)
+        self.slept = self._now()
 
     def ended(self, task: Task) -> None:
         """The thread's last call never returns."""

@@ -23,8 +23,8 @@ const duration = (ns) => ns >= 1e9 ? `${(ns / 1e9).toFixed(3)} s` : ns >= 1e6 ? 
 // -- events ---------------------------------------------------------------------------------------------------------
 
 const E = data.events;
-const column = (name, Type) => {
-  const text = atob(E[name]);
+const column = (name, Type, from = E) => {
+  const text = atob(from[name]);
   const raw = new Uint8Array(text.length);
   for (let at = 0; at < text.length; at++) raw[at] = text.charCodeAt(at);
   return new Type(raw.buffer);
@@ -32,7 +32,7 @@ const column = (name, Type) => {
 const kinds = column("kind", Uint8Array), times = column("time", Float64Array), spans = column("span", Float32Array);
 const trackOf = column("track", Uint16Array), words = column("text", Uint32Array);
 const count = E.count, texts = E.texts, tracks = E.tracks;
-const FAULT = E.kinds.indexOf("fault"), SWITCH = E.kinds.indexOf("switch");
+const FAULT = E.kinds.indexOf("fault");
 const refused = texts.map((text) => text.startsWith("refused "));
 const KIND_WORDS = { fault: "page faults", syscall: "system calls", switch: "context switches", flush: "TLB flushes",
   signal: "signals", life: "starts and ends", window: "transient windows" };
@@ -43,8 +43,8 @@ const used = new Set();
 for (let at = 0; at < count; at++) { totals[kinds[at]]++; used.add(trackOf[at]); }
 const order = [...used].sort((a, b) => tracks[a][0] - tracks[b][0] || tracks[a][1] - tracks[b][1]);
 const place = new Map(order.map((track, at) => [track, at]));
-const switches = [];
-for (let at = 0; at < count; at++) if (kinds[at] === SWITCH) switches.push(at);
+const bands = { track: column("track", Uint16Array, E.bands), row: column("row", Uint32Array, E.bands),
+  begin: column("begin", Float64Array, E.bands), end: column("end", Float64Array, E.bands) };
 const trackName = (track) => {
   const [pid, tid] = tracks[track];
   if (!pid) return "machine";
@@ -71,6 +71,11 @@ function filter() {
 
 const where = (row) => byTime ? times[row] : row;
 const end = () => byTime ? Math.max(times[count - 1] || 0, 1) * 1.01 : Math.max(count, 1);
+function firstBand(starts, value) {
+  let least = 0, most = starts.length;
+  while (least < most) { const middle = (least + most) >> 1; if (starts[middle] < value) least = middle + 1; else most = middle; }
+  return least;
+}
 /** The first place in `list` (rows in order) whose row is not before `value` on the axis. */
 function search(list, value) {
   let least = 0, most = list.length;
@@ -112,11 +117,12 @@ function paint() {
   pen.clip();
   paintAxis(left, width, tall);
   pen.fillStyle = colours.cpu;
-  for (let at = Math.max(search(switches, low) - 1, 0); at < switches.length; at++) {
-    const row = switches[at], begin = toX(where(row));
+  const starts = byTime ? bands.begin : bands.row;
+  for (let at = Math.max(firstBand(starts, low) - 1, 0); at < starts.length; at++) {
+    const begin = toX(starts[at]);
     if (begin > width) break;
-    const stop = at + 1 < switches.length ? toX(where(switches[at + 1])) : toX(end());
-    pen.fillRect(begin, yOf(trackOf[row]) + 3, Math.max(stop - begin, 0.5), TRACK - 6);
+    const stop = byTime ? toX(bands.end[at]) : toX(at + 1 < starts.length ? starts[at + 1] : count);
+    if (place.has(bands.track[at])) pen.fillRect(begin, yOf(bands.track[at]) + 3, Math.max(stop - begin, 0.5), TRACK - 6);
   }
   const last = new Float64Array(order.length * 3).fill(-9), late = [];
   for (let at = Math.max(search(shown, low) - 1, 0); at < shown.length; at++) {

@@ -33,6 +33,9 @@ class EventLog:
         self._spans = array("f")
         self._tracks = array("H")
         self._texts = array("I")
+        self._bands: dict[str, array[Any]] = {
+            name: array(code) for name, code in (("track", "H"), ("row", "I"), ("begin", "d"), ("end", "d"))
+        }
         self._numbers: dict[tuple[int, int], int] = {(0, 0): 0}
         self._words: dict[str, int] = {"": 0}
         self.lost = [0] * len(KINDS)
@@ -66,6 +69,21 @@ class EventLog:
         self._spans[row] = time - self._times[row]
         self._texts[row] = self._word(text)
 
+    def on_cpu(self, time: int, pid: int, tid: int) -> None:
+        """The thread is put on the CPU before the next event."""
+        number = self._numbers.get((pid, tid))
+        if number is not None and not self.full:
+            self._bands["track"].append(number)
+            self._bands["row"].append(len(self))
+            self._bands["begin"].append(time)
+            self._bands["end"].append(-1)
+
+    def off_cpu(self, time: int) -> None:
+        """The thread that was on the CPU, if there was one, left it."""
+        ends = self._bands["end"]
+        if ends and ends[-1] < 0:
+            ends[-1] = time
+
     def _word(self, text: str) -> int:
         text = text[:LONGEST_TEXT]
         number = self._words.get(text)
@@ -78,7 +96,10 @@ class EventLog:
         return number
 
     def packed(self) -> dict[str, Any]:
-        """The columns as base64 of little-endian numbers, with tracks as [pid, tid], and texts."""
+        """The columns as base64 of little-endian numbers, with tracks as [pid, tid], and texts.
+
+        ``bands`` are the stretches on the CPU: a track, the row of the first event, times of begin and end.
+        """
         columns: dict[str, array[Any]] = {
             "kind": self._kinds, "time": self._times, "span": self._spans, "track": self._tracks, "text": self._texts,
         }  # fmt: skip
@@ -88,6 +109,7 @@ class EventLog:
             "lost": self.lost,
             "tracks": list(self._numbers),
             "texts": list(self._words),
+            "bands": {name: _base64(column) for name, column in self._bands.items()},
             **{name: _base64(column) for name, column in columns.items()},
         }
 

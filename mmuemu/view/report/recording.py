@@ -80,6 +80,7 @@ class Recording:
         self._windows: Counter[tuple[str, str]] = Counter()
         self._on = True
         self._former_window: Callable[[Window], None] | None = None
+        self._calls: CallRecorder | None = None
         self._undo: list[Callable[[], object]] = []
         if log is not None:
             self._begin()
@@ -90,8 +91,9 @@ class Recording:
         kernel, core = self._kernel, self._core
         if kernel.current is not None:
             self.log.add(SWITCH, 0, kernel.current.pid, kernel.current.tid, "runs first")
+            self.log.on_cpu(0, kernel.current.pid, kernel.current.tid)
         self._undo.append(_Tracer(kernel, _WANTED, self._put).close)
-        calls = CallRecorder(self.log, self.now, kernel.tracer)
+        calls = self._calls = CallRecorder(self.log, self.now, kernel.tracer)
         self._undo.append(partial(setattr, kernel, "tracer", kernel.tracer))
         kernel.tracer = calls
         if core is not None:
@@ -108,6 +110,7 @@ class Recording:
         if not self._on:
             return
         self._on = False
+        self._off(self.now())
         for undo in self._undo:
             undo()
         for process, task in living(self._kernel).items():
@@ -125,11 +128,20 @@ class Recording:
         kind = _KINDS[record["type"]]
         if record.get("what") == "switch":
             kind = SWITCH
+            self._off(record["time"])
         if log.full:
             log.lost[kind] += 1
             return
         text = record["cause"] if record.get("what") == "flush" else words_of(record)
         log.add(kind, record["time"], record["pid"], record["tid"], text)
+        if kind == SWITCH:
+            log.on_cpu(record["time"], record["pid"], record["tid"])
+
+    def _off(self, time: int) -> None:
+        """Whoever was on the CPU left it: now, or when its call began to wait and nobody else could run."""
+        if self._calls is not None:
+            slept, self._calls.slept = self._calls.slept, None
+            self.log.off_cpu(time if slept is None else slept)
 
     def _exit(self, process: Process, task: Task) -> None:
         if self._on:
