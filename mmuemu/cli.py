@@ -312,6 +312,12 @@ def _report_options(run: argparse.ArgumentParser) -> None:
     _trace_options(group)
     group.add_argument("-v", "--verbose", action="store_true", help="print the seed and where things were put")
     group.add_argument("--json", metavar="FILE", help="write how the run ended to FILE")
+    group.add_argument(
+        "--report",
+        metavar="FILE.html",
+        help="write one page to FILE: memory map, page tables, timeline of faults, calls, switches, flushes",
+    )
+    group.add_argument("--svg", metavar="FILE", help="write the program's memory map at its end to FILE as a figure")
     _debug_option(group)
 
 

@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 from mmuemu.demonstrator import DEFAULT_BYTES, DEFAULT_TRIES, Request, demonstrate, find_attack
 from mmuemu.errors import UsageError
+from mmuemu.reporter import open_output
 from mmuemu.tracing import machine_trace
 
 if TYPE_CHECKING:
@@ -48,14 +49,6 @@ def _refuse(options: Namespace, names: tuple[str, ...], why: str) -> None:
 def seed_of(options: Namespace) -> int:
     """``--seed``, or a fresh one."""
     return randbelow(_SEEDS) if options.seed is None else options.seed
-
-
-def open_output(path: str, option: str) -> IO[str]:
-    """A file that is written in the end, opened before the run, so that a bad path costs no run."""
-    try:
-        return open(path, "w", encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{option} {path}: {error.strerror}") from None
 
 
 def console() -> Console:

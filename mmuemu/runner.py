@@ -14,6 +14,7 @@ from mmuemu.kernel.registers import IP, ORIG_AX
 from mmuemu.kernel.task import State
 from mmuemu.machine import Files, Machine, NotFound, Outcome
 from mmuemu.memory.ram import parse_size
+from mmuemu.reporter import Reporter, open_output
 from mmuemu.sources import build, is_source
 from mmuemu.speculation.flaws import FLAWS
 from mmuemu.tracing import CallTrace, call_trace, machine_trace
@@ -132,19 +133,29 @@ def _say(text: str) -> None:
 
 
 def _run(machine: Machine, program: str | bytes, arguments: list[str], options: Namespace) -> int:
-    report = _open_report(options.json)
-    with call_trace(machine, options, _say) as trace:
-        outcome = _traced(machine, program, arguments, options, trace)
-    _after(machine, outcome, options)
-    if report is not None:
-        with report:
-            json.dump(facts(machine, outcome, arguments), report, indent=2)
-            report.write("\n")
+    report = None if options.json is None else open_output(options.json, "--json")
+    reporter = Reporter(options)
+    try:
+        with call_trace(machine, options, _say) as trace:
+            outcome = _traced(machine, program, arguments, options, trace, reporter)
+        _after(machine, outcome, options)
+        if report is not None:
+            with report:
+                json.dump(facts(machine, outcome, arguments), report, indent=2)
+                report.write("\n")
+        reporter.write(machine, outcome, arguments, lambda: facts(machine, outcome, arguments))
+    finally:
+        reporter.close()
     return outcome.exit_code
 
 
 def _traced(
-    machine: Machine, program: str | bytes, arguments: list[str], options: Namespace, trace: CallTrace
+    machine: Machine,
+    program: str | bytes,
+    arguments: list[str],
+    options: Namespace,
+    trace: CallTrace,
+    reporter: Reporter,
 ) -> Outcome:
     """Load the program and run it to its end, under the traces that ``options`` ask for."""
     kernel, say = machine.kernel, trace.say
@@ -160,6 +171,7 @@ def _traced(
     # What start-up made lives to the end: the collector need not look at it again and again.
     gc.freeze()
     with machine_trace(machine, options, task.exe, arguments, say):
+        reporter.begin(machine)
         try:
             if options.gdb is not None:
                 from mmuemu.gdbstub.door import debug_machine
@@ -169,16 +181,8 @@ def _traced(
         except MmuemuError as error:
             say(f"mmuemu: {error}\n")
             return Outcome(error.exit_code)
-
-
-def _open_report(path: str | None) -> Any:
-    """The JSON file, opened before the run, so that a bad path costs no run."""
-    if path is None:
-        return None
-    try:
-        return open(path, "w")
-    except OSError as error:
-        raise UsageError(f"--json {path}: {error.strerror}") from None
+        finally:
+            reporter.end()
 
 
 def _placement(machine: Machine) -> str:

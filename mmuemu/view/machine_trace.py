@@ -210,7 +210,12 @@ def _kind(space: PagedSpace, vma: Vma | None, record: FaultRecord) -> str:
 def text_of(record: Record) -> str:
     """A record as a line, without the newline."""
     who = f"[{record['tid']}]" if record["tid"] else "[-]"
-    return f"{record['type']}: {who} {_TEXTS[record['type']](record)}"
+    return f"{record['type']}: {who} {words_of(record)}"
+
+
+def words_of(record: Record) -> str:
+    """What a record says, without its type and who it happened to."""
+    return _TEXTS[record["type"]](record)
 
 
 def _fault_text(record: Record) -> str:

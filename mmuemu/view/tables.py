@@ -171,7 +171,8 @@ def read_tables(table: PageTable, start: int = 0, end: int = 1 << 64, *, root: i
 # -- words -----------------------------------------------------------------------------------------------------------
 
 
-def _frames(run: Run) -> str:
+def frames_text(run: Run) -> str:
+    """Where a run of pages leads, in a few words."""
     first = f"{run.frames[0]:#x}"
     if run.count == 1:
         return first
@@ -181,7 +182,8 @@ def _frames(run: Run) -> str:
     return f"{shown}{', ...' if run.count > 2 else ''}"
 
 
-def _bits(run: Run) -> str:
+def bits_text(run: Run) -> str:
+    """The flags of a run's entries; of A and D how many have them where not all do."""
     large = run.page_size > PAGE_SIZE
     if not run.present:
         return "not present (kept for PROT_NONE)"
@@ -207,7 +209,9 @@ def _add(sheet: Sheet, table: Table, digits: int, depth: int) -> None:
         numbers = f"{part.first}" if part.count == 1 else f"{part.first}..{last}"
         what = f"{part.rights} {'user' if part.user else 'kernel'}"
         size = human(part.page_size * part.count)
-        sheet.add(f"{pad}{part.level}[{numbers}]", span, size, what, _frames(part), _bits(part), style=_style(part))
+        sheet.add(
+            f"{pad}{part.level}[{numbers}]", span, size, what, frames_text(part), bits_text(part), style=_style(part)
+        )
 
 
 def _style(run: Run) -> str:
@@ -277,4 +281,14 @@ def _frame_facts(frames: Sequence[int], size: int) -> list[list[str]]:
     return [[f"{first:#x}", f"{last:#x}"] for first, last in stretches]
 
 
-__all__ = ["Run", "Table", "read_tables", "run_facts", "summary", "tree_facts", "tree_sheet"]
+__all__ = [
+    "Run",
+    "Table",
+    "bits_text",
+    "frames_text",
+    "read_tables",
+    "run_facts",
+    "summary",
+    "tree_facts",
+    "tree_sheet",
+]

@@ -69,15 +69,15 @@ def deliver(task: Task) -> None:
             break
         number = info.signal
         action = action_of(process, number)
+        ignored = number != Signal.SIGKILL and is_ignored(action, number)
         debugger = task.kernel.debugger
-        dropped = number != Signal.SIGKILL and is_ignored(action, number)
-        if debugger is not None and number != Signal.SIGKILL and not dropped and debugger.holds(task, info):
+        if debugger is not None and not ignored and number != Signal.SIGKILL and debugger.holds(task, info):
             return
         if task.kernel.tracer is not None:
             task.kernel.tracer.signal(task, info)
         if task.kernel.events.signal:
             tell_signal("delivered", task, info, handler=action.handler)
-        if dropped:
+        if ignored:
             continue
         if action.handler != SIG_DFL and number != Signal.SIGKILL:
             if action.flags & SA_RESETHAND:
