@@ -25,6 +25,7 @@ MAY_USE = {
         "x86", "memory", "mmu", "cpu", "loader", "kernel", "speculation", "view", "errors", "machine", "guestprocess",
         "board", "sources", "leaks",
     },
+    "labs": {"x86", "memory", "mmu", "kernel", "testing", "leaks", "errors"},
 }  # fmt: skip
 """What each room may import besides itself (DESIGN: a room imports from the rooms below it)."""
 LONGEST = 520
