@@ -71,7 +71,7 @@ def test_only_those(touch):
 
 
 @pytest.mark.points(1)
-@pytest.mark.parametrize("where", [REGION - 8, REGION + 0x10000, 0])
+@pytest.mark.parametrize("where", [REGION - 8, REGION + 0x10000, 0], ids=["before", "behind", "null"])
 def test_a_mistake(touch, where):
     """A fault elsewhere is exit(99)"""
     result = touch(read(1), f"mov eax, {where:#x}", "mov rax, [rax]")

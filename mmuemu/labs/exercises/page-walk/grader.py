@@ -29,7 +29,7 @@ def test_indices(lab):
 def test_the_entry_and_where_it_leads(lab, space):
     """The page-table entry and the physical address"""
     result = space.walk(READ, Access.READ, user=True).result
-    assert lab.number("PTE") == result.steps[-1].entry, "PTE: not the entry that translate shows (--seed 1 --at exit)"
+    assert lab.number("PTE") == result.steps[-1].entry, "PTE: not the entry that translate shows (--seed 1 --clear-env --at exit)"
     assert lab.number("physical address") == result.physical, "physical address: the frame in the PTE, and the offset"
 
 
