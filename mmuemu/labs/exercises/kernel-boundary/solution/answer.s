@@ -1,12 +1,9 @@
 # probe(RDI = address) -> RAX = 1: it can be read, 0: it cannot
 probe:
-    mov rsi, rdi            # set
-    mov edi, 99             # no such operation: the kernel reads the set first, and then says EINVAL
-    xor edx, edx
-    mov r10d, 8
-    mov eax, 14             # rt_sigprocmask
+    xor esi, esi            # F_OK
+    mov eax, 21             # access: the address is that of a path, which the kernel must read
     syscall
-    cmp rax, -14            # EFAULT
+    cmp rax, -14            # EFAULT; ENOENT, most likely, when it can be read
     setne al
     movzx eax, al
     ret
