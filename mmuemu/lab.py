@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -29,7 +30,7 @@ def lab_options(commands: Any, seconds: Callable[[str], float]) -> None:
         "lab",
         help="exercises with a grader",
         usage="mmuemu lab list [--json]\n       mmuemu lab start [--solution] NAME [DIR]\n"
-        "       mmuemu lab check [--json FILE] [DIR]",
+        "       mmuemu lab check [options] [DIR]",
         description="Exercises on pages, faults, protection and speculation. Start one: its question and what you begin "
         "with are put into a directory. Check it: the grader runs and gives points.",
         epilog=_EPILOG,
@@ -44,8 +45,9 @@ def lab_options(commands: Any, seconds: Callable[[str], float]) -> None:
     start.add_argument("dir", metavar="DIR", nargs="?", help="a new or empty directory (default: NAME)")
     check = verbs.add_parser("check", help="grade an answer")
     check.add_argument("--json", metavar="FILE", help="write the points to FILE (-: standard output, and nothing else)")
+    check.add_argument("--lab", metavar="NAME", help="which lab it is (default: the one that DIR was made for)")
     check.add_argument("--reports", metavar="DIR", help="leave in DIR what failed tests saw: walks, system calls, maps")
-    check.add_argument("--timeout", type=seconds, metavar="SECONDS", default=120.0, help="end after this (default: 120)")
+    check.add_argument("--timeout", type=seconds, metavar="SECONDS", default=120.0, help="end after this time (120)")
     check.add_argument("dir", metavar="DIR", nargs="?", default=".", help="where the answer is (default: here)")
 
 
@@ -78,11 +80,15 @@ def _start(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from mmuemu.labs.catalogue import started
+    from mmuemu.labs.catalogue import find, started
     from mmuemu.labs.checking import check
 
     folder = Path(options.dir)
-    found = started(folder)
+    if not folder.is_dir():
+        raise UsageError(f"lab check: {folder}: no such directory")
+    if options.reports is not None and os.path.exists(options.reports) and not os.path.isdir(options.reports):
+        raise UsageError(f"--reports {options.reports}: not a directory")
+    found = started(folder) if options.lab is None else find(options.lab)
     with ExitStack() as stack:
         file = _output(options.json, stack)
         grade = check(found, folder, options.timeout, options.reports)

@@ -1,1 +1,1 @@
-"""Exercises with graders: what ``mmuemu lab`` lists, starts and checks. The exercises themselves are in ``exercises/``."""
+"""Exercises with graders: what ``mmuemu lab`` lists, starts and checks. They are in ``exercises/``."""

@@ -91,7 +91,15 @@ def check(lab: Lab, folder: Path, timeout: float = DEFAULT_TIMEOUT, reports: str
 
 def _command(lab: Lab, work: Path, reports: str | None) -> list[str]:
     # The options of whoever calls, his plugins, his conftest.py and his directory are kept away from the grader.
-    options = ["-q", "--noconftest", "-p", "no:cacheprovider", "--import-mode=importlib", "-c", str(work / "pytest.ini")]
+    options = [
+        "-q",
+        "--noconftest",
+        "-p",
+        "no:cacheprovider",
+        "--import-mode=importlib",
+        "-c",
+        str(work / "pytest.ini"),
+    ]
     plugins = ["-p", "mmuemu.pytest_plugin", "-p", "mmuemu.labs.grading"]
     left = os.path.abspath(reports) if reports is not None else str(work / "reports")
     places = ["--rootdir", str(work), "--basetemp", str(work / "tmp"), "--mmuemu-artifacts", left]
@@ -107,9 +115,7 @@ def _environment(folder: Path, results: Path) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _run(
-    command: Sequence[str], environment: Mapping[str, str], work: Path, output: Any, timeout: float
-) -> int | None:
+def _run(command: Sequence[str], environment: Mapping[str, str], work: Path, output: Any, timeout: float) -> int | None:
     """The exit code, None when the time was up; nothing of it runs on either way."""
     grader = subprocess.Popen(
         command, cwd=work, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import struct
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -86,6 +87,14 @@ class LabAnswer:
             after = f"{limit} instructions" if result.limit == "instructions" else "30 seconds"
             _fail(f"{program.name} did not end: it was stopped after {after} (does it loop for ever?)")
         return result
+
+    def numbers(self, result: Result, function: str, count: int) -> list[int]:
+        """The 64-bit numbers that a frame wrote last, what its calls of ``function`` returned."""
+        if result.fault is not None:
+            _fail(f"{function}() faults: {result.fault}")
+        if result.exit_code or len(result.stdout) < 8 * count:
+            _fail(f"{function}() does not return as it was called: {result}")
+        return list(struct.unpack(f"<{count}q", result.stdout[-8 * count :]))
 
 
 def _fail(why: str) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Assembly that graders of attacks put before an answer: a table of 256 lines, Flush+Reload, faults that go on elsewhere."""
+"""Assembly that graders of attacks put before an answer: a table of 256 lines, Flush+Reload, a fault handler."""
 
 from __future__ import annotations
 
@@ -105,11 +105,11 @@ lab_action: .quad lab_on_fault, 0x4000004, lab_restore, 0
 landing: .quad 0
 lab_result: .zero {size}
 """
-"""To be formatted with ``function``, which is called ``count`` times with RDI = ``first`` and on; ``size`` = 8 * count."""
+"""``function`` is called ``count`` times with RDI = ``first`` and on; ``size`` = 8 * count."""
 
 
 def receiver(function: str, first: int, count: int) -> str:
-    """The frame that calls ``function`` for each byte, and writes what it returns to standard output as 64-bit numbers."""
+    """The frame that calls ``function`` for each byte and writes what it returns to descriptor 1 as 64-bit numbers."""
     return RECEIVER.format(function=function, first=first & (1 << 64) - 1, count=count, size=8 * count)
 
 

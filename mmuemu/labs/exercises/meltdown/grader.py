@@ -1,7 +1,5 @@
 """Grader: Meltdown."""
 
-import struct
-
 import pytest
 
 from mmuemu.guest.attacks import ATTACKS
@@ -15,8 +13,7 @@ def leaked(lab, machine, **options):
     kernel = machine(show_secret=True, **options).kernel
     address = kernel.memory.driver.data_symbols()["mmuemu_secret"]
     result = lab.run(lab.program("answer.s", receiver("leak", address, COUNT)), show_secret=True, **options)
-    assert result.fault is None and len(result.stdout) == 8 * COUNT, f"leak() does not return: {result}"
-    return list(struct.unpack(f"<{COUNT}q", result.stdout)), list(kernel.secret[:COUNT])
+    return lab.numbers(result, "leak", COUNT), list(kernel.secret[:COUNT])
 
 
 @pytest.mark.points(3)

@@ -7,7 +7,9 @@ import pytest
 from mmuemu.guest.attacks import ATTACKS
 from mmuemu.testing import assert_no_leak
 
-SERIALIZING = re.compile(r"\b([lms]fence|cpuid|iretq?|serialize|wrmsr|rsm|lock|syscall|\.byte|\.[0-9]?byte|\.word|\.long)\b")
+SERIALIZING = re.compile(
+    r"\b([lms]fence|cpuid|iretq?|serialize|wrmsr|rsm|lock|syscall|\.byte|\.[0-9]?byte|\.word|\.long)\b"
+)
 CALLS = (0, 1, 15, 16, 64, 1 << 63, (1 << 64) - 1)
 
 DATA = """
@@ -77,4 +79,6 @@ def test_mask(lab, guest):
 def test_answers(lab, attack):
     """What stops it"""
     given = lab.answer(attack).lower()
-    assert given in ATTACKS[attack].stopped_by, f"{attack}: {given} does not: mmuemu demo {attack} --mitigations {given}"
+    assert given in ATTACKS[attack].stopped_by, (
+        f"{attack}: {given} does not: mmuemu demo {attack} --mitigations {given}"
+    )

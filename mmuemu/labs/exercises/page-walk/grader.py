@@ -1,6 +1,5 @@
 """Grader: read a page walk."""
 
-import struct
 from pathlib import Path
 
 import pytest
@@ -29,7 +28,9 @@ def test_indices(lab):
 def test_the_entry_and_where_it_leads(lab, space):
     """The page-table entry and the physical address"""
     result = space.walk(READ, Access.READ, user=True).result
-    assert lab.number("PTE") == result.steps[-1].entry, "PTE: not the entry that translate shows (--seed 1 --clear-env --at exit)"
+    assert lab.number("PTE") == result.steps[-1].entry, (
+        "PTE: not the entry that translate shows (--seed 1 --clear-env --at exit)"
+    )
     assert lab.number("physical address") == result.physical, "physical address: the frame in the PTE, and the offset"
 
 
@@ -44,14 +45,24 @@ def test_who_refuses(lab, space):
 
 P, PS, ADDRESS = 1, 0x80, 0x000F_FFFF_FFFF_F000
 NX = 1 << 63
-# Physical memory with tables in frames 1 to 5; CR3 has its two flag bits (PWT, PCD) set.
+ABSENT = (1 << 64) - 1
+# Physical memory with tables in frames 1 to 5, by (frame, index); CR3 has its two flag bits (PWT, PCD) set.
 CR3 = 0x1018
-MEMORY = {
-    0x1000 + 8 * 0: 0x2000 | P | 6, 0x1000 + 8 * 255: 0x2000 | P | 0x86, 0x1000 + 8 * 3: 0x3000 | 6,
-    0x2000 + 8 * 0: 0x3000 | P | 6, 0x2000 + 8 * 5: 0x1_4000_0000 | P | PS | NX, 0x2000 + 8 * 511: 0x3000 | P,
-    0x3000 + 8 * 2: 0x4000 | P | 6, 0x3000 + 8 * 7: 0x60_0000 | P | PS | 0x1000, 0x3000 + 8 * 9: 0x5000 | 2,
-    0x4000 + 8 * 0: 0x12_3000 | P | NX | 0x67, 0x4000 + 8 * 511: 0xF_FFFF_FFFF_F000 | P | 0x80, 0x4000 + 8 * 1: 0x7000 | 6,
-}  # fmt: skip
+ENTRIES = {
+    (1, 0): 0x2000 | P | 6,
+    (1, 255): 0x2000 | P | 0x86,
+    (1, 3): 0x3000 | 6,
+    (2, 0): 0x3000 | P | 6,
+    (2, 5): 0x1_4000_0000 | P | PS | NX,
+    (2, 511): 0x3000 | P,
+    (3, 2): 0x4000 | P | 6,
+    (3, 7): 0x60_0000 | P | PS | 0x1000,
+    (3, 9): 0x5000 | 2,
+    (4, 0): 0x12_3000 | P | NX | 0x67,
+    (4, 511): 0xF_FFFF_FFFF_F000 | P | 0x80,
+    (4, 1): 0x7000 | 6,
+}
+MEMORY = {frame * 4096 + 8 * index: entry for (frame, index), entry in ENTRIES.items()}
 
 
 def expected(linear):
@@ -60,7 +71,7 @@ def expected(linear):
     for shift in (39, 30, 21, 12):
         entry = MEMORY.get((table & ADDRESS) + 8 * (linear >> shift & 511), 0)
         if not entry & P:
-            return (1 << 64) - 1
+            return ABSENT
         if shift == 12 or (shift < 39 and entry & PS):
             low = (1 << shift) - 1
             return entry & ADDRESS & ~low | linear & low
@@ -111,9 +122,7 @@ def walks(lab, addresses):
     lab_results: .zero {8 * len(addresses)}
     """
     result = lab.run(lab.program("walk.s", frame))
-    assert result.fault is None, f"walk.s faults: {result.fault}"
-    assert result.exit_code == 0 and len(result.stdout) == 8 * len(addresses), "walk.s did not return (rbx, rbp, r12?)"
-    return struct.unpack(f"<{len(addresses)}Q", result.stdout)
+    return [found & ABSENT for found in lab.numbers(result, "walk", len(addresses))]
 
 
 def compare(lab, addresses):

@@ -1,7 +1,5 @@
 """Grader: Spectre v1."""
 
-import struct
-
 import pytest
 
 from mmuemu.labs.receiver import receiver
@@ -14,8 +12,7 @@ def leaked(lab, **options):
     """What the answer finds on such a machine, and what the kernel's secret is."""
     frame = receiver("attack", FIRST, COUNT)
     result = lab.run(lab.program("answer.s", frame), show_secret=True, cpu="skylake", **options)
-    assert result.fault is None and len(result.stdout) == 8 * COUNT, f"attack() does not return: {result}"
-    return list(struct.unpack(f"<{COUNT}q", result.stdout)), list(result.machine.kernel.secret[:COUNT])
+    return lab.numbers(result, "attack", COUNT), list(result.machine.kernel.secret[:COUNT])
 
 
 @pytest.mark.points(4)
