@@ -31,12 +31,12 @@ def lab_options(commands: Any, seconds: Callable[[str], float]) -> None:
         help="exercises with a grader",
         usage="mmuemu lab list [--json]\n       mmuemu lab start [--solution] NAME [DIR]\n"
         "       mmuemu lab check [options] [DIR]",
-        description="Exercises on pages, faults, protection and speculation. Start one: its question and what you begin "
-        "with are put into a directory. Check it: the grader runs and gives points.",
+        description="Exercises on pages, faults, protection and speculation. Start one: its question and what you "
+        "begin with are put into a directory. Check it: the grader runs and gives points.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    verbs = lab.add_subparsers(dest="verb", metavar="list|start|check", required=True)
+    verbs = lab.add_subparsers(dest="verb", metavar="list|start|check", required=True, prog="mmuemu lab")
     listing = verbs.add_parser("list", help="list the labs")
     listing.add_argument("--json", action="store_true", help="as JSON")
     start = verbs.add_parser("start", help="begin a lab")

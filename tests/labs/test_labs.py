@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -24,7 +23,8 @@ def command(*arguments, cwd=None, **environment):
     """Run ``mmuemu lab``."""
     return subprocess.run(
         [sys.executable, "-m", "mmuemu", "lab", *map(str, arguments)],
-        cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT), **environment}, capture_output=True, text=True, timeout=120,
+        cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT), **environment}, capture_output=True, text=True,
+        timeout=120,
     )  # fmt: skip
 
 
@@ -58,8 +58,6 @@ def test_a_solution_has_all_points(begun, name):
     assert [test for test in grade.tests if test.outcome != "passed"] == []
     assert grade.passed
     assert 5 < grade.points < 20
-    told = re.findall(r"\d+", (EXERCISES / name / "README.md").read_text().split("## Points")[1].split("Check")[0])
-    assert told
 
 
 @pytest.mark.parametrize("name", ORDER)
@@ -131,14 +129,14 @@ def test_the_time_limit_ends_all_of_it(begun):
 
 
 def test_a_limit_before_anything_was_graded(begun):
-    with pytest.raises(MmuemuError, match="did not start within 0.01 s"):
+    with pytest.raises(MmuemuError, match=r"did not start within 0\.01 s"):
         check(find("read-only"), begun("read-only"), timeout=0.01)
 
 
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"answer.s": "protect:\n    mov rax, [\n"}, "answer.s cannot be assembled"),
+        ({"answer.s": "protect:\n    movv rax, rbx\n"}, "answer.s cannot be assembled"),
         ({"answer.s": "nothing:\n    ret\n"}, "answer.s cannot be assembled"),
         ({"answer.s": "protect:\n    .zero 0x7fffffffff\n"}, "asks for more than 64 MiB"),
         ({"answer.s": "protect:\n    xor eax, eax\n    mov rax, [rax]\n"}, "it faults: #PF"),
@@ -167,7 +165,7 @@ def test_nothing_of_an_answer_runs_on_the_host(begun, tmp_path):
     """Python files, a conftest.py, a pytest.ini in the answer's directory, and pytest's own environment."""
     trap = f"open({str(tmp_path / 'trapped')!r}, 'w')\nraise SystemExit(0)\n"
     names = ("conftest.py", "json.py", "mmuemu.py", "pytest.py", "sitecustomize.py", "grader.py", "test_x.py")
-    folder = begun("read-only", {name: trap for name in names} | {"pytest.ini": "[pytest]\naddopts = --no\n"})
+    folder = begun("read-only", dict.fromkeys(names, trap) | {"pytest.ini": "[pytest]\naddopts = --no\n"})
     plain = command("check", "--json", "-", cwd=tmp_path, PYTEST_ADDOPTS="--nothing", PYTEST_PLUGINS="none")
     assert plain.returncode == 125  # tmp_path itself is no lab
     ran = command("check", "--json", "-", folder, cwd=tmp_path, PYTEST_ADDOPTS="--nothing", PYTEST_PLUGINS="none")
