@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 import struct
 from collections.abc import Generator
 from pathlib import Path
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 
 MOST_TEXT: Final = 1 << 20
 MOST_INSTRUCTIONS: Final = 3_000_000
+MOST_SECONDS: Final = 20
 _MOST_LINES: Final = 24
+_OTHER_SYNTAX: Final = re.compile(r"%(?:[re]?[abcd]x|[re]?[sd]i|[re][sb]p|r\d+)\b")
+"""The assembler takes a whole source in one syntax, and the graders' frames are in Intel's."""
 
 
 class LabAnswer:
@@ -71,7 +75,10 @@ class LabAnswer:
 
     def program(self, name: str, frame: str = "") -> Program:
         """The answer's assembly behind the grader's ``frame``, which has the entry."""
-        text = f"{frame}\n.text\n{self.text(name)}\n"
+        answer = self.text(name)
+        if found := _OTHER_SYNTAX.search(answer):
+            _fail(f"{name}: {found[0]}: write Intel syntax, like mov rax, 1")
+        text = f"{frame}\n.text\n{answer}\n"
         try:
             made = self.guest.asm(text, name.removesuffix(".s"))
             made.symbols  # noqa: B018  the labels are needed for it, too
@@ -82,9 +89,9 @@ class LabAnswer:
     def run(self, program: Program, *args: str, **options: Any) -> Result:
         """Run it; one that does not end is stopped, and fails the test."""
         limit = options.pop("max_instructions", MOST_INSTRUCTIONS)
-        result = self.guest.run(program, args, max_instructions=limit, timeout=30, **options)
+        result = self.guest.run(program, args, max_instructions=limit, timeout=MOST_SECONDS, **options)
         if result.limit is not None:
-            after = f"{limit} instructions" if result.limit == "instructions" else "30 seconds"
+            after = f"{limit} instructions" if result.limit == "instructions" else f"{MOST_SECONDS} seconds"
             _fail(f"{program.name} did not end: it was stopped after {after} (does it loop for ever?)")
         return result
 

@@ -141,15 +141,119 @@ def test_a_limit_before_anything_was_graded(begun):
         ({"answer.s": "protect:\n    .zero 0x7fffffffff\n"}, "asks for more than 64 MiB"),
         ({"answer.s": "protect:\n    xor eax, eax\n    mov rax, [rax]\n"}, "it faults: #PF"),
         ({"answer.s": "protect: ret\n" + "#" * (1 << 20)}, "answer.s is longer than 1 MiB"),
+        ({"answer.s": "protect:\n    mov $1, %eax\n    ret\n"}, "write Intel syntax"),
         ({"answer.s": "_start: ret\nprotect: ret\n"}, "answer.s cannot be assembled"),
     ],
-    ids=["syntax", "label", "giant", "fault", "long", "entry"],
+    ids=["syntax", "label", "giant", "fault", "long", "syntax-of-others", "entry"],
 )
 def test_bad_answers_are_told(begun, files, message):
     grade = check(find("read-only"), begun("read-only", files))
     first = grade.tests[0]
     assert (first.outcome, first.points) == ("failed", 0)
     assert message in first.message
+
+
+# (lab, file, its text, points of all): other ways to do it right, and short cuts that are not meant.
+PRIVATE_COW = """
+share:
+    mov edi, 0x10000000
+    call protect
+    mov edi, 0x20000000
+protect:
+    mov esi, 0x4000
+    mov edx, 1
+    mov eax, 10
+    syscall
+    ret
+on_fault:
+    mov rdi, [rsi + 16]
+    and rdi, -4096
+    mov r9, rdi
+    and r9, 0x3fff
+    lea rax, [rdi - 0x10000000]
+    cmp rax, 0x4000
+    jb inside
+    sub rax, 0x10000000
+    cmp rax, 0x4000
+    jae mistake
+inside:
+    mov esi, 4096
+    mov edx, 3
+    mov r10d, 0x12          # MAP_PRIVATE | MAP_FIXED, of the file: the kernel copies
+    mov r8d, 3
+    mov eax, 9
+    syscall
+    ret
+mistake:
+    mov edi, 99
+    mov eax, 60
+    syscall
+"""
+BY_WRITE = """
+probe:
+    mov rsi, rdi
+    mov edi, 1
+    mov edx, 8
+    mov eax, 1
+    syscall
+    xor ebx, ebx            # the grader's registers are its own affair
+    xor r12d, r12d
+    sub rax, 8
+    sete al
+    movzx eax, al
+    ret
+"""
+OWN_CODE = """
+    .text
+mine:
+    mov edi, 42
+    mov eax, 60
+    syscall
+    .data
+payload:
+    .zero 64
+    .quad mine
+payload_end:
+    .quad 0
+"""
+CMOV = """
+lookup:
+    cmp rdi, [rip + size]
+    jae outside
+    xor ecx, ecx
+    cmp rdi, [rip + size]
+    cmovae rdi, rcx
+    lea rcx, [rip + array]
+    movzx eax, byte ptr [rcx + rdi]
+    shl eax, 6
+    lea rdx, [rip + table]
+    movzx eax, byte ptr [rdx + rax]
+    ret
+outside:
+    mov rax, -1
+    ret
+"""
+ALWAYS_83 = "spy:\n    mov eax, 83\n    ret\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "text", "points"),
+    [
+        ("cow", "answer.s", PRIVATE_COW, 7),
+        ("kernel-boundary", "answer.s", BY_WRITE, 10),
+        ("nx", "rop.s", OWN_CODE, 5),
+        ("mitigations", "mask.s", CMOV, 15),
+        ("mitigations", "mask.s", CMOV.replace("cmovae", "cmovb"), 11),
+        ("mitigations", "mask.s", CMOV.replace("xor ecx, ecx", ".byte 0x0f, 0xae, 0xe8"), 11),
+        ("flush-reload", "answer.s", ALWAYS_83, 0),
+        ("meltdown", "answer.s", "leak:\n    mov rax, -1\n    ret\n", 1),
+        ("spectre-v1", "answer.s", "attack:\n    mov rax, -1\n    ret\n", 0),
+    ],
+    ids=["private", "by-write", "own-code", "cmov", "wrong-cmov", "bytes", "guess", "silent-meltdown", "silent-v1"],
+)
+def test_other_answers(begun, name, file, text, points):
+    grade = check(find(name), begun(name, {file: text}, solution=True))
+    assert grade.points == points, [test for test in grade.tests if test.outcome != "passed"]
 
 
 def test_files_that_cannot_be_read(begun):

@@ -36,7 +36,13 @@ _start:
     mov r12d, {count}
 lab_next:
     mov rdi, [rbx]
+    push rbx
+    push rbp
+    push r12
     call probe
+    pop r12
+    pop rbp
+    pop rbx
     mov [rbp], rax
     add rbx, 8
     add rbp, 8
