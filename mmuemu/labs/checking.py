@@ -144,20 +144,23 @@ def _lines(results: Path) -> list[dict[str, Any]]:
     return found
 
 
+def _last(said: str) -> str:
+    return (said.strip().splitlines() or ["no output"])[-1]
+
+
 def _grade(lab: Lab, lines: list[dict[str, Any]], code: int | None, said: str, timeout: float) -> Grade:
     """Put what was to be graded and what was together."""
     if not lines:
         if code is None:
             raise MmuemuError(f"lab check: the grader of {lab.name} did not start within {timeout:g} s")
-        last = (said.strip().splitlines() or ["no output"])[-1]
-        raise MmuemuError(f"lab check: the grader of {lab.name} did not start: {last}")
+        raise MmuemuError(f"lab check: the grader of {lab.name} did not start: {_last(said)}")
     ended = {line["name"]: line for line in lines[1:]}
     if code is None:
         why = f"stopped: the time limit of {timeout:g} s was reached (does the answer loop for ever?)"
     elif code < 0:
         why = f"the grader died of {signal.Signals(-code).name}"
     else:
-        why = "the grader ended before it"
+        why = f"the grader ended before it: {_last(said)}"
     tests = []
     for planned in lines[0]["tests"]:
         done = ended.get(planned["name"], {"outcome": "error", "message": why})

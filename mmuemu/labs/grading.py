@@ -23,10 +23,15 @@ if TYPE_CHECKING:
 
 MOST_TEXT: Final = 1 << 20
 MOST_INSTRUCTIONS: Final = 3_000_000
+MOST_FILLED: Final = 1 << 20
+"""Bytes that the directives of an answer may fill, all together."""
 MOST_SECONDS: Final = 20
 _MOST_LINES: Final = 24
 _OTHER_SYNTAX: Final = re.compile(r"%(?:[re]?[abcd]x|[re]?[sd]i|[re][sb]p|r\d+)\b")
 """The assembler takes a whole source in one syntax, and the graders' frames are in Intel's."""
+_FILLER: Final = re.compile(r"\.(fill|space|skip|zero|org|b?align|p2align)\b([^,;#\n]*)", re.IGNORECASE)
+_OUTSIDE: Final = re.compile(r"\.(?:incbin|include|macro|purgem|altmacro|irpc?|rept|rep)\b", re.IGNORECASE)
+"""What would read the host's files into a program, or could spell such a directive, or multiply without end."""
 
 
 class LabAnswer:
@@ -76,8 +81,8 @@ class LabAnswer:
     def program(self, name: str, frame: str = "") -> Program:
         """The answer's assembly behind the grader's ``frame``, which has the entry."""
         answer = self.text(name)
-        if found := _OTHER_SYNTAX.search(answer):
-            _fail(f"{name}: {found[0]}: write Intel syntax, like mov rax, 1")
+        if why := _refusal(answer):
+            _fail(f"{name}: {why}")
         text = f"{frame}\n.text\n{answer}\n"
         try:
             made = self.guest.asm(text, name.removesuffix(".s"))
@@ -102,6 +107,26 @@ class LabAnswer:
         if result.exit_code or len(result.stdout) < 8 * count:
             _fail(f"{function}() does not return as it was called: {result}")
         return list(struct.unpack(f"<{count}q", result.stdout[-8 * count :]))
+
+
+def _refusal(assembly: str) -> str:
+    """Why the assembler is not given an answer; empty when it is."""
+    if found := _OTHER_SYNTAX.search(assembly):
+        return f"{found[0]}: write Intel syntax, like mov rax, 1"
+    if found := _OUTSIDE.search(assembly):
+        return f"{found[0]} is not for labs (no files, no macros, no repetitions)"
+    filled = 0
+    for line in assembly.splitlines():
+        for directive in _FILLER.finditer(line.partition("#")[0]):
+            try:
+                count = int(directive[2].strip(), 0)
+            except ValueError:
+                return f"{directive[0].strip()}: write how much as a plain number"
+            # .fill has elements of up to 8 bytes, .p2align an exponent.
+            filled += 1 << min(count, 64) if directive[1].lower() == "p2align" else 8 * count
+            if not 0 <= count <= MOST_FILLED or filled > 8 * MOST_FILLED:
+                return f"{directive[0].strip()}: an answer may fill {MOST_FILLED >> 20} MiB"
+    return ""
 
 
 def _fail(why: str) -> NoReturn:

@@ -138,13 +138,31 @@ def test_a_limit_before_anything_was_graded(begun):
     [
         ({"answer.s": "protect:\n    movv rax, rbx\n"}, "answer.s cannot be assembled"),
         ({"answer.s": "nothing:\n    ret\n"}, "answer.s cannot be assembled"),
-        ({"answer.s": "protect:\n    .zero 0x7fffffffff\n"}, "asks for more than 64 MiB"),
+        ({"answer.s": "protect:\n    .zero 0x7fffffffff\n"}, ".zero 0x7fffffffff: an answer may fill 1 MiB"),
+        ({"answer.s": "protect: ret\n" + ".space 1000000\n" * 9}, "an answer may fill 1 MiB"),
+        ({"answer.s": "protect: ret\n.p2align 40\n"}, "an answer may fill 1 MiB"),
+        ({"answer.s": "protect: ret\n.data\n.zero (0x4000000 * 64)\n"}, "write how much as a plain number"),
         ({"answer.s": "protect:\n    xor eax, eax\n    mov rax, [rax]\n"}, "it faults: #PF"),
         ({"answer.s": "protect: ret\n" + "#" * (1 << 20)}, "answer.s is longer than 1 MiB"),
+        ({"answer.s": 'protect: ret\n.data\n .incbin "/etc/passwd"\n'}, ".incbin is not for labs"),
+        ({"answer.s": 'protect: ret\n.irp x,incbin\n.\\x "/etc/passwd"\n.endr\n'}, ".irp is not for labs"),
         ({"answer.s": "protect:\n    mov $1, %eax\n    ret\n"}, "write Intel syntax"),
         ({"answer.s": "_start: ret\nprotect: ret\n"}, "answer.s cannot be assembled"),
     ],
-    ids=["syntax", "label", "giant", "fault", "long", "syntax-of-others", "entry"],
+    ids=[
+        "syntax",
+        "label",
+        "giant",
+        "giants",
+        "power",
+        "expression",
+        "fault",
+        "long",
+        "host-file",
+        "spelled",
+        "syntax-of-others",
+        "entry",
+    ],
 )
 def test_bad_answers_are_told(begun, files, message):
     grade = check(find("read-only"), begun("read-only", files))
