@@ -22,6 +22,8 @@ ANSWER: Final = "MMUEMU_LAB_ANSWER"
 """Environment of the grader: the directory with the answer."""
 RESULTS: Final = "MMUEMU_LAB_RESULTS"
 """Environment of the grader: the file that it writes as it goes, JSON lines."""
+ALIVE: Final = "MMUEMU_LAB_ALIVE"
+"""Environment of the grader: a descriptor that ends when who started it has."""
 DEFAULT_TIMEOUT: Final = 120.0
 _PACKAGE: Final = Path(__file__).parents[1]
 
@@ -117,15 +119,24 @@ def _environment(folder: Path, results: Path) -> dict[str, str]:
 
 def _run(command: Sequence[str], environment: Mapping[str, str], work: Path, output: Any, timeout: float) -> int | None:
     """The exit code, None when the time was up; nothing of it runs on either way."""
-    grader = subprocess.Popen(
-        command, cwd=work, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )  # fmt: skip
+    # The grader ends when nobody holds the other end any more: however this process dies.
+    theirs, ours = os.pipe()
+    try:
+        grader = subprocess.Popen(
+            command, cwd=work, env={**environment, ALIVE: str(theirs)}, pass_fds=(theirs,), start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    except BaseException:
+        os.close(ours)
+        raise
+    finally:
+        os.close(theirs)
     try:
         return grader.wait(timeout)
     except subprocess.TimeoutExpired:
         return None
     finally:
+        os.close(ours)
         # wait() has not reaped it unless it has ended: its number is still its own.
         if grader.returncode is None:
             os.killpg(grader.pid, signal.SIGKILL)
@@ -169,4 +180,4 @@ def _grade(lab: Lab, lines: list[dict[str, Any]], code: int | None, said: str, t
     return Grade(lab.name, tuple(tests), "timeout" if code is None else None)
 
 
-__all__ = ["ANSWER", "DEFAULT_TIMEOUT", "JSON_VERSION", "RESULTS", "Grade", "Test", "check"]
+__all__ = ["ALIVE", "ANSWER", "DEFAULT_TIMEOUT", "JSON_VERSION", "RESULTS", "Grade", "Test", "check"]
