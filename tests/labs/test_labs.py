@@ -117,6 +117,20 @@ def graders(folder):
 
 
 @needs_proc
+def test_the_time_limit_ends_all_of_it(begun):
+    folder = begun("read-only", solution=True)
+    (folder / "answer.s").unlink()
+    os.mkfifo(folder / "answer.s")  # whoever opens it waits for a writer
+    began = time.monotonic()
+    grade = check(find("read-only"), folder, timeout=12)
+    assert time.monotonic() - began < 40
+    assert (grade.limit, grade.points, grade.max) == ("timeout", 0, 6)
+    assert all(test.outcome == "error" for test in grade.tests)
+    assert "the time limit of 12 s was reached" in grade.tests[0].message
+    assert graders(folder) == []
+
+
+@needs_proc
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_who_is_killed_leaves_no_grader(begun, number):
     folder = begun("cow", solution=True)
