@@ -11,6 +11,7 @@ from typing import Final, NoReturn
 from mmuemu import __version__
 from mmuemu.errors import Exit, MmuemuError
 from mmuemu.inspect_options import INSPECTING, inspect_options
+from mmuemu.lab import lab_options
 
 _EPILOG: Final = """\
 exit codes of `mmuemu run`:
@@ -78,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     _explain_options(commands)
     inspect_options(commands, (_machine_options, _speculation_options, _view_options), _count)
     _demo_options(commands)
+    lab_options(commands, _seconds)
     return parser
 
 
@@ -407,6 +409,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from mmuemu.demo import demo
 
             return demo(options)
+        if options.command == "lab":
+            from mmuemu.lab import lab
+
+            return lab(options)
         if options.command == "boot":
             from mmuemu.booter import boot
 
