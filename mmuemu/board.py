@@ -54,7 +54,8 @@ class BoardEnd:
     """How a bare machine ended.
 
     ``kind`` is ``exit`` (debug-exit port), ``shutdown``, ``reset``, ``halted`` (for ever), ``triple fault``,
-    ``instructions``, ``timeout`` or ``error``; ``exit_code`` is the command line's; ``reason`` is for people.
+    ``instructions``, ``timeout``, ``error``, ``killed`` (by a debugger) or ``paused`` (:meth:`Board.pause`, and can go
+    on); ``exit_code`` is the command line's; ``reason`` is for people.
     """
 
     kind: str
@@ -127,6 +128,9 @@ class Board:
         self.idle = 0
         """Instructions' worth of time that passed while the CPU was halted or waited for a port."""
         self.trace: Callable[[str, str], None] | None = None
+        self.hold_interrupts = False
+        """No interrupt is delivered, whatever is pending: a debugger steps."""
+        self._paused = False
         self._remap_wanted = False
         self._mapped: list[tuple[int, int]] = []
         self._slice = _FIRST_SLICE
@@ -276,6 +280,9 @@ class Board:
             self.catch_up()
             if self._remap_wanted:
                 self._map_devices()
+            if self._paused:
+                self._paused = False
+                return BoardEnd("paused", 0)
             end = self._ended(limit - (self.cpu.instructions - begun))
             if end is not None:
                 return end
@@ -298,6 +305,10 @@ class Board:
                 if end is not None:
                     return end
 
+    def pause(self) -> None:
+        """Have :meth:`run` return when the CPU stops next; for debuggers, which stop it themselves."""
+        self._paused = True
+
     def _ended(self, left: int) -> BoardEnd | None:
         if self.bare.shutdown is not None:
             return BoardEnd("triple fault", TRIPLE_FAULT, f"triple fault: {self.bare.shutdown}")
@@ -313,6 +324,8 @@ class Board:
 
     def _deliver_or_wait(self) -> int:
         """Deliver what can be delivered; how many instructions may run before the next look."""
+        if self.hold_interrupts:
+            return self._next_event()
         if self.pc.nmi_pending and not self.bare.nmi_blocked:
             self.pc.acknowledge_nmi()
             self.bare.interrupt(_NMI, nmi=True)

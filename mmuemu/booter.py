@@ -92,6 +92,8 @@ def _read(path: str, what: str) -> bytes:
 def boot(options: Namespace) -> int:
     """Boot the kernel that ``options`` (of the command line) name; the exit code."""
     traced = parse_kinds(options.trace, TRACE_KINDS)
+    if options.gdb is not None and (options.timeout is not None or options.max_instructions is not None):
+        raise UsageError("-g does not go with --timeout and --max-instructions")
     memory = parse_size(options.memory)
     image = read_kernel(_read(options.kernel, "kernel"), options.kernel, options.entry)
     modules = [Module(_read(path, "module"), path) for path in options.module]
@@ -127,9 +129,17 @@ def boot(options: Namespace) -> int:
             board.write(address, data)
         enter = board.enter_long if image.kind == "long" else board.enter_protected
         enter(plan.entry, plan.registers)
+        end = None
+        if options.gdb is not None:
+            from mmuemu.gdbstub.door import debug_board
+
+            try:
+                end = debug_board(board, options.gdb, _say, image.bits)
+            finally:
+                output.flush()
         try:
             with Watchdog(board.cpu, options.timeout) as watchdog:
-                end = board.run(max_instructions=options.max_instructions, expired=lambda: watchdog.expired)
+                end = end or board.run(max_instructions=options.max_instructions, expired=lambda: watchdog.expired)
         except Expired:
             end = BoardEnd("timeout", Exit.LIMIT, _TIME_IS_UP)
         finally:

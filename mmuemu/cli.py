@@ -10,6 +10,8 @@ from typing import Final, NoReturn
 
 from mmuemu import __version__
 from mmuemu.errors import Exit, MmuemuError
+from mmuemu.inspect_options import INSPECTING, inspect_options
+from mmuemu.lab import lab_options
 from mmuemu.resumer import resume_options, save_options
 
 _EPILOG: Final = """\
@@ -77,8 +79,10 @@ def _parser() -> argparse.ArgumentParser:
     _layouts_options(commands)
     _cpus_options(commands)
     _explain_options(commands)
+    inspect_options(commands, (_machine_options, _speculation_options, _view_options), _count)
     _demo_options(commands)
     resume_options(commands, _seconds, _count)
+    lab_options(commands, _seconds)
     return parser
 
 
@@ -207,6 +211,7 @@ def _boot_options(commands: argparse._SubParsersAction[_Parser]) -> None:
         "--tlb-strict", action="store_true", help="model the TLB; report every use of a translation gone stale"
     )
     boot.add_argument("--json", metavar="FILE", help="write how the machine ended to FILE")
+    _debug_option(boot)
     boot.add_argument("kernel", metavar="KERNEL")
 
 
@@ -296,20 +301,49 @@ def _view_options(run: argparse.ArgumentParser) -> None:
 
 def _report_options(run: argparse.ArgumentParser) -> None:
     group = run.add_argument_group("reports, on standard error")
-    group.add_argument("--strace", action="store_true", help="print every system call")
+    group.add_argument("--strace", action="store_true", help="print every system call, as strace -f does")
+    group.add_argument(
+        "--strace-filter",
+        metavar="LIST",
+        help="print only these system calls: names, or %%file, %%process, %%signal, %%memory, %%network, %%desc or "
+        "%%ipc; after a !, all others (implies --strace)",
+    )
+    group.add_argument("--strace-file", metavar="FILE", help="write them to FILE, as strace -f -o (implies --strace)")
+    group.add_argument(
+        "--strace-limit", type=_count, metavar="N", default=32, help="bytes of a string that are shown (default: 32)"
+    )
     group.add_argument("--maps", action="store_true", help="print the memory map at the end or the fault")
     group.add_argument("--stats", action="store_true", help="print counts: system calls, faults, TLB fills, memory")
     _trace_options(group)
     group.add_argument("-v", "--verbose", action="store_true", help="print the seed and where things were put")
     group.add_argument("--json", metavar="FILE", help="write how the run ended to FILE")
+    group.add_argument(
+        "--report",
+        metavar="FILE.html",
+        help="write one page to FILE: memory map, page tables, timeline of faults, calls, switches, flushes",
+    )
+    group.add_argument("--svg", metavar="FILE", help="write the program's memory map at its end to FILE as a figure")
+    _debug_option(group)
 
 
 def _trace_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--trace", metavar="LIST", help="print spec, what ran transiently (of a CPU that speculates), as it happens"
+        "--trace",
+        metavar="LIST",
+        help="print events as they happen: faults, tlb, sched, signals, and spec, what ran transiently (of a CPU that "
+        "speculates); separated by commas",
     )
     group.add_argument(
-        "--trace-file", metavar="FILE", help="write the trace to FILE as JSON lines (implies --trace spec)"
+        "--trace-file", metavar="FILE", help="write them to FILE as JSON lines (without --trace: those of spec)"
+    )
+
+
+def _debug_option(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "-g",
+        "--gdb",
+        metavar="[HOST:]PORT",
+        help="wait for gdb (target remote) before the first instruction; on 127.0.0.1, at any port for 0",
     )
 
 
@@ -370,6 +404,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from mmuemu.explainer import explain
 
             return explain(options)
+        if options.command in INSPECTING:
+            from mmuemu.inspector import COMMANDS
+
+            return COMMANDS[options.command](options)
         if options.command == "demo":
             from mmuemu.demo import demo
 
@@ -378,6 +416,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from mmuemu.resumer import resume
 
             return resume(options)
+        if options.command == "lab":
+            from mmuemu.lab import lab
+
+            return lab(options)
         if options.command == "boot":
             from mmuemu.booter import boot
 

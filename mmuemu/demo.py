@@ -11,7 +11,8 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 from mmuemu.demonstrator import DEFAULT_BYTES, DEFAULT_TRIES, Request, demonstrate, find_attack
 from mmuemu.errors import UsageError
-from mmuemu.tracing import transient_trace
+from mmuemu.reporter import open_output
+from mmuemu.tracing import machine_trace
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -50,14 +51,6 @@ def seed_of(options: Namespace) -> int:
     return randbelow(_SEEDS) if options.seed is None else options.seed
 
 
-def open_output(path: str, option: str) -> IO[str]:
-    """A file that is written in the end, opened before the run, so that a bad path costs no run."""
-    try:
-        return open(path, "w", encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{option} {path}: {error.strerror}") from None
-
-
 def console() -> Console:
     """Standard output."""
     from rich.console import Console
@@ -89,7 +82,7 @@ def _one(options: Namespace) -> int:
     request = _request(options)
 
     def trace(machine: Machine) -> AbstractContextManager[object]:
-        return transient_trace(machine, options, f"/tmp/{request.attack}", [request.attack], sys.stderr.write)
+        return machine_trace(machine, options, f"/tmp/{request.attack}", [request.attack], sys.stderr.write)
 
     with ExitStack() as stack:
         report = None if options.report is None else stack.enter_context(open_output(options.report, "--report"))

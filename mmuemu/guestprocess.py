@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mmuemu.cpu.window import FS
@@ -12,7 +12,6 @@ from mmuemu.kernel.abi.errno import SyscallError
 from mmuemu.kernel.maps import area_name, maps_text
 from mmuemu.kernel.signals.pending import SigInfo
 from mmuemu.mmu.state import Access
-from mmuemu.mmu.walk import walk
 
 if TYPE_CHECKING:
     from mmuemu.kernel.process import Process
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
     from mmuemu.machine import Machine, Outcome
     from mmuemu.memory.page_table import PageTable
     from mmuemu.mmu.state import PageFault, Translation
+    from mmuemu.view.regions import Region
+    from mmuemu.view.tables import Table
 
 _NAMES = {
     "rax": regs.AX, "rcx": regs.CX, "rdx": regs.DX, "rbx": regs.BX, "rsp": regs.SP, "rbp": regs.BP, "rsi": regs.SI,
@@ -191,13 +192,41 @@ class GuestProcess:
     def translate(self, address: int, access: str = "read", *, user: bool = True) -> Translation | PageFault:
         """What the MMU says of an access now: a translation, or the page fault with its error code.
 
-        ``access`` is ``"read"``, ``"write"`` or ``"execute"``. Nothing is mapped on demand and no bit is set.
+        ``access`` is ``"read"``, ``"write"`` or ``"execute"``. With page-table isolation ``user`` goes by the tables
+        that ring 3 runs on. Nothing is mapped on demand and no bit is set.
         """
+        from mmuemu.view.walks import walk_of
+
         kinds = {"read": Access.READ, "write": Access.WRITE, "execute": Access.FETCH}
         if access not in kinds:
             raise UsageError(f"translate: access {access!r} is none of {', '.join(kinds)}")
-        state = replace(self.machine.kernel.cpu.paging, cr3=self.page_table.root)
-        return walk(self.machine.kernel.ram, state, address, kinds[access], user=user)
+        return walk_of(self.machine.kernel, self._task, address, kinds[access], user=user).result
+
+    def memory_map(self, *, kernel_half: bool = True, gaps: bool = True) -> list[Region]:
+        """The whole address space from 0 to 2^64: what lies where, how much of it is in memory, how far it was moved.
+
+        Without ``kernel_half`` and ``gaps`` the same areas as :attr:`areas`. UsageError when its memory is gone.
+        """
+        from mmuemu.view.regions import memory_map
+
+        self._alive()
+        return memory_map(self.machine.kernel, self.process, self._task.mm, kernel_half=kernel_half, gaps=gaps)
+
+    def page_tables(self, start: int = 0, end: int = 1 << 64, *, user_root: bool = False) -> Table:
+        """Its page tables that translate ``[start, end)`` as a tree, equal neighbours merged into runs.
+
+        ``user_root`` is the tree that ring 3 runs on, which is another one with page-table isolation only.
+        UsageError when its memory is gone.
+        """
+        from mmuemu.view.tables import read_tables
+
+        self._alive()
+        table = self.page_table
+        return read_tables(table, start, end, root=table.user_root if user_root else table.root)
+
+    def _alive(self) -> None:
+        if self.page_table not in self.machine.kernel.memory.half:
+            raise UsageError(f"process {self.pid} has ended and its memory is gone")
 
     def facts(self) -> dict[str, Any]:
         """What there is to know, for a report."""

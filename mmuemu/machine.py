@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from mmuemu.snapshots import Snapshot, Snapshots
     from mmuemu.speculation.core import Speculation
     from mmuemu.speculation.models import CpuSpec
+    from mmuemu.view.mappers import FrameFacts
 
 _GUEST_SIGNALS: Final[dict[int, Signal]] = {
     int(getattr(signal, name)): Signal[name] for name in Keyboard.SIGNALS if hasattr(signal, name)
@@ -60,7 +61,8 @@ class Outcome:
     exit_code: int
     signal: int | None = None
     limit: str | None = None
-    """``"timeout"`` or ``"instructions"`` when a limit ended the run, ``"pause"`` when :meth:`Machine.pause` did."""
+    """``"timeout"`` or ``"instructions"`` when a limit ended the run, ``"address"`` when it got where it was to go,
+    ``"pause"`` when :meth:`Machine.pause` did."""
 
 
 @dataclass(slots=True)
@@ -343,13 +345,27 @@ class Machine:
             to_group(kernel, kernel.main.pgid, SigInfo(Signal.SIGCONT))
 
     def run_until(
-        self, process: Process, *, timeout: float | None = None, max_instructions: int | None = None
+        self,
+        process: Process,
+        *,
+        timeout: float | None = None,
+        max_instructions: int | None = None,
+        address: int | None = None,
     ) -> Outcome:
-        """Run until ``process`` has ended, or to a limit; how it ended."""
-        return self._run(process, process, timeout, max_instructions)
+        """Run until ``process`` has ended, or to a limit; how it ended.
+
+        With ``address`` the run also stops before the instruction there, whichever process comes to it first (its
+        thread is ``kernel.current``); the outcome's limit is ``"address"`` then.
+        """
+        return self._run(process, process, timeout, max_instructions, address)
 
     def _run(
-        self, process: Process, until: Process | None, timeout: float | None, max_instructions: int | None
+        self,
+        process: Process,
+        until: Process | None,
+        timeout: float | None,
+        max_instructions: int | None,
+        address: int | None = None,
     ) -> Outcome:
         kernel = self.kernel
         before = kernel.cpu.instructions
@@ -360,13 +376,15 @@ class Machine:
         with watchdog or nullcontext():
             try:
                 if until is None or not until.zombie:
-                    stop = kernel.run(max_instructions=max_instructions, until=until)
+                    stop = kernel.run(max_instructions=max_instructions, until=until, address=address)
             except Expired:
                 stop = Stop.INTERRUPTED
             finally:
                 kernel.write_back()
         if max_instructions is not None:
             self.instructions = kernel.cpu.instructions - before
+        if stop is Stop.UNTIL:
+            return Outcome(0, limit="address")
         if stop is Stop.LIMIT:
             return Outcome(Exit.LIMIT, limit="instructions")
         if watchdog is not None and watchdog.expired and stop is Stop.INTERRUPTED:
@@ -469,6 +487,13 @@ class Machine:
     def maps(self) -> str:
         """The loaded program's memory map, as /proc/PID/maps shows it."""
         return "" if self.task is None else maps_text(self.task.mm)
+
+    def who_maps(self, frame: int) -> FrameFacts:
+        """Everyone who has the frame that physical address ``frame`` lies in: processes, the kernel half, the page
+        cache, and whose page table it is. UsageError beyond the memory there is."""
+        from mmuemu.view.mappers import who_maps
+
+        return who_maps(self.kernel, frame)
 
     def close(self) -> None:
         """Free what the machine holds of the host, and give a terminal back as it was."""

@@ -14,10 +14,11 @@ from dataclasses import replace
 from multiprocessing import get_context
 from typing import Final, NamedTuple
 
-from mmuemu.demo import console, open_output, seed_of, write_json
+from mmuemu.demo import console, seed_of, write_json
 from mmuemu.demonstrator import DEFAULT_BYTES, Request, demonstrate, find_attack
 from mmuemu.errors import MmuemuError, UsageError
 from mmuemu.guest.attacks import ATTACKS
+from mmuemu.reporter import open_output
 from mmuemu.speculation.catalogue import NAMES, find_cpu
 from mmuemu.speculation.flaws import parse_flaws
 from mmuemu.speculation.mitigations import MITIGATIONS, WORDS, impossible

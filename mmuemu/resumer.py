@@ -53,6 +53,7 @@ def resume_options(
     group.add_argument("--stats", action="store_true", help="print counts: system calls, faults, TLB fills, memory")
     group.add_argument("--json", metavar="FILE", help="write how the run ended to FILE")
     parser.add_argument("file", metavar="FILE")
+    parser.set_defaults(strace_filter=None, strace_file=None, strace_limit=32)
     return parser
 
 
@@ -77,6 +78,8 @@ def check(options: Namespace) -> None:
         raise UsageError(f"--save {options.save}: it cannot be written")
     if options.at is None and options.max_instructions is None and options.timeout is None:
         raise UsageError("--save: say where to stop, with --at, --max-instructions or --timeout")
+    if getattr(options, "gdb", None) is not None:
+        raise UsageError("--save and --gdb do not go together: gdb says where a run stops")
 
 
 def go(machine: Machine, options: Namespace) -> Outcome:
@@ -106,19 +109,22 @@ def resume(options: Namespace) -> int:
     """Go on with the machine in the file that ``options`` name; the exit code."""
     from mmuemu.machine import Machine
     from mmuemu.machine import Outcome as Ended
-    from mmuemu.runner import after, facts, listen, open_report
+    from mmuemu.reporter import open_output
+    from mmuemu.runner import after, facts, listen
+    from mmuemu.tracing import call_trace
 
     check(options)
     with Machine.resume(options.file) as machine:
-        listen(machine, options)
-        report = open_report(options.json)
-        try:
-            outcome = go(machine, options)
-        except UsageError:
-            raise
-        except MmuemuError as error:
-            outcome = Ended(error.exit_code)
-            _say(f"mmuemu: {error}\n")
+        report = None if options.json is None else open_output(options.json, "--json")
+        with call_trace(machine, options, _say) as trace:
+            listen(machine, trace.say)
+            try:
+                outcome = go(machine, options)
+            except UsageError:
+                raise
+            except MmuemuError as error:
+                outcome = Ended(error.exit_code)
+                _say(f"mmuemu: {error}\n")
         after(machine, outcome, options)
         if report is not None:
             with report:

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from argparse import Namespace
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mmuemu.errors import BadImage, Exit, MmuemuError, UsageError
@@ -14,10 +15,11 @@ from mmuemu.kernel.registers import IP, ORIG_AX
 from mmuemu.kernel.task import State
 from mmuemu.machine import Files, Machine, NotFound, Outcome
 from mmuemu.memory.ram import parse_size
+from mmuemu.reporter import Reporter, open_output
 from mmuemu.resumer import check, go
 from mmuemu.sources import build, is_source
 from mmuemu.speculation.flaws import FLAWS
-from mmuemu.tracing import transient_trace
+from mmuemu.tracing import CallTrace, call_trace, machine_trace
 
 if TYPE_CHECKING:
     from mmuemu.kernel.kernel import Kernel
@@ -36,12 +38,22 @@ def run(options: Namespace) -> int:
     if not options.program:
         raise UsageError("run: which PROGRAM? (see mmuemu run --help)")
     check(options)
-    program, arguments = _program(options.program, options)
+    _check_debugging(options)
+    program, arguments = find_program(options.program, options)
+    machine = machine_of(options)
+    try:
+        return _run(machine, program, arguments, options)
+    finally:
+        machine.close()
+
+
+def machine_of(options: Namespace, seed: int | None = None) -> Machine:
+    """The machine that ``options`` (of the command line) describe, with another seed if one is given."""
     files = Files(root=options.root, mounts=options.mount, isolate=options.isolate, max_files=options.max_files)
-    machine = Machine(
+    return Machine(
         memory=_memory(options.memory),
         mmu=options.mmu,
-        seed=options.seed,
+        seed=options.seed if seed is None else seed,
         aslr=not options.no_aslr,
         layout=options.layout,
         kpti=options.kpti,
@@ -57,10 +69,16 @@ def run(options: Namespace) -> int:
         user=options.user,
         virtual_time=None if options.clock is None else options.clock == "virtual",
     )
-    try:
-        return _run(machine, program, arguments, options)
-    finally:
-        machine.close()
+
+
+def _check_debugging(options: Namespace) -> None:
+    """What cannot be had together with gdb."""
+    if options.gdb is None:
+        return
+    for name, value in (("--cpu", options.cpu), ("--timeout", options.timeout),
+                        ("--max-instructions", options.max_instructions)):  # fmt: skip
+        if value is not None:
+            raise UsageError(f"-g does not go with {name}")
 
 
 def _memory(text: str) -> int:
@@ -74,7 +92,7 @@ def _memory(text: str) -> int:
     return size
 
 
-def _program(command: list[str], options: Namespace) -> tuple[str | bytes, list[str]]:
+def find_program(command: list[str], options: Namespace) -> tuple[str | bytes, list[str]]:
     """What to load, and the guest's argv."""
     name, *rest = command
     if options.root is None and os.path.isdir(name):
@@ -102,7 +120,7 @@ def _on_path(name: str) -> str | None:
     return which(name) if name else None
 
 
-def _environment(options: Namespace) -> dict[str, str]:
+def environment_of(options: Namespace) -> dict[str, str]:
     environment = {} if options.clear_env else dict(os.environ)
     for setting in options.env:
         name, equals, value = setting.partition("=")
@@ -118,51 +136,64 @@ def _say(text: str) -> None:
 
 
 def _run(machine: Machine, program: str | bytes, arguments: list[str], options: Namespace) -> int:
-    listen(machine, options)
-    report = open_report(options.json)
-    task = machine.load(program, arguments, _environment(options))
-    if options.verbose:
-        _say(_placement(machine))
-    # What start-up made lives to the end: the collector need not look at it again and again.
-    gc.freeze()
-    with transient_trace(machine, options, task.exe, arguments, _say):
-        try:
-            outcome = go(machine, options)
-        except UsageError:
-            raise
-        except MmuemuError as error:
-            outcome = Outcome(error.exit_code)
-            _say(f"mmuemu: {error}\n")
-    after(machine, outcome, options)
-    if report is not None:
-        with report:
-            json.dump(facts(machine, outcome, arguments), report, indent=2)
-            report.write("\n")
+    report = None if options.json is None else open_output(options.json, "--json")
+    reporter = Reporter(options)
+    try:
+        with call_trace(machine, options, _say) as trace:
+            outcome = _traced(machine, program, arguments, options, trace, reporter)
+        after(machine, outcome, options)
+        if report is not None:
+            with report:
+                json.dump(facts(machine, outcome, arguments), report, indent=2)
+                report.write("\n")
+        reporter.write(machine, outcome, arguments, lambda: facts(machine, outcome, arguments))
+    finally:
+        reporter.close()
     return outcome.exit_code
 
 
-def listen(machine: Machine, options: Namespace) -> None:
-    """Have said what happens while the machine runs, as ``options`` ask."""
+def _traced(
+    machine: Machine,
+    program: str | bytes,
+    arguments: list[str],
+    options: Namespace,
+    trace: CallTrace,
+    reporter: Reporter,
+) -> Outcome:
+    """Load the program and run it to its end, under the traces that ``options`` ask for."""
+    say = trace.say
+    listen(machine, say)
+    task = machine.load(program, arguments, environment_of(options))
+    trace.started(task)
+    if options.verbose:
+        say(_placement(machine))
+    # What start-up made lives to the end: the collector need not look at it again and again.
+    gc.freeze()
+    with machine_trace(machine, options, task.exe, arguments, say):
+        reporter.begin(machine)
+        try:
+            if options.gdb is not None:
+                from mmuemu.gdbstub.door import debug_machine
+
+                debug_machine(machine, options.gdb, say)
+            return go(machine, options)
+        except UsageError:
+            raise
+        except MmuemuError as error:
+            say(f"mmuemu: {error}\n")
+            return Outcome(error.exit_code)
+        finally:
+            reporter.end()
+
+
+def listen(machine: Machine, say: Callable[[str], object]) -> None:
+    """Have said what goes wrong while the machine runs."""
     kernel = machine.kernel
-    kernel.on_unknown_syscall = lambda number: _say(f"mmuemu: system call {number} is not implemented (ENOSYS)\n")
-    kernel.on_oom_kill = lambda process, pages: _say(
+    kernel.on_unknown_syscall = lambda number: say(f"mmuemu: system call {number} is not implemented (ENOSYS)\n")
+    kernel.on_oom_kill = lambda process, pages: say(
         f"mmuemu: out of memory ({kernel.ram.size >> 20} MiB, --memory): killed process {process.pid} ({process.exe}), "
         f"{pages} pages\n"
     )
-    if options.strace:
-        from mmuemu.view.strace import Strace
-
-        kernel.tracer = Strace(_say)
-
-
-def open_report(path: str | None) -> Any:
-    """The JSON file, opened before the run, so that a bad path costs no run."""
-    if path is None:
-        return None
-    try:
-        return open(path, "w")
-    except OSError as error:
-        raise UsageError(f"--json {path}: {error.strerror}") from None
 
 
 def _placement(machine: Machine) -> str:

@@ -19,8 +19,16 @@ MAY_USE = {
     "guest": set(),
     "speculation": {"x86", "memory", "mmu", "cpu", "errors"},
     "kernel": {"x86", "memory", "mmu", "cpu", "loader", "guest", "errors"},
+    "gdbstub": {"x86", "cpu", "mmu", "memory", "kernel", "errors", "board", "machine"},
     "view": {"x86", "memory", "mmu", "cpu", "loader", "guest", "speculation", "kernel", "errors"},
-}
+    # Helpers of a door, the pytest plugin: it composes what doors do.
+    "testing": {
+        "x86", "memory", "mmu", "cpu", "loader", "kernel", "speculation", "view", "errors", "machine", "guestprocess",
+        "board", "sources", "leaks",
+    },
+    # Exercises: their graders are tests that the plugin runs.
+    "labs": {"mmu", "guest", "testing", "errors"},
+}  # fmt: skip
 """What each room may import besides itself (DESIGN: a room imports from the rooms below it)."""
 LONGEST = 520
 

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.plugin.installed import describe
+
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -60,14 +62,17 @@ def environment(tmp_path_factory):
         script = folder / name
         script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {module}"$@"\n')
         script.chmod(0o755)
+    describe(folder)
     path = f"{folder}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
+    return {**os.environ, "PATH": path, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}", "COLUMNS": "100"}
 
 
 def needs(block: str) -> str | None:
     """Why a block cannot be run here, or None."""
     if "busybox" in block and shutil.which("busybox") is None:
         return "busybox is not installed"
+    if "gdb -q" in block and shutil.which("gdb") is None:
+        return "gdb is not installed"
     if ".c" in block and shutil.which("gcc") is None:
         return "no gcc"
     return None

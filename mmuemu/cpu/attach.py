@@ -45,9 +45,10 @@ class Attachment:
     """A ``Uc`` with guest RAM at physical 0, page tables in it and paging switched on.
 
     ``cpu`` is the CPU behind it, ``ram`` its memory, ``frames`` the allocator, ``page_table`` the tables CR3 points to.
+    Without a ``uc`` it makes its own.
     """
 
-    def __init__(self, uc: Uc, memory: int, mmu: str) -> None:
+    def __init__(self, uc: Uc | None, memory: int, mmu: str) -> None:
         self.ram = GuestRam(memory)
         self.frames = FrameAllocator(self.ram, _FIRST_FRAME)
         self.page_table = PageTable(self.frames)

@@ -43,7 +43,7 @@ class BareMetal:
     """The trap handler of a bare machine: delivers through the IDT.
 
     ``on_event`` is called with every chain of events delivered (tracing); a triple fault stops the run and is kept in
-    ``shutdown``.
+    ``shutdown``. ``before_trap`` is asked before an exception or a software interrupt; True: it is not delivered.
     """
 
     def __init__(self, cpu: Cpu, ports: Ports | None = None) -> None:
@@ -51,6 +51,7 @@ class BareMetal:
         self.ports: Ports = ports or _NoPorts()
         self.delivery = Delivery(cpu)
         self.on_event: Callable[[list[Event]], None] | None = None
+        self.before_trap: Callable[[Trap], bool] | None = None
         self.shutdown: TripleFault | None = None
         self.nmi_blocked = False
         cpu.handler = self
@@ -70,6 +71,8 @@ class BareMetal:
             if left is None:
                 return
             trap = left
+        if self.before_trap is not None and self.before_trap(trap):
+            return
         self.deliver(
             Event(
                 trap.vector,

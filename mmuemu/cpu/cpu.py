@@ -63,6 +63,7 @@ class Cpu(Registers):
         self.ram_bytes = ram.qwords.cast("B")
         """Guest RAM by byte."""
         self.instructions = 0
+        """Instructions executed in calls of :meth:`run` that had a limit."""
         self.cpuid: CpuidUnit | None = None
         self.pkrs = 0
         """IA32_PKRS, which the engine has no room for (the ``python`` engine obeys it; flush after a change)."""
@@ -196,6 +197,14 @@ class Cpu(Registers):
         else:
             library.emu_stop(self.handle)
 
+    def stop_before(self) -> None:
+        """From a hook on code, in a counted run: end the run before the instruction that it was called for."""
+        self._stop = Stop.REQUESTED
+        if self._trap_counter is None:
+            # The engine has counted that instruction.
+            self._trap_counter = self.internals.counter - 1
+        library.emu_stop(self.handle)
+
     def make_breakable(self) -> None:
         """Have :meth:`interrupt`, :meth:`kick` and :meth:`stop` end runs at exact places, for a tenth more time."""
         self.breaker = Breaker(self.uc)
@@ -232,7 +241,7 @@ class Cpu(Registers):
         """Run from RIP until something stops it; traps go to the handler on the way.
 
         ``max_instructions`` bounds this call (:attr:`instructions` counts only when it is given). Raises what a
-        hook raised, and :class:`UcError` for a failure of the engine itself.
+        hook raised, and ``unicorn.UcError`` for a failure of the engine itself.
         """
         self._stop = None
         self._interrupted = False
@@ -275,7 +284,7 @@ class Cpu(Registers):
             if self._repeats:
                 # Perhaps the access was not repeated yet, and the translation that it would replace is still cached.
                 self._repeats = False
-                self.engine.flush()
+                self.engine.flush("stopped")
             if self._error is not None:
                 error, self._error = self._error, None
                 self._trap = None
@@ -473,9 +482,9 @@ class Cpu(Registers):
         """What ``ltr`` loads: the task state segment (a busy 64-bit TSS)."""
         self.uc.reg_write(x86.UC_X86_REG_TR, (selector, base, limit, 0x8B00))
 
-    def flush_tlb(self) -> None:
+    def flush_tlb(self, cause: str = "request") -> None:
         """Drop every cached translation: after any table change that removes or weakens a present entry."""
-        self.engine.flush()
+        self.engine.flush(cause)
         if self.tlb is not None:
             self.tlb.flush()
 

@@ -41,6 +41,19 @@ _SEVERAL: Final = -1
 """In place of the one linear address a frame is executed or stored to through."""
 
 
+class TlbWatcher(Protocol):
+    """Is told what the engine's TLB does."""
+
+    def filled(self, page: int, access: int, frame: int, permissions: int, ring: int) -> None:
+        """A translation is cached: ``permissions`` are bits 1 (read), 2 (write), 4 (execute)."""
+
+    def flushed(self, cause: str) -> None:
+        """All translations are dropped."""
+
+    def grown(self, entries: int) -> None:
+        """The TLB is about to have so many entries; the flush that this takes follows."""
+
+
 class Engine(Protocol):
     """How linear addresses become physical ones."""
 
@@ -55,8 +68,14 @@ class Engine(Protocol):
     def install(self) -> None:
         """Register hooks and choose the engine's TLB type."""
 
-    def flush(self) -> None:
-        """Drop every cached translation."""
+    watcher: TlbWatcher | None
+    """Who is told of fills and flushes; to be set by :meth:`watch`."""
+
+    def watch(self, watcher: TlbWatcher) -> None:
+        """Tell ``watcher`` of every fill and flush from now on."""
+
+    def flush(self, cause: str = "request") -> None:
+        """Drop every cached translation; ``cause`` is for who watches."""
 
     def forget_code(self, frame: int) -> None:
         """Drop the translations of code in the 4 KiB at physical ``frame``."""
@@ -98,6 +117,7 @@ class _Engine:
         self.fills = 0
         self.flushes = 0
         self.growths = 0
+        self.watcher: TlbWatcher | None = None
         self._tlb_size = _FIRST_TLB_SIZE
         self._grow_at = _FIRST_TLB_SIZE
         state = cpu.window
@@ -127,9 +147,11 @@ class _Engine:
         key = (q[Q_CR0], q[Q_CR4], q[Q_EFER], q[Q_PKRU] & 0xFFFF_FFFF, self.cpu.pkrs)
         return self.walkers.get(key) or self.walker(key)
 
-    def flush(self) -> None:
+    def flush(self, cause: str = "request") -> None:
         """Drop every cached translation (about 1 us, and the misses that follow)."""
         self.flushes += 1
+        if self.watcher is not None:
+            self.watcher.flushed(cause)
         self.cpu.fast_calls.places.clear()
         self._grow_at = self.fills + self._tlb_size
         library.ctl(self.cpu.handle, self._flush_code)
@@ -139,7 +161,9 @@ class _Engine:
         if self._tlb_size < _LARGEST_TLB_SIZE:
             self._tlb_size *= 2
             self.growths += 1
-            self.flush()
+            if self.watcher is not None:
+                self.watcher.grown(self._tlb_size)
+            self.flush("growth")
 
     def count_fill(self) -> None:
         """A miss was served: flush when there were too many."""
@@ -190,7 +214,7 @@ class _Engine:
         uc.ctl_set_exits(exits)
         uc.ctl_flush_tb()
         state.restore()
-        self.flush()
+        self.flush("counting")
 
     @contextlib.contextmanager
     def _probing(self) -> Iterator[None]:
@@ -210,7 +234,7 @@ class _Engine:
         """Drop the translations of code in the 4 KiB at physical ``frame`` (its content is changing)."""
         with self._probing():
             self.cpu.uc.ctl_remove_cache(PROBE + frame, PROBE + frame + PAGE_SIZE)
-        self.flush()
+        self.flush("code")
 
     def executed_frames(self) -> set[int]:
         """None that the kernel does not know of."""
@@ -238,6 +262,7 @@ class PythonEngine(_Engine):
     def __init__(self, cpu: Cpu) -> None:
         super().__init__(cpu)
         self._fill_hook: library.Hook | None = None
+        self._serving: Callable[[int, int, int, int], bool] = self._fill
         self._executed: dict[int, int] = {}
         self._stored: dict[int, int] = {}
         self.refused: tuple[int, int, int] | None = None
@@ -251,7 +276,26 @@ class PythonEngine(_Engine):
         hooks = self.cpu.hooks
         if self._fill_hook is not None:
             hooks.remove(self._fill_hook)
+        self._serving = fill
         self._fill_hook = hooks.add(unicorn_const.UC_HOOK_TLB_FILL, library.FILL, fill)
+
+    def watch(self, watcher: TlbWatcher) -> None:
+        """Tell ``watcher`` of every fill and flush: what serves the misses is put into something that tells."""
+        self.watcher = watcher
+        plain, live = self._serving, self._live_d
+
+        def fill(uc: int, page: int, kind: int, result: int) -> bool:
+            served = plain(uc, page, kind, result)
+            if served and not self.probing:
+                try:
+                    entry = self._results.get(result) or self._result(result)
+                    watcher.filled(page, kind - MEM_READ, entry[0], entry[1], live[D_HFLAGS] & 3)
+                except BaseException as error:
+                    self.cpu.fail(error)
+                    return False
+            return served
+
+        self.serve(fill)
 
     def _fill(self, _uc: int, page: int, kind: int, result: int) -> bool:
         """Serve one miss. Every name here is on the hottest path there is."""
@@ -324,7 +368,7 @@ class PythonEngine(_Engine):
         frame = found & ~PAGE_MASK
         if access == FETCH:
             if self._stored.get(frame, page) != page:
-                self.flush()
+                self.flush("alias")
             self._executed[frame] = page if self._executed.get(frame, page) == page else _SEVERAL
             return found if self._stored.get(frame) == page else found & ~WRITABLE
         if self._executed.get(frame, page) != page:
@@ -339,8 +383,8 @@ class PythonEngine(_Engine):
         """Those that code was fetched from."""
         return set(self._executed)
 
-    def flush(self) -> None:
-        super().flush()
+    def flush(self, cause: str = "request") -> None:
+        super().flush(cause)
         self._stored.clear()
 
     def commit(self, updates: list[tuple[int, int]]) -> None:
@@ -399,6 +443,10 @@ class NativeEngine(_Engine):
         if self.probing:
             self.answer_probe(result, page)
         return self.probing
+
+    def watch(self, watcher: TlbWatcher) -> None:
+        """Tell ``watcher`` of every flush; of fills, the engine's own walk tells nobody."""
+        self.watcher = watcher
 
     def count_fault(self) -> None:
         self.fills += 1

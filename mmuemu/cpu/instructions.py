@@ -35,12 +35,11 @@ def install_instructions(cpu: Cpu) -> None:
             if cpu.tsc is None:
                 return False
             value = cpu.tsc()
-            state.save()
-            state.q[window.Q_RAX] = value & 0xFFFF_FFFF
-            state.q[window.Q_RDX] = value >> 32 & 0xFFFF_FFFF
+            live = state.live_q
+            live[window.Q_RAX] = value & 0xFFFF_FFFF
+            live[window.Q_RDX] = value >> 32 & 0xFFFF_FFFF
             if auxiliary:
-                state.q[window.Q_RCX] = state.q[window.Q_TSC_AUX] & 0xFFFF_FFFF
-            state.restore()
+                live[window.Q_RCX] = live[window.Q_TSC_AUX] & 0xFFFF_FFFF
             return True
         except BaseException as error:
             cpu.fail(error)

@@ -410,13 +410,16 @@ class AddressSpace(AreaSpace):
             self.on_flush(found[0][0], found[-1][0] + PAGE_SIZE)
         mapping.sync()
 
-    def write_back_all(self) -> None:
+    def write_back_all(self, *, nameless: bool = True) -> None:
         """Pass every store through a shared area on to its file: nobody may come to unmap it.
 
-        A file that takes no more is passed over, as when an area is unmapped: nobody is left to be told.
+        A file that takes no more is passed over, as when an area is unmapped: nobody is left to be told. Without
+        ``nameless`` shared memory that has no file stays as it is, dirty pages too.
         """
         for vma in self.vmas:
             if vma.flags & VM_SHARED and vma.mapping is not None:
+                if not nameless and isinstance(vma.mapping.inode, SharedMemory):
+                    continue
                 with contextlib.suppress(SyscallError):
                     self.write_back(vma, vma.start, vma.end)
 

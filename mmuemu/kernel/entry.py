@@ -54,13 +54,13 @@ class Entry:
         result = mm.fault(page, error_code)
         self.serving = mm.serving = -1
         if self.kernel.events.fault and not result and self.kernel.current is not None:
-            self._tell_fault(self.kernel.current, page, error_code, True)
+            self._tell_fault(FaultEvent(self.kernel.current, page, error_code, True))
         # Whether the page's protection key lets the access through is for the walk to say.
         return mm.installed if mm.installed and not mm.installed & KEY_MASK else not result
 
-    def _tell_fault(self, task: Task, address: int, error_code: int, resolved: bool) -> None:
+    def _tell_fault(self, event: FaultEvent) -> None:
         for callback in self.kernel.events.fault:
-            callback(FaultEvent(task, address, error_code, resolved))
+            callback(event)
 
     def trap(self, trap: Trap) -> None:
         """An exception nothing resolved: in ring 3 a signal, in ring 0 the end of everything."""
@@ -91,7 +91,9 @@ class Entry:
                     return
                 death = Death(Signal(result.signal), result.si_code, trap.address, trap)
             if kernel.events.fault:
-                self._tell_fault(task, trap.address, trap.error_code, False)
+                self._tell_fault(
+                    FaultEvent(task, trap.address, trap.error_code, False, death.signal, death.code, trap.rip)
+                )
         if trap.vector in FLOATING_POINT:
             kernel.cpu.window.save()
             code = floating_point_code(trap, kernel.cpu.fp)
@@ -183,6 +185,8 @@ class Entry:
         """The call cannot go on: the task sleeps, unless a signal is there already."""
         self.kernel.attention = True
         task.in_call = True
+        if self.kernel.tracer is not None:
+            self.kernel.tracer.sleeps(task)
         if self.kernel.signalled(task) and not blocked.killable:
             interrupt_call(task, blocked)
         elif blocked.killable and die_asleep(task):

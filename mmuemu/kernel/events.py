@@ -10,14 +10,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from mmuemu.kernel.abi.errno import Errno, SyscallError
+from mmuemu.kernel.registers import ORIG_AX
 from mmuemu.kernel.syscalls.table import TABLE, Syscall
+from mmuemu.kernel.task import State, Task
 from mmuemu.kernel.wait import Blocked
 
 if TYPE_CHECKING:
+    from mmuemu.kernel.address_space import AddressSpace
     from mmuemu.kernel.process import Process
-    from mmuemu.kernel.task import Task
+    from mmuemu.kernel.signals.pending import SigInfo
     from mmuemu.kernel.vma import Vma
 
+_SCHED_YIELD: Final = 24
 _HANDLED: Final = object()
 """In ``task.call_state``: the callbacks have been asked, and the delay they wanted is on."""
 
@@ -35,6 +39,39 @@ class FaultEvent:
     """The bits of the SDM, volume 3, section 4.7."""
     resolved: bool
     """The access is repeated; otherwise the task gets a signal."""
+    signal: int = 0
+    """The signal, and its si_code; 0 of a fault that was resolved."""
+    si_code: int = 0
+    ip: int = 0
+    """Where the instruction that was refused lies."""
+
+
+@dataclass(slots=True)
+class SignalEvent:
+    """What happens to a signal, in this order: ``sent`` or ``ignored``, ``delivered``, ``handler``, ``return``."""
+
+    what: str
+    task: Task
+    """The thread it is for; of one that was sent to a process, its first."""
+    info: SigInfo | None
+    """None for ``return``."""
+    sender: Task | None = None
+    """Who was running when it was sent; of a signal with an exception behind it, its own victim."""
+    to_process: bool = False
+    handler: int = 0
+    """The handler's address, SIG_DFL or SIG_IGN, where it is delivered; for ``return`` where the task goes on."""
+
+
+@dataclass(slots=True)
+class SwitchEvent:
+    """Another task is put on the CPU."""
+
+    previous: Task | None
+    """None: nobody was on it."""
+    following: Task
+    why: str
+    """What the previous one did: ``start`` (there was none), ``exit``, ``sleep``, ``stop``, ``yield``, or ``slice``:
+    its time was up."""
 
 
 @dataclass(slots=True)
@@ -72,10 +109,40 @@ class Events:
     """Parent and child task, a new thread's too."""
     exit: list[Callable[[Process, Task], object]] = field(default_factory=list)
     """A process and its last thread, before its memory goes."""
+    space: list[Callable[[AddressSpace], object]] = field(default_factory=list)
+    """A new address space, before anything is mapped in it."""
+    signal: list[Callable[[SignalEvent], object]] = field(default_factory=list)
+    switch: list[Callable[[SwitchEvent], object]] = field(default_factory=list)
+    slice: list[Callable[[Task, int | None], object]] = field(default_factory=list)
+    """The running task and the instructions it may run (None: until the host's clock, or nobody, interrupts it)."""
     map: list[Callable[[Task, Vma], object]] = field(default_factory=list)
     """A task and the area it has got by mmap, brk or the like."""
     syscall: dict[int, list[Callable[[SyscallEvent], object]]] = field(default_factory=dict)
     """By number of the call."""
+
+
+def tell_switch(events: Events, previous: Task | None, following: Task) -> None:
+    """Tell of a switch; why is what the state of ``previous`` says."""
+    if previous is None:
+        why = "start"
+    elif previous.ended:
+        why = "exit"
+    elif previous.state is not State.RUNNABLE:
+        why = "stop" if previous.state is State.STOPPED else "sleep"
+    else:
+        why = "yield" if previous.registers[ORIG_AX] == _SCHED_YIELD else "slice"
+    for callback in events.switch:
+        callback(SwitchEvent(previous, following, why))
+
+
+def tell_signal(
+    what: str, target: Task | Process, info: SigInfo | None, *, sender: Task | None = None, handler: int = 0
+) -> None:
+    """Tell of a signal. The caller has looked whether anybody listens."""
+    task = target if isinstance(target, Task) else next(iter(target.threads.values()), None)
+    if task is not None:
+        for callback in task.kernel.events.signal:
+            callback(SignalEvent(what, task, info, sender, task is not target, handler))
 
 
 def number_of(name: str | int) -> int:

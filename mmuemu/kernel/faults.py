@@ -7,6 +7,7 @@ After arch/x86/mm/fault.c (``access_error``, ``do_user_addr_fault``) and mm/memo
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
@@ -69,6 +70,22 @@ class FaultResult(IntEnum):
     def si_code(self) -> int:
         """The ``si_code`` of the signal's siginfo."""
         return (0, 1, 2, 2, 0, 4)[self]
+
+
+@dataclass(frozen=True, slots=True)
+class FaultRecord:
+    """A fault for who watches: what was asked, and the page's entry before and after."""
+
+    address: int
+    error: int
+    """The processor's error code."""
+    result: FaultResult
+    outside: bool
+    """The address lay in no area: a stack has grown, or the access is refused."""
+    old: int
+    new: int
+    major: bool
+    """The page came from a file that was not in the page cache."""
 
 
 RESOLVED: Final = FaultResult.RESOLVED
@@ -167,6 +184,21 @@ class PagedSpace:
         except OutOfFrames:
             return FaultResult.OOM
         return RESOLVED
+
+    def watch(self, told: Callable[[PagedSpace, FaultRecord], object]) -> None:
+        """Call ``told`` after each fault from now on, by replacing this object's own :meth:`fault`."""
+        plain = self.fault
+
+        def fault(la: int, error: int) -> FaultResult:
+            vma, slot, major = self.vmas.find(la), self.page_table.entry_address(la) >> 3, self.major_faults
+            old = self._q[slot] if slot >= 0 else 0
+            result = plain(la, error)
+            slot = self.page_table.entry_address(la) >> 3
+            new = self._q[slot] if slot >= 0 else 0
+            told(self, FaultRecord(la, error, result, vma is None, old, new, self.major_faults > major))
+            return result
+
+        self.fault = fault  # type: ignore[method-assign]
 
     def key_refuses(self, key: int, write: int, fetch: int = 0) -> bool:
         """Whether PKRU keeps the running task from data with ``key`` (``arch_vma_access_permitted``)."""

@@ -38,14 +38,29 @@ HYPERCALL_PORT: Final = 0x51
 HYPERCALL: Final = bytes([0xE6, HYPERCALL_PORT])
 """``out 0x51, al``, by which the entry code calls the kernel."""
 _STACK_STRIDE: Final = (STACK_PAGES + 1) * PAGE_SIZE
+_TEXT_ROOM: Final = 2 * SIZE_2M
+"""Text, and the data 2 MiB above."""
 _EXIT_AT: Final = (0x40, 0x80)
 """Where in the trampoline the two ways out begin: by ``sysretq`` and by ``iretq``."""
 
 
+def _slides(area: KernelArea, needed: int) -> int:
+    """How many distances an area's content of ``needed`` bytes may be moved by."""
+    return min(area.slides, (area.size - needed) // area.step + 1)
+
+
 def _moved(area: KernelArea, needed: int, rng: Random | None) -> int:
     """Where an area's content begins: its base, moved as far as ``needed`` bytes leave room."""
-    slides = min(area.slides, (area.size - needed) // area.step + 1)
-    return area.base + (rng.randrange(slides) * area.step if rng is not None else 0)
+    return area.base + (rng.randrange(_slides(area, needed)) * area.step if rng is not None else 0)
+
+
+def kernel_places(layout: Layout, memory: int) -> dict[str, int]:
+    """How many places ``direct_map``, ``vmalloc`` and ``text`` may be put at in ``layout`` (KASLR)."""
+    return {
+        "direct_map": _slides(layout.direct_map, memory),
+        "vmalloc": _slides(layout.vmalloc, _STACK_STRIDE),
+        "text": _slides(layout.text, _TEXT_ROOM),
+    }
 
 
 def _nothing() -> None:
@@ -75,7 +90,7 @@ class KernelLayout:
         return cls(
             _moved(layout.direct_map, memory, rng),
             _moved(layout.vmalloc, _STACK_STRIDE, rng),
-            _moved(layout.text, 2 * SIZE_2M, rng),
+            _moved(layout.text, _TEXT_ROOM, rng),
         )
 
 
@@ -192,6 +207,11 @@ class KernelMemory:
     def leaves(self, rip: int) -> bool:
         """Whether ``rip`` lies in the entry code behind the hypercall: only registers are still to be restored."""
         return any(rip in way for way in self._ways_out)
+
+    @property
+    def ways_out(self) -> list[range]:
+        """Where the code lies that returns to ring 3."""
+        return list(self._ways_out)
 
     def fixup(self, rip: int) -> int:
         """Where the kernel goes on after a fault at ``rip`` in its own code; 0: that cannot be."""

@@ -15,7 +15,7 @@ from mmuemu.kernel.abi.signals import Signal
 from mmuemu.kernel.accounting import charge
 from mmuemu.kernel.clock import INSTRUCTION_NS, Clock, HostClock, VirtualClock
 from mmuemu.kernel.entry import Entry
-from mmuemu.kernel.events import Events, SyscallEvent, watched
+from mmuemu.kernel.events import Events, SyscallEvent, tell_switch, watched
 from mmuemu.kernel.futex import FutexTable, mm_release
 from mmuemu.kernel.half import KernelLayout, KernelMemory
 from mmuemu.kernel.hardening import Hardening, HiddenState
@@ -23,7 +23,7 @@ from mmuemu.kernel.idle_pages import IdlePages
 from mmuemu.kernel.ipc.namespace import IpcNamespace
 from mmuemu.kernel.itimers import forget_timers
 from mmuemu.kernel.keys import INITIAL_PKRU
-from mmuemu.kernel.options import Options, Statistics, Tracer
+from mmuemu.kernel.options import Debugger, Options, Statistics, Tracer
 from mmuemu.kernel.scheduler import Scheduler
 from mmuemu.kernel.signals.deliver import deliver
 from mmuemu.kernel.signals.pending import SigInfo
@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from mmuemu.kernel.task import Task
     from mmuemu.kernel.vma import Vma
 
+_UNLIMITED: Final = 1 << 60
 SFMASK: Final = RFLAGS_TF | RFLAGS_IF | RFLAGS_DF | RFLAGS_IOPL | RFLAGS_NT | RFLAGS_AC
 
 
@@ -104,11 +105,15 @@ class Kernel:
         self.protection_keys = self.cpu.model is not None and "pku" in self.cpu.model.features
         if virtual:
             self.cpu.tsc = self.clock.tsc
-        self.memory.on_unmap = self.cpu.flush_tlb
+        self.memory.on_unmap = lambda: self.cpu.flush_tlb("kernel")
         self.frames.on_free.append(self.cpu.engine.forget_code)
         self.statistics = Statistics()
         self.tracer: Tracer | None = None
-        self.on_unknown_syscall: Callable[[int], None] | None = None
+        self.debugger: Debugger | None = None
+        """Who debugs the programs; all stretches of a run are counted then, so that they end at exact places."""
+        self.halting = self._halted = False
+        """A debugger wants the machine to stop with the current task in the kernel, and it has."""
+        self.on_unknown_syscall: Callable[[int], object] | None = None
         self.events = Events()
         self.table = {**TABLE, CALL.number: CALL} if options.show_secret else TABLE
         """System calls by number; a copy once one of them is watched."""
@@ -122,7 +127,7 @@ class Kernel:
         """Tasks there have been."""
         self.zombies = 0
         """Processes that have ended and wait to be waited for."""
-        self.on_oom_kill: Callable[[Process, int], None] | None = None
+        self.on_oom_kill: Callable[[Process, int], object] | None = None
         """Called with a process that is killed for lack of memory, and its resident pages."""
         self.on_stopped: Callable[[], None] | None = None
         """Called when the first process has stopped and nobody can run."""
@@ -193,13 +198,15 @@ class Kernel:
 
         def flush(start: int, end: int) -> None:
             if space is self.mm:
-                self.cpu.engine.flush()
+                self.cpu.engine.flush("mapping")
 
         space.on_flush = flush
         space.on_map = self._mapped
         space.pkru = self._pkru if self.protection_keys else None
         space.touch = None if self.hidden is None else self.hidden.touch
         space.idle = self.idle_pages
+        for callback in self.events.space:
+            callback(space)
 
     def _pkru(self) -> int:
         """PKRU of the task that is on the CPU."""
@@ -221,7 +228,7 @@ class Kernel:
     def write_back(self) -> None:
         """Pass what was stored through shared mappings of files on to the files."""
         for mm in {task.mm: None for task in self.tasks.values()}:
-            mm.write_back_all()
+            mm.write_back_all(nameless=False)
 
     def set_address_space(self, mm: AddressSpace) -> None:
         """``mm`` is what the CPU translates by from now on."""
@@ -230,23 +237,32 @@ class Kernel:
 
     # -- running -------------------------------------------------------------------------------------------------
 
-    def run(self, *, max_instructions: int | None = None, until: Process | None = None) -> Stop:
-        """Run every task until the last one (or ``until``) has ended, or a limit or an interruption stops it all."""
+    def run(
+        self, *, max_instructions: int | None = None, until: Process | None = None, address: int | None = None
+    ) -> Stop:
+        """Run every task until the last one (or ``until``) has ended, or a limit or an interruption stops it all.
+
+        With ``address`` it also ends before the instruction there, whoever comes to it first (UNTIL).
+        """
         cpu = self.cpu
         self._until = until
         cpu.forget_interrupt()
         left = max_instructions
+        unlimited = None if self.debugger is None else _UNLIMITED
         self.running = True
+        self._halted = False
         try:
             if self.current is None:
                 self.work()
             elif self.attention:
                 self._stopped_somewhere()
-            while self.current is not None and not (until is not None and until.zombie):
+            while self.current is not None and not self._halted and not (until is not None and until.zombie):
                 slice_ = self.scheduler.slice()
                 limit = left if slice_ is None else slice_ if left is None else min(slice_, left)
                 before = cpu.instructions
-                stop = cpu.run(max_instructions=limit)
+                for callback in self.events.slice:
+                    callback(self.current, slice_)
+                stop = cpu.run(max_instructions=unlimited if limit is None else limit, until=address)
                 if limit is not None:
                     done = cpu.instructions - before
                     left = None if left is None else left - done
@@ -260,6 +276,13 @@ class Kernel:
             return Stop.INTERRUPTED if cpu.interrupted else Stop.REQUESTED
         finally:
             self.running = False
+
+    def halt(self) -> None:
+        """Stop the machine when the current task would return to ring 3 next; :meth:`run` goes on there.
+
+        For a debugger, from a hook or from the kernel's own callbacks. Unset :attr:`halting` before going on.
+        """
+        self.halting = self.attention = True
 
     def _stopped_somewhere(self) -> None:
         """The run ended between two instructions, and something is to be done: now, or at the hypercall."""
@@ -290,6 +313,10 @@ class Kernel:
                 self.entry.call(task)
             if task.state is State.RUNNABLE and (self.signalled(task) or task.interrupted):
                 deliver(task)
+            if self.halting and self.current is task and task.state is State.RUNNABLE:
+                self._halted = self.attention = True
+                self.cpu.stop()
+                return
             if self.current is task and task.state is State.RUNNABLE and not task.in_call and not self.reschedule:
                 self.attention = False
                 return
@@ -306,6 +333,8 @@ class Kernel:
             return None
         self.charged_at = self.clock.used()
         if following is not self.current:
+            if self.events.switch:
+                tell_switch(self.events, self.current, following)
             switching.take_off(self)
             switching.put_on(self, following)
             self.scheduler.switches += 1

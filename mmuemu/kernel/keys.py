@@ -27,5 +27,5 @@ def set_pkru(cpu: Cpu, value: int) -> None:
     if cpu.window.q[Q_CR4] & CR4_PKE and cpu.fp.pkru != value:
         cpu.fp.pkru = value
         cpu.window.restore()
-        cpu.flush_tlb()
+        cpu.flush_tlb("keys")
         cpu.window.save()

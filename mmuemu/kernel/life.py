@@ -205,6 +205,8 @@ def exit_task(task: Task) -> None:
         return
     kernel, process = task.kernel, task.process
     task.ended = True
+    if kernel.tracer is not None:
+        kernel.tracer.ended(task)
     kernel.scheduler.remove(task)
     task.state = State.DEAD
     task.call_state = None

@@ -31,7 +31,23 @@ class Tracer(Protocol):
         """The call returns ``result`` (negative: an error number; -512 when it is made again after a handler)."""
 
     def signal(self, task: Task, info: SigInfo) -> None:
-        """A signal that is not ignored is delivered."""
+        """A signal is taken from the queue: it is delivered, unless it is ignored by now."""
+
+    def ignored(self, task: Task, info: SigInfo) -> None:
+        """A signal is dropped because ``task``'s process ignores it."""
+
+    def sleeps(self, task: Task) -> None:
+        """The call that ``task`` is in has to wait."""
+
+    def ended(self, task: Task) -> None:
+        """A thread ends; its memory is still there, and its process says how if that is decided."""
+
+
+class Debugger(Protocol):
+    """Who is asked before a signal is acted on; it has the machine stop by :meth:`Kernel.halt`."""
+
+    def holds(self, task: Task, info: SigInfo) -> bool:
+        """Whether the signal, which has been taken from the queue, is not to be acted on now: the machine halts."""
 
 
 @dataclass(slots=True)

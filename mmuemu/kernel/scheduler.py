@@ -48,6 +48,8 @@ class Scheduler:
         """Those that wait for host descriptors."""
         self.random = None if schedule is None or schedule == COOPERATIVE else Random(f"{schedule} schedule")
         self.ticker = Ticker(kernel) if schedule is None else None
+        self.held: set[Task] = set()
+        """Those that a debugger keeps from running."""
         self.counting = False
         self.switches = 0
         """Context switches so far."""
@@ -167,12 +169,17 @@ class Scheduler:
     def pick(self) -> Task | None:
         """The next task to run, waiting for one if need be; None when the machine is to stop."""
         kernel = self.kernel
-        while True:
-            if self.ready:
+        while not kernel.halting:
+            if self.ready and not self.held:
                 return self.ready.popleft()
-            if kernel.cpu.interrupted or not kernel.tasks or kernel.abandoned():
+            for task in self.ready:
+                if task not in self.held:
+                    self.ready.remove(task)
+                    return task
+            if kernel.cpu.interrupted or not kernel.tasks or (not self.held and kernel.abandoned()):
                 return None
             self._idle()
+        return None
 
     def _idle(self) -> None:
         """Nobody can run: let time pass until a deadline, or until the host has something."""

@@ -103,7 +103,7 @@ def park(kernel: Kernel) -> None:
     kernel.loaded_root = kernel.memory.half.table.root
     state.q[window.Q_CR3], state.q[Q_RSP] = kernel.loaded_root, kernel.memory.per_cpu
     state.restore()
-    kernel.cpu.flush_tlb()
+    kernel.cpu.flush_tlb("idle")
 
 
 def _load_without_floats(kernel: Kernel, task: Task) -> None:
@@ -168,4 +168,4 @@ def put_on(kernel: Kernel, task: Task) -> None:
     if kernel.hidden is not None:
         kernel.hardening.switch(kernel.hidden, task)
     if changed:
-        kernel.cpu.flush_tlb()
+        kernel.cpu.flush_tlb("switch")

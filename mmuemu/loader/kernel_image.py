@@ -81,6 +81,11 @@ class KernelImage:
     data: memoryview = field(repr=False)
 
     @property
+    def bits(self) -> int:
+        """What its code and symbols are for: 64 of a 64-bit ELF file, else 32."""
+        return 64 if bytes(self.data[:5]) == b"\x7fELF\x02" else 32
+
+    @property
     def start(self) -> int:
         """The lowest physical address that the kernel occupies."""
         return self.segments[0].address

@@ -51,6 +51,10 @@ class KernelHalf:
                 memory[target + half : target + PAGE_SIZE] = memory[source + half : source + PAGE_SIZE]
         self._live.add(table)
 
+    def __contains__(self, table: PageTable) -> bool:
+        """Whether ``table`` takes part, and has not been freed."""
+        return table in self._live
+
     def publish(self, index: int, entry: int) -> None:
         """Put ``entry`` at ``index`` (256 to 511) of every live top table."""
         for table in self._live:

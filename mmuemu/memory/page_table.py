@@ -105,6 +105,7 @@ class PageTable:
         if root is None:
             root = frames.allocate_run(2, 2 * PAGE_SIZE) if self._paired else frames.allocate()
         self.root = root
+        """Physical address of the top table: what CR3 holds in ring 0."""
         if kernel is not None:
             kernel.adopt(self)
 

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.speculation.operands import RSP, Memory
-from mmuemu.speculation.ops import BRANCHES, SLOW, WATCHED, Kind, Op, described, kind_of, outline
+from mmuemu.speculation.ops import BRANCHES, SLOW, STOPPED, WATCHED, Kind, Op, described, kind_of, outline
 from mmuemu.speculation.scoreboard import OpTimes, Segment, op_times
 from mmuemu.speculation.translations import FETCH, Translations
 from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
@@ -46,6 +46,7 @@ class Block:
         "ops",
         "pointers",
         "points",
+        "readings",
         "repeated",
         "reset",
         "segments",
@@ -75,6 +76,7 @@ class Block:
         self.steps: list[OpTimes] | None = None
         self.segments: dict[tuple[int, int], Segment] = {}
         self.points: list[list[Op] | None] = [None, None]
+        self.readings: list[Op] | None = None
         kinds = [kind_of(mnemonic, operands) for _, _, mnemonic, operands in lines]
         self.kind: int = kinds[-1] if kinds and kinds[-1] in BRANCHES else Kind.PLAIN
         self.watched = any(kind in WATCHED for kind in kinds)
@@ -121,12 +123,18 @@ class Block:
             stored = False
             found = []
             for op in self.described:
-                if op.kind in WATCHED or (passing and stored and op.loads):
+                if op.kind in STOPPED or (passing and stored and op.loads):
                     found.append(op)
                 stored = stored or (op.stores and not op.pushes)
             found.reverse()
             self.points[passing] = found
         return found
+
+    def clocks(self) -> list[Op]:
+        """Its RDTSC and RDTSCP."""
+        if self.readings is None:
+            self.readings = [op for op in self.described if op.kind in (Kind.RDTSC, Kind.RDTSCP)]
+        return self.readings
 
     def segment(self, first: int, end: int, width: int) -> Segment:
         """Its instructions from number ``first`` to below address ``end``, as the scoreboard wants them."""

@@ -29,7 +29,7 @@ _ALSO: Final = frozenset({"xadd", "cmpxchg", "test"})
 
 
 def _changes(op: Op) -> bool:
-    name = op.mnemonic.split()[-1]
+    name = op.mnemonic.rpartition(" ")[2]
     return (FLAGS in op.destinations and name not in _OTHER_FLAGS) or name in _ALSO
 
 

@@ -48,8 +48,10 @@ class Kind(IntEnum):
 BRANCHES: Final = frozenset(
     {Kind.CONDITIONAL, Kind.JUMP, Kind.CALL, Kind.INDIRECT_JUMP, Kind.INDIRECT_CALL, Kind.RETURN}
 )
-WATCHED: Final = frozenset({Kind.RDTSC, Kind.RDTSCP, Kind.FLUSH, Kind.PREFETCH, Kind.VERW})
+STOPPED: Final = frozenset({Kind.FLUSH, Kind.PREFETCH, Kind.VERW})
 """Kinds that are stopped before: what they do depends on the state then."""
+WATCHED: Final = STOPPED | {Kind.RDTSC, Kind.RDTSCP}
+"""Those, and the ones that the engine asks about."""
 ENDS_WINDOW: Final[dict[int, str]] = {
     Kind.LFENCE: "lfence",
     Kind.MFENCE: "mfence",

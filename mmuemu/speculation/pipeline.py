@@ -15,6 +15,7 @@ from mmuemu.cpu.window import REGISTERS
 from mmuemu.speculation.blocks import Block
 from mmuemu.speculation.bypass import Disambiguator
 from mmuemu.speculation.caches import LINE_SHIFT
+from mmuemu.speculation.flags import repair_flags
 from mmuemu.speculation.models import CpuSpec
 from mmuemu.speculation.ops import Kind, Op
 from mmuemu.speculation.parts import Parts
@@ -67,9 +68,13 @@ class Pipeline(Parts):
         """Registers that whoever opens a window waited for."""
         self.detailed = False
         """Whether the block that runs is stopped in."""
+        self._changed = False
+        """Whether code was stored to."""
         self._passing = False
         """Whether loads of the block may pass its stores, so that what these replace is kept."""
         self._on_access: OnAccess | None = None
+        self._keen = False
+        """Whether every store is asked about before it happens."""
         self._careful = False
         """Whether the block that runs needs more than :meth:`_skim`."""
         self._bypass = "v4" in self.flaws
@@ -83,7 +88,8 @@ class Pipeline(Parts):
         self._reads: list[int] = []
         self._writes: list[int] = []
         self._old: list[bytes] = []
-        self._tsc = 0
+        self._reading = 0
+        """How many of its RDTSC and RDTSCP have run."""
         self._fast_resolve = (spec.l1d.latency + 2) * self.width
         self._penalty = (spec.mispredict_penalty - spec.squash_latency) * self.width
         self._frames = self.code.frames
@@ -104,8 +110,17 @@ class Pipeline(Parts):
         self._careful = callback is not None
 
     def read_tsc(self) -> int:
-        """What RDTSC and RDTSCP read: the cycle in which they are issued."""
-        value = self._tsc // self.width
+        """RDTSC or RDTSCP is about to run: the cycle in which it is issued."""
+        block, board = self._previous, self.board
+        slots = board.now
+        if block is not None and self._reading < len(block.clocks()):
+            op = block.clocks()[self._reading]
+            self._reading += 1
+            self._account(block, op.address)
+            slots = board.now
+            if op.kind == Kind.RDTSCP and board.retired > slots:
+                slots = board.retired
+        value = slots // self.width
         return value if self.noise is None else value + self.noise.jitter()
 
     # -- hooks ---------------------------------------------------------------------------------------------------
@@ -115,7 +130,7 @@ class Pipeline(Parts):
 
     def _on_write(self, _uc: int, _kind: int, physical: int, size: int) -> None:
         self._writes.append(physical)
-        if self._careful or physical >> 12 in self._frames:
+        if self._keen or physical >> 12 in self._frames:
             self._written(physical, size)
 
     def _written(self, physical: int, size: int) -> None:
@@ -129,6 +144,7 @@ class Pipeline(Parts):
                 self._old.append(bytes(self.cpu.ram_bytes[physical : physical + size]))
             if physical >> 12 in self._frames:
                 self.code.written(physical >> 12)
+                self._changed = True
         except BaseException as error:
             self.cpu.fail(error)
 
@@ -148,6 +164,9 @@ class Pipeline(Parts):
                 return
             board = self.board
             previous = self._previous
+            if self._changed:
+                self._changed = False
+                previous = self._unchanged_part(previous, address)
             if previous is not None:
                 previous.count += 1
                 self.instructions += previous.length
@@ -200,6 +219,19 @@ class Pipeline(Parts):
                 self.unfollow()
         except BaseException as error:
             self.cpu.fail(error)
+
+    def _unchanged_part(self, block: Block | None, address: int) -> Block | None:
+        """Code was stored to while ``block`` ran. If it is its own, the engine goes on at the store with new code:
+        None, once what ran of it is accounted for."""
+        if block is None or not block.address <= address < block.end or address == block.target:
+            return block
+        if address > block.address:
+            repair_flags(self.cpu, block, address)
+            self._account(block, address)
+            self._done = 0
+            self.instructions += sum(op.address < address for op in block.described)
+        self.clear_log()
+        return None
 
     # -- what has run --------------------------------------------------------------------------------------------
 
@@ -317,7 +349,7 @@ class Pipeline(Parts):
 
     def watch_stores(self, on: bool) -> None:
         """Whether somebody wants to know of every store before it happens."""
-        self._careful = on or self._on_access is not None
+        self._keen = on
 
     def _at_hand(self, block: Block) -> bool:
         """Whether L1 has what ``block`` loads to know where its stores go: no load can pass one of them."""
@@ -332,19 +364,20 @@ class Pipeline(Parts):
     def _follow(self, block: Block, passing: bool) -> None:
         """Stop before those instructions of ``block`` that must be looked at: :meth:`Block.stops`."""
         self._points = points = block.stops(passing)
-        if not points:
+        if not points and not block.watched:
             if self.detailed:
                 self.unfollow()
             return
         self._passing = any(op.kind == Kind.PLAIN for op in points)
         self.detailed = self._careful = True
-        self._done = 0
+        self._keen = self._passing
+        self._done = self._reading = 0
         self._left = len(points)
         self._next_point()
 
     def unfollow(self) -> None:
         """Stop no more in blocks."""
-        self.detailed = self._passing = False
+        self.detailed = self._passing = self._keen = False
         self._careful = self._on_access is not None
         self.observer.watch_nothing()
 
@@ -374,10 +407,6 @@ class Pipeline(Parts):
                 wait = self.disambiguator.load(block, op, self.linear(op.memory))
                 if wait > 0:
                     self._extra += wait
-        elif kind == Kind.RDTSC:
-            self._tsc = board.now
-        elif kind == Kind.RDTSCP:
-            self._tsc = max(board.now, board.retired)
         elif kind == Kind.VERW:
             self.verw()
         elif op.memory is not None:

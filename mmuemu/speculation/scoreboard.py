@@ -192,6 +192,11 @@ class Scoreboard:
             self.run(segment.steps, reads, writes, old, extra)
             self._rejoin()
             return
+        if not reads and not writes:
+            found = segment.outcomes.get((state,))
+            if found is not None:
+                self._apply(found, now)
+                return
         caches, granules = self.caches, self.granules
         lines, arrivals = caches.l1.lines, caches.arrivals
         if not state and granules:
@@ -235,22 +240,29 @@ class Scoreboard:
         for line, time in zip(missing, found.arrivals, strict=True):
             caches.fetch(line, now + time)
             self.buffers.filled(line)
-        ready = self.ready
-        for register, time in found.ready:
-            ready[register] = now + time
         for physical, (leaves, data) in zip(writes, found.stores, strict=False):
             granules[physical >> 3] = (now + leaves, now + data)
             if physical >> LINE_SHIFT not in lines:
                 caches.access(physical >> LINE_SHIFT, now + leaves)
+        self._apply(found, now)
+
+    def _apply(self, found: Outcome, now: int) -> None:
+        """Registers, retirement and the clock, as the segment left them that began at ``now``."""
+        ready = self.ready
+        for register, time in found.ready:
+            ready[register] = now + time
         self.start, self.branch_done = now + found.start, now + found.done
-        self.unknown_until = max(self.unknown_until, now + found.unknown)
-        self.busy_until = max(self.busy_until, now + found.busy)
-        self.now, self.retired = now + found.now, now + found.retired
+        if now + found.unknown > self.unknown_until:
+            self.unknown_until = now + found.unknown
+        if now + found.busy > self.busy_until:
+            self.busy_until = now + found.busy
+        self.now = later = now + found.now
+        self.retired = now + found.retired
         self.rob.clear()
         if found.state > 0:
-            self.rob.extend([self.now + time for time in self._states[found.state]])
+            self.rob.extend([later + time for time in self._states[found.state]])
         self._state = found.state
-        self._seen = (self.now, self.retired)
+        self._seen = (later, self.retired)
 
     def _rejoin(self) -> None:
         """If little is waited for, what runs next may have been seen before."""

@@ -150,7 +150,7 @@ class Transient:
         observer.restore()
         if self.dirty:
             self.dirty = False
-            core.cpu.engine.flush()
+            core.cpu.engine.flush("window")
         if self.outer:
             observer.stop()
         else:
@@ -361,7 +361,7 @@ class Transient:
         self.forged[page] = forwarded.page | 7
         self.dirty = True
         # Nothing that is kept may say how the tables translate it.
-        self.core.engine.flush()
+        self.core.engine.flush("window")
         if write:
             self._written[(forwarded.page & ~PAGE_MASK | linear & PAGE_MASK) >> 3] = self._data_ready(op, time)
             return time, True, f"forwarded {forwarded.flaw}"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _STT_SECTION: Final = 3
 _STT_FILE: Final = 4
-_NAMELESS: Final = frozenset({_STT_SECTION, _STT_FILE, STT_TLS})
+NAMELESS: Final = frozenset({_STT_SECTION, _STT_FILE, STT_TLS})
 _MAGIC: Final = b"\x7fELF"
 LARGEST_IMAGE: Final = 256 << 20
 """The symbols of larger files are not read."""
@@ -62,7 +62,7 @@ def image_map(content: bytes, name: str, start: int) -> SymbolMap | None:
     except BadImage:
         return None
     bias = start - image.start
-    named = [symbol for symbol in symbols if symbol.kind not in _NAMELESS and symbol.section != SHN_ABS]
+    named = [symbol for symbol in symbols if symbol.kind not in NAMELESS and symbol.section != SHN_ABS]
     entries = ((symbol.value + bias, symbol.size, symbol.name) for symbol in sorted(named, key=_rank))
     return SymbolMap(entries, image.start + bias, image.end + bias)
 

@@ -163,7 +163,9 @@ class _Drawing:
         """The line where everything younger than the opener is gone."""
         x = self.x(self.picture.closes)
         self.parts.append(_line(x, self.top - 2, x, self.bottom, "closes"))
-        self.parts.append(_text(x, self.top - 22, f"closes at {self.picture.closes}", "closing", "middle"))
+        label = f"closes at {self.picture.closes}"
+        middle = min(x, self.width - _MARGIN - len(label) * _LETTER / 2)
+        self.parts.append(_text(middle, self.top - 22, label, "closing", "middle"))
 
     def legend(self, y: float) -> None:
         """What the signs mean."""

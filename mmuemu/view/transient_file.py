@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any, Final, NamedTuple, TypeVar
 
@@ -17,6 +17,10 @@ from mmuemu.view.listing import disassemble
 
 FORMAT: Final = "mmuemu transient windows"
 VERSION: Final = 1
+EVENT_FORMAT: Final = "mmuemu trace"
+"""Of a file that holds other events besides, or none but those."""
+EVENT_TYPES: Final = ("fault", "tlb", "sched", "signal")
+"""What those are: the records of :mod:`mmuemu.view.machine_trace`."""
 LONGEST_LINE: Final = 16 << 20
 """Bytes of one line."""
 _MOST: Final = 1 << 64
@@ -266,13 +270,26 @@ def decode(value: Any) -> Traced:
 
 
 class TraceWriter:
-    """Writes a trace to an open text file, a line at a time: nothing is kept. OSError is the caller's to handle."""
+    """Writes a trace to an open text file, a line at a time: nothing is kept. OSError is the caller's to handle.
 
-    def __init__(self, file: IO[str], header: Header) -> None:
+    With ``kinds`` (of ``--trace``) it is one of events; ``more`` is what else its header says.
+    """
+
+    def __init__(
+        self, file: IO[str], header: Header, kinds: Sequence[str] = (), more: Mapping[str, Any] | None = None
+    ) -> None:
         self._file = file
         self.windows = 0
-        fields = {name: kind.write(getattr(header, name)) for name, kind in _HEADER}
-        self._line({"type": "header", "format": FORMAT, "version": VERSION, **fields})
+        self.events = 0 if kinds else None
+        fields = {name: kind.write(getattr(header, name)) for name, kind in _HEADER} | dict(more or {})
+        if kinds:
+            fields["kinds"] = list(kinds)
+        self._line({"type": "header", "format": EVENT_FORMAT if kinds else FORMAT, "version": VERSION, **fields})
+
+    def event(self, record: Mapping[str, Any]) -> None:
+        """Append an event."""
+        self._line(record)
+        self.events = (self.events or 0) + 1
 
     def window(self, traced: Traced) -> None:
         """Append a window."""
@@ -281,10 +298,11 @@ class TraceWriter:
 
     def end(self, cycles: int, instructions: int) -> None:
         """The last line, by which a reader knows that nothing is missing."""
-        self._line({"type": "end", "windows": self.windows, "cycles": cycles, "instructions": instructions})
+        events = {} if self.events is None else {"events": self.events}
+        self._line({"type": "end", "windows": self.windows, **events, "cycles": cycles, "instructions": instructions})
         self._file.flush()
 
-    def _line(self, value: dict[str, Any]) -> None:
+    def _line(self, value: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(value, separators=(",", ":")) + "\n")
 
 
@@ -309,8 +327,10 @@ class TraceReader:
 
     def _head(self) -> Header:
         value = self._next(first=True)
-        if value is None or value.get("type") != "header" or value.get("format") != FORMAT:
+        known = value is not None and value.get("format") in (FORMAT, EVENT_FORMAT)
+        if value is None or value.get("type") != "header" or not known:
             raise BadTrace(f"{self._path}: is not a trace of transient windows (mmuemu run --trace-file writes them)")
+        self._mixed = value["format"] == EVENT_FORMAT
         version = value.get("version")
         if version != VERSION:
             raise BadTrace(f"{self._path}: is a trace of version {version!r:.40}; this mmuemu reads version {VERSION}")
@@ -321,23 +341,31 @@ class TraceReader:
 
     def __iter__(self) -> Iterator[Traced]:
         """The windows; BadTrace at the place where the file goes wrong, or when its last line is not the end."""
-        count = 0
+        for value in self.records():
+            if value["type"] == "window":
+                try:
+                    yield decode(value)
+                except BadTrace as wrong:
+                    raise self._bad(str(wrong)) from None
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Windows and events as they stand in the file, in their order; BadTrace as for the windows alone."""
+        counts = {"windows": 0, "events": 0}
         while (value := self._next()) is not None:
             kind = value.get("type")
             if kind == "end":
-                if value.get("windows") != count:
-                    raise self._bad(f"the end line speaks of {value.get('windows')!r:.40} windows, there are {count}")
+                for name, count in counts.items():
+                    if (name == "windows" or self._mixed) and value.get(name) != count:
+                        raise self._bad(f"the end line speaks of {value.get(name)!r:.40} {name}, there are {count}")
                 if self._next() is not None:
                     raise self._bad("something follows the end line")
                 return
-            if kind != "window":
+            event = self._mixed and kind in EVENT_TYPES
+            if not event and kind != "window":
                 raise self._bad('expected a line of "type" "window" or "end"')
-            try:
-                yield decode(value)
-            except BadTrace as wrong:
-                raise self._bad(str(wrong)) from None
-            count += 1
-        raise BadTrace(f"{self._path}: is cut off after {count} windows: the end line is missing")
+            yield value
+            counts["events" if event else "windows"] += 1
+        raise BadTrace(f"{self._path}: is cut off after {counts['windows']} windows: the end line is missing")
 
     def _next(self, first: bool = False) -> dict[str, Any] | None:
         """The next line's object, None at the end of the file."""
@@ -375,4 +403,16 @@ class TraceReader:
         self.close()
 
 
-__all__ = ["FORMAT", "VERSION", "BadTrace", "Header", "TraceReader", "TraceWriter", "Traced", "decode", "encode"]
+__all__ = [
+    "EVENT_FORMAT",
+    "EVENT_TYPES",
+    "FORMAT",
+    "VERSION",
+    "BadTrace",
+    "Header",
+    "TraceReader",
+    "TraceWriter",
+    "Traced",
+    "decode",
+    "encode",
+]

@@ -189,8 +189,8 @@ def alive(session: int) -> list[str]:
 
 def test_ctrl_c_ends_the_matrix_and_its_workers():
     running = subprocess.Popen(
-        [*command("demo"), "--matrix", "--seed", "1", "--jobs", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=emulator_environment(), start_new_session=True,
+        [*command("demo"), "--matrix", "--seed", "1", "--jobs", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, env=emulator_environment(), start_new_session=True,
     )  # fmt: skip
     deadline = time.monotonic() + 60
     while len(alive(running.pid)) < 3 and time.monotonic() < deadline:

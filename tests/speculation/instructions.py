@@ -583,7 +583,8 @@ def patch(out: Emitter, gene: Gene) -> None:
     prefix = b"\x41" if register & 8 else b""
     instruction = prefix + bytes((0xB8 | register & 7,)) + imm(gene.below(256), 4)
     ahead = bool(gene.below(2))
-    out.put(b"\x90")  # the engine loses the flags of an instruction right before one that changes its own block
+    # The engine loses the flags of instructions before one that changes its own block: it is the first of one.
+    out.put(b"\xeb\x00")
     if not ahead:
         out.put(instruction)
     target = len(out.code) - 4 if not ahead else len(out.code) + (8 if source & 8 else 7) + len(instruction) - 4

@@ -24,16 +24,16 @@ class Pattern(NamedTuple):
 
     flaw: str
     hidden: str | None
-    optimized: tuple[str, ...] = ("-O0", "-O1")
+    optimized: tuple[str, ...] = ("-O1",)
     against: tuple[str, ...] = ()
 
 
 PATTERNS: Final = {
     "bounds": Pattern("v1", "v1!", ("-O0",)),
-    "objects": Pattern("v2", "v2"),
-    "recursion": Pattern("rsb", "rsb", ("-O1",)),
+    "objects": Pattern("v2", "v2", ("-O0", "-O1")),
+    "recursion": Pattern("rsb", "rsb"),
     "pointers": Pattern("v4", "v4!", against=("ssbd",)),
-    "jumps": Pattern("meltdown", None, against=("kpti",)),
+    "jumps": Pattern("meltdown", None, ("-O0",), against=("kpti",)),
     "flips": Pattern("l1tf", "p0!", against=("pte-inversion",)),
 }
 CASES: Final = [(name, level) for name, pattern in PATTERNS.items() for level in pattern.optimized]

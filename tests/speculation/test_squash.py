@@ -159,7 +159,7 @@ def test_programs_open_windows_of_many_kinds():
     core = bench.machine.speculation
     core.trace = trace = []
     try:
-        bench.run(batch(0))
+        bench.run(batch(4))
     finally:
         bench.close()
     windows = [window for window in trace if places.CODE <= window.opener < places.CODE + places.CODE_BYTES]

@@ -16,7 +16,7 @@ from mmuemu.cli import main
 from mmuemu.cpu.decode import accesses
 from mmuemu.machine import Machine
 from mmuemu.speculation.trace import Fill, Step, Window
-from mmuemu.tracing import transient_trace
+from mmuemu.tracing import machine_trace
 from mmuemu.view.symbols import Names
 from mmuemu.view.transient import with_waits
 from mmuemu.view.transient_file import TraceReader, TraceWriter
@@ -174,7 +174,7 @@ def traced_run(started, **options):
         core.on_window(window)
         return window
 
-    with transient_trace(machine, settings, "/victim", ["victim"], said.append):
+    with machine_trace(machine, settings, "/victim", ["victim"], said.append):
         window = when_started(started, check)
         assert core.on_window is not None
     assert core.on_window is None
@@ -221,7 +221,7 @@ def test_a_full_disk_ends_the_trace_and_not_the_run(started, monkeypatch):
     machine, _ = started
     machine.speculation = core = Core()
     said = []
-    with transient_trace(machine, Namespace(trace=None, trace_file="x"), "p", [], said.append):
+    with machine_trace(machine, Namespace(trace=None, trace_file="x"), "p", [], said.append):
         assert core.on_window is None
         assert machine.kernel is not None
     assert said == ["mmuemu: --trace-file: No space left on device; the trace ends here, the program goes on\n"]
@@ -263,7 +263,7 @@ def test_waits_are_worked_out_where_the_record_has_none():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--trace", "walks", "/bin/true"], "--trace walks: walks? choose from spec"),
+        (["--trace", "walks", "/bin/true"], "--trace walks: walks? choose from faults, tlb, sched, signals, spec"),
         (["--trace", "spec", "/bin/true"], "give --cpu"),
         (["--trace-file", "/nowhere/t", "/bin/true"], "--trace"),
     ],

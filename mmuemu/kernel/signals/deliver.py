@@ -23,6 +23,7 @@ from mmuemu.kernel.abi.signals import (
     UNBLOCKABLE,
     Signal,
 )
+from mmuemu.kernel.events import tell_signal
 from mmuemu.kernel.keys import INITIAL_PKRU, set_pkru
 from mmuemu.kernel.signals import jobs
 from mmuemu.kernel.signals.action import Action, is_ignored
@@ -68,10 +69,16 @@ def deliver(task: Task) -> None:
             break
         number = info.signal
         action = action_of(process, number)
-        if number != Signal.SIGKILL and is_ignored(action, number):
-            continue
+        ignored = number != Signal.SIGKILL and is_ignored(action, number)
+        debugger = task.kernel.debugger
+        if debugger is not None and not ignored and number != Signal.SIGKILL and debugger.holds(task, info):
+            return
         if task.kernel.tracer is not None:
             task.kernel.tracer.signal(task, info)
+        if task.kernel.events.signal:
+            tell_signal("delivered", task, info, handler=action.handler)
+        if ignored:
+            continue
         if action.handler != SIG_DFL and number != Signal.SIGKILL:
             if action.flags & SA_RESETHAND:
                 process.actions[number] = Action(SIG_DFL, action.flags, action.restorer, action.mask).pack()
@@ -130,6 +137,8 @@ def _run_handler(task: Task, info: SigInfo, action: Action) -> None:
             task.process.actions[number] = Action().pack()
         force_info(task, SigInfo(Signal.SIGSEGV, SI_KERNEL, cause=_no_room(info)))
         return
+    if task.kernel.events.signal:
+        tell_signal("handler", task, info, handler=action.handler)
     task.saved_mask = None
     mask = task.signal_mask | action.mask
     if not action.flags & SA_NODEFER:

@@ -15,6 +15,7 @@ from mmuemu.kernel.abi.signals import (
     UNBLOCKABLE,
     Signal,
 )
+from mmuemu.kernel.events import tell_signal
 from mmuemu.kernel.process import Process
 from mmuemu.kernel.signals import jobs
 from mmuemu.kernel.signals.action import DEFAULT, Action, is_ignored, unpack_action
@@ -72,6 +73,10 @@ def send(target: Task | Process, info: SigInfo) -> None:
     bit = 1 << (number - 1)
     looked_at = next(iter(process.threads.values())) if isinstance(target, Process) else target
     if not looked_at.signal_mask & bit and bit & ~UNBLOCKABLE and ignored(process, number):
+        if process.kernel.tracer is not None:
+            process.kernel.tracer.ignored(looked_at, info)
+        if process.kernel.events.signal:
+            tell_signal("ignored", target, info, sender=process.kernel.current)
         return
     queue = target.signals
     if number >= FIRST_REALTIME and len(queue) >= process.limits.get(RLIMIT_SIGPENDING, (MOST_PENDING, 0))[0]:
@@ -80,6 +85,8 @@ def send(target: Task | Process, info: SigInfo) -> None:
         raise SyscallError(Errno.EAGAIN)
     if not queue.add(info):
         return
+    if process.kernel.events.signal:
+        tell_signal("sent", target, info, sender=process.kernel.current)
     for thread in process.threads.values() if isinstance(target, Process) else (target,):
         if not thread.signal_mask & bit:
             notify(thread)
@@ -151,6 +158,8 @@ def force_info(task: Task, info: SigInfo) -> None:
         process.actions[number] = Action(SIG_DFL).pack()
         task.signal_mask &= ~bit
     task.signals.add(info)
+    if task.kernel.events.signal:
+        tell_signal("sent", task, info, sender=task)
     notify(task)
 
 

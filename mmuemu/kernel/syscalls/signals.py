@@ -15,6 +15,7 @@ from mmuemu.kernel.abi.signals import (
     UNBLOCKABLE,
     Signal,
 )
+from mmuemu.kernel.events import tell_signal
 from mmuemu.kernel.process import INIT, Process
 from mmuemu.kernel.signals.action import SIGACTION_BYTES, unpack_action
 from mmuemu.kernel.signals.frame import altstack_state
@@ -56,7 +57,10 @@ def sys_rt_sigaction(task: Task, number: int, action: int, old: int, size: int) 
 @syscall(15, "rt_sigreturn")
 def sys_rt_sigreturn(task: Task) -> int:
     """rt_sigreturn(2): the end of a signal handler."""
-    return sigreturn(task)
+    result = sigreturn(task)
+    if task.kernel.events.signal:
+        tell_signal("return", task, None, handler=task.registers[pt.IP])
+    return result
 
 
 @syscall(14, "rt_sigprocmask", "int", "ptr", "ptr", "size")

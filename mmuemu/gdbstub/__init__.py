@@ -1,0 +1,1 @@
+"""gdb's remote serial protocol for the programs of a machine and for a board (gdb manual, appendix E)."""

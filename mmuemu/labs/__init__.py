@@ -1,0 +1,1 @@
+"""Exercises with graders: what ``mmuemu lab`` lists, starts and checks. They are in ``exercises/``."""

@@ -1,0 +1,3 @@
+_start:
+    xor ebx, ebx
+    mov qword ptr [rbx + 16], 1

@@ -1,0 +1,3 @@
+_start:
+    mov rax, 0x0000800000000000
+    mov rax, [rax]

@@ -1,0 +1,3 @@
+_start:
+    lea rax, [rip + _start]
+    inc byte ptr [rax]

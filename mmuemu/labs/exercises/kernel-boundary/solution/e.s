@@ -1,0 +1,5 @@
+_start:
+    cli                             # nobody interrupts me
+    mov eax, 60
+    xor edi, edi
+    syscall

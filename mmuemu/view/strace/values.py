@@ -1,0 +1,371 @@
+"""What arguments are made of: numbers, flags, strings and the guest's memory, each in strace's spelling.
+
+A *type* is a function of the call under way and the argument's raw 64 bits. It gives text, or None when the call has no
+such argument (``fcntl(3, F_GETFD)``). ``PURE`` types look at nothing but their own bits.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from mmuemu.errors import OutOfFrames
+from mmuemu.kernel.abi.errno import Errno, SyscallError
+from mmuemu.kernel.abi.signals import Signal
+from mmuemu.kernel.syscalls.table import signed32, signed64
+from mmuemu.view.strace.constants import CONSTANTS
+from mmuemu.view.strace.words import MESSAGES
+from mmuemu.x86.paging import ADDRESS_MASK, US, P
+
+if TYPE_CHECKING:
+    from mmuemu.kernel.task import Task
+
+STRING_LIMIT: Final = 32
+"""Bytes of a string or buffer that are shown (strace's -s default)."""
+PATH_LIMIT: Final = 4096
+RESTARTED: Final = -512
+"""-ERESTARTSYS: the call is made again after a signal handler."""
+_ESCAPES: Final = {9: "\\t", 10: "\\n", 11: "\\v", 12: "\\f", 13: "\\r", 34: '\\"', 92: "\\\\"}
+_QUOTED: Final = {byte: f"\\{byte:o}" for byte in (*range(32), *range(127, 256))} | _ESCAPES
+_BEFORE_DIGIT: Final = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\xff](?=[0-7])")
+"""Bytes that take all three octal digits, lest the next byte be read as one."""
+_MASK: Final = (1 << 64) - 1
+_READABLE: Final = P | US
+_FIRST_PIECE: Final = 64
+"""Bytes of a string that are read first."""
+
+
+class Call:
+    """A system call under way: who makes it, with what, and, once it has returned, its result."""
+
+    __slots__ = ("args", "kept", "limit", "number", "reads", "result", "task")
+
+    def __init__(self, task: Task, number: int, args: tuple[int, ...], limit: int = STRING_LIMIT) -> None:
+        self.task = task
+        self.number = number
+        self.args = args
+        """The six raw registers."""
+        self.limit = limit
+        self.result = 0
+        self.kept: object = None
+        """What memory held when it was called, for types that show both."""
+        self.reads: list[Read] | None = None
+        """What has been read of memory, while somebody wants to know."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether it returned an error."""
+        return -4096 < self.result < 0
+
+    def read(self, address: int, count: int) -> bytes | None:
+        """Guest memory, or None where there is none; neither the caches of a CPU model nor A bits notice."""
+        data = peek(self.task, address, count)
+        if self.reads is not None:
+            self.reads.append((address, count, data))
+        return data
+
+    def string(self, address: int, limit: int) -> bytes | None:
+        """The C string at ``address``, at most ``limit`` bytes of it; None where none can be read."""
+        parts = []
+        size = _FIRST_PIECE
+        while limit > 0:
+            size = min(size, limit, 4096 - (address & 0xFFF))
+            piece = self.read(address, size)
+            if piece is None:
+                return None
+            end = piece.find(b"\0")
+            if end >= 0:
+                parts.append(piece[:end])
+                break
+            parts.append(piece)
+            address, limit, size = address + size, limit - size, 1024
+        return b"".join(parts)
+
+
+Read = tuple[int, int, "bytes | None"]
+"""Address, how many bytes were asked for, what was there."""
+
+
+def peek(task: Task, address: int, count: int) -> bytes | None:
+    """``count`` bytes of a task's memory, or None where there are none; pages come in as by the call itself."""
+    mm = task.mm
+    if 0 < count <= 4096 - (address & 0xFFF) and address < mm.task_size:
+        slot = mm.page_table.entry_address(address) >> 3
+        ram = mm.frames.ram
+        entry = ram.qwords[slot] if slot >= 0 else 0
+        if entry & _READABLE == _READABLE:
+            at = entry & ADDRESS_MASK | address & 0xFFF
+            return bytes(ram.bytes[at : at + count])
+    if count <= 0:
+        return None if count else b""
+    touch, mm.touch = mm.touch, None
+    try:
+        return task.memory.read(address, count)
+    except (SyscallError, OutOfFrames):
+        return None
+    finally:
+        mm.touch = touch
+
+
+def unchanged(task: Task, reads: list[Read]) -> bool:
+    """Whether memory still says what was read."""
+    mm = task.mm
+    entry_address, ram = mm.page_table.entry_address, mm.frames.ram
+    for address, count, data in reads:
+        offset = address & 0xFFF
+        if 0 < count <= 4096 - offset and address < mm.task_size:
+            slot = entry_address(address) >> 3
+            entry = ram.qwords[slot] if slot >= 0 else 0
+            if entry & _READABLE == _READABLE:
+                at = entry & ADDRESS_MASK | offset
+                if bytes(ram.bytes[at : at + count]) != data:
+                    return False
+                continue
+        if peek(task, address, count) != data:
+            return False
+    return True
+
+
+Type = Callable[[Call, int], "str | None"]
+
+
+def pointer(value: int) -> str:
+    """An address, ``NULL`` for 0."""
+    return f"{value:#x}" if value else "NULL"
+
+
+def escaped(data: bytes, hexadecimal: bool = False) -> str:
+    """Bytes in C quotes."""
+    if hexadecimal:
+        return '"' + "".join([f"\\x{byte:02x}" for byte in data]) + '"'
+    text = data.decode("latin-1")
+    if _BEFORE_DIGIT.search(text):
+        ends = {found.start() for found in _BEFORE_DIGIT.finditer(text)}
+        parts = [f"\\{byte:03o}" if at in ends else _QUOTED.get(byte, chr(byte)) for at, byte in enumerate(data)]
+        return f'"{"".join(parts)}"'
+    return f'"{text.translate(_QUOTED)}"'
+
+
+def quoted(data: bytes, limit: int = STRING_LIMIT, more: bool = False) -> str:
+    """Bytes in C quotes, cut at ``limit`` with ``...`` behind."""
+    return escaped(data[:limit]) + ("..." if more or len(data) > limit else "")
+
+
+def flag_text(value: int, group: str, unknown: str = "", zero: str = "0") -> str:
+    """``"A|B|0x40"``: known bits by name, the rest in hexadecimal."""
+    parts = []
+    for bits, name in CONSTANTS[group]:
+        if value == bits == 0:
+            return name
+        if bits and value & bits == bits:
+            parts.append(name)
+            value &= ~bits
+    if not value:
+        return "|".join(parts) or zero
+    if not parts:
+        return f"{value:#x} /* {unknown or group}??? */"
+    return "|".join([*parts, f"{value:#x}"])
+
+
+def name_text(value: int, group: str, unknown: str = "") -> str:
+    """The constant that has this value, or the value with a comment."""
+    for number, name in CONSTANTS[group]:
+        if number == value:
+            return name
+    return f"{value:#x} /* {unknown or group}??? */"
+
+
+def signal_text(number: int) -> str:
+    """``SIGINT``, ``SIGRT_1``, or the number of what is no signal."""
+    if 0 < number < 32:
+        return Signal(number).name
+    if 32 <= number <= 64:
+        return f"SIGRT_{number - 32}" if number > 32 else "SIGRTMIN"
+    return str(number)
+
+
+def sigset_text(mask: int) -> str:
+    """``[INT TERM]``, or ``~[KILL]`` for a set with most signals in it."""
+    inverse = mask.bit_count() >= 64 * 2 // 3
+    shown = ~mask & _MASK if inverse else mask
+    names = [signal_text(bit + 1)[3:] for bit in range(64) if shown >> bit & 1]
+    return f"{'~' if inverse else ''}[{' '.join(names)}]"
+
+
+def open_flags_text(value: int) -> str:
+    """``O_RDONLY|O_CLOEXEC``."""
+    rest = value & ~3
+    access = name_text(value & 3, "O_ACCMODE")
+    return f"{access}|{_rest(rest, 'O_')}" if rest else access
+
+
+def mode_text(value: int) -> str:
+    """Permission bits: ``0644``, and ``000`` for none."""
+    return f"0{value:o}" if value else "000"
+
+
+def file_mode_text(value: int) -> str:
+    """``S_IFREG|0644``."""
+    kind = value & 0o170000
+    for bits, name in CONSTANTS["S_IF"]:
+        if bits == kind:
+            extra = [
+                word for bit, word in ((0o4000, "S_ISUID"), (0o2000, "S_ISGID"), (0o1000, "S_ISVTX")) if value & bit
+            ]
+            return "|".join([name, *extra, f"{value & 0o777:#05o}".replace("0o", "0", 1).zfill(4)])
+    return mode_text(value)
+
+
+def device_text(value: int) -> str:
+    """``makedev(0x1, 0x3)``, from the number that stat(2) gives."""
+    major = value >> 8 & 0xFFF | value >> 32 & ~0xFFF
+    minor = value & 0xFF | value >> 12 & 0xFFFFFF00
+    return f"makedev({major:#x}, {minor:#x})"
+
+
+def result_text(result: int) -> str | None:
+    """``-1 ENOENT (No such file or directory)``; None for what is no error."""
+    if result >= 0 or result <= -4096:
+        return None
+    if result == RESTARTED:
+        return "? ERESTARTSYS (To be restarted if SA_RESTART is set)"
+    try:
+        name = Errno(-result).name
+    except ValueError:
+        return f"-1 (errno {-result})"
+    return f"-1 {name} ({MESSAGES[name]})" if name in MESSAGES else f"-1 {name}"
+
+
+def flags(group: str, unknown: str = "", zero: str = "0") -> Type:
+    """A type: 32 bits of flags."""
+    return lambda _call, value: flag_text(value & 0xFFFF_FFFF, group, unknown, zero)
+
+
+def one_of(group: str, unknown: str = "") -> Type:
+    """A type: one of several constants."""
+    return lambda _call, value: name_text(value & 0xFFFF_FFFF, group, unknown)
+
+
+def _socket_type(_call: Call, value: int) -> str:
+    kind = name_text(value & 0xF, "SOCK_")
+    if "???" in kind:
+        return flag_text(value & 0xFFFF_FFFF, "SOCK_FLAGS", "SOCK_")
+    rest = value & 0xFFFF_FFF0
+    return f"{kind}|{_rest(rest, 'SOCK_FLAGS')}" if rest else kind
+
+
+def _map_flags(_call: Call, value: int) -> str:
+    kind, rest = name_text(value & 0xF, "MAP_TYPE", "MAP_"), value & 0xFFFF_FFF0
+    return f"{kind}|{_rest(rest, 'MAP_')}" if rest else kind
+
+
+def _rest(value: int, group: str) -> str:
+    """Flags behind something else: no comment on unknown ones."""
+    return flag_text(value, group).partition(" /*")[0]
+
+
+def _ipc_flags(group: str) -> Type:
+    def show(_call: Call, value: int) -> str:
+        rest = value & 0xFFFF_FFFF & ~0o777
+        return f"{flag_text(rest, group)}|{mode_text(value & 0o777)}" if rest else mode_text(value & 0o777)
+
+    return show
+
+
+def _futex_op(_call: Call, value: int) -> str:
+    value &= 0xFFFF_FFFF
+    text = name_text(value & 0x7F, "FUTEX_")
+    if "???" in text or value & ~0x1FF:
+        return f"{value:#x} /* FUTEX_??? */"
+    private = "_PRIVATE" if value & 0x80 else ""
+    return f"{text}{private}{'|FUTEX_CLOCK_REALTIME' if value & 0x100 else ''}"
+
+
+def _personality(_call: Call, value: int) -> str:
+    value &= 0xFFFF_FFFF
+    if value == 0xFFFF_FFFF:
+        return "0xffffffff"
+    kind = name_text(value & 0xFF, "PER_")
+    return f"{kind}|{flag_text(value & ~0xFF, 'PER_F')}" if value & ~0xFF else kind
+
+
+def _new_directory_flags(_call: Call, value: int) -> str:
+    value &= 0xFFFF_FFFF
+    sync = (
+        "AT_STATX_SYNC_AS_STAT",
+        "AT_STATX_FORCE_SYNC",
+        "AT_STATX_DONT_SYNC",
+        "AT_STATX_FORCE_SYNC|AT_STATX_DONT_SYNC",
+    )
+    rest = value & ~0x6000
+    return sync[value >> 13 & 3] + (f"|{_rest(rest, 'AT_')}" if rest else "")
+
+
+def _key_rights(_call: Call, value: int) -> str:
+    return flag_text(value, "PKEY_")
+
+
+def _ioprio(_call: Call, value: int) -> str:
+    value &= 0xFFFF_FFFF
+    names = ("IOPRIO_CLASS_NONE", "IOPRIO_CLASS_RT", "IOPRIO_CLASS_BE", "IOPRIO_CLASS_IDLE")
+    kind = value >> 13
+    return f"IOPRIO_PRIO_VALUE({names[kind] if kind < 4 else hex(kind)}, {value & 0x1FFF})"
+
+
+def _umount(_call: Call, value: int) -> str:
+    return flag_text(value & 0xFFFF_FFFF, "UMOUNT_", "MNT_")
+
+
+def _statx_mask(_call: Call, value: int) -> str:
+    return statx_mask_text(value & 0xFFFF_FFFF)
+
+
+def statx_mask_text(value: int) -> str:
+    """``STATX_BASIC_STATS|STATX_MNT_ID``."""
+    for bits, name in ((0xFFF, "STATX_ALL"), (0x7FF, "STATX_BASIC_STATS")):
+        if value & bits == bits:
+            rest = value & ~bits
+            return name + (f"|{flag_text(rest, 'STATX_')}" if rest else "")
+    return flag_text(value, "STATX_")
+
+
+PURE: Final[dict[str, Type]] = {
+    "d": lambda _call, value: str(value if value < 0x8000_0000 else signed32(value)),
+    "u": lambda _call, value: str(value & 0xFFFF_FFFF),
+    "ld": lambda _call, value: str(signed64(value)),
+    "lu": lambda _call, value: str(value),
+    "x": lambda _call, value: f"{value & 0xFFFF_FFFF:#x}" if value & 0xFFFF_FFFF else "0",
+    "lx": lambda _call, value: f"{value:#x}" if value else "0",
+    "p": lambda _call, value: pointer(value),
+    "dirfd": lambda _call, value: "AT_FDCWD" if value & 0xFFFF_FFFF == 0xFFFF_FF9C else str(signed32(value)),
+    "mode": lambda _call, value: mode_text(value & 0xFFFF),
+    "filemode": lambda _call, value: file_mode_text(value & 0xFFFF_FFFF),
+    "sig": lambda _call, value: signal_text(signed32(value)),
+    "uid": lambda _call, value: "-1" if value & 0xFFFF_FFFF == 0xFFFF_FFFF else str(value & 0xFFFF_FFFF),
+    "open": lambda _call, value: open_flags_text(value & 0xFFFF_FFFF),
+    "prot": flags("PROT_", zero="PROT_NONE"),
+    "map": _map_flags,
+    "at": flags("AT_"),
+    "unlinkat": flags("AT_"),
+    "faccessat": flags("FACCESSAT_", "AT_"),
+    "statxat": _new_directory_flags,
+    "access": flags("OK", "?_OK", "F_OK"),
+    "socktype": _socket_type,
+    "shmget": _ipc_flags("SHM_GET"),
+    "ipcget": _ipc_flags("IPC_"),
+    "key": lambda _call, value: f"{value & 0xFFFF_FFFF:#x}" if value & 0xFFFF_FFFF else "IPC_PRIVATE",
+    "clock": one_of("CLOCK_"),
+    "futexop": _futex_op,
+    "sched": one_of("SCHED_"),
+    "personality": _personality,
+    "pkeyrights": _key_rights,
+    "ioprio": _ioprio,
+    "umount": _umount,
+    "statxmask": _statx_mask,
+    "timeout": lambda _call, value: str(signed32(value)),
+    "-": lambda _call, _value: None,
+}
+"""Types that need nothing but their own bits, by their name in the table of calls; ``f.X`` and ``e.X`` name groups of
+constants (flags, one of several).
+"""
