@@ -32,6 +32,7 @@ from mmuemu.loader.layouts import Layout
 from mmuemu.memory.ram import parse_size
 from mmuemu.processor import kernel_options
 from mmuemu.speculation.settings import resolve
+from mmuemu.standard import Capture, put_program
 
 if TYPE_CHECKING:
     from mmuemu.kernel.files.inode import Quota
@@ -210,8 +211,8 @@ class Machine:
         captured = (bytearray(), bytearray())
         streams: tuple[Any, Any, Any] = (
             io.BytesIO(stdin) if isinstance(stdin, bytes) else stdin,
-            _Capture(captured[0]) if stdout is None else stdout,
-            _Capture(captured[1]) if stderr is None else stderr,
+            Capture(captured[0]) if stdout is None else stdout,
+            Capture(captured[1]) if stderr is None else stderr,
         )
         task = self._start(program, arguments, environment, streams)
         if self.task is None:
@@ -233,7 +234,7 @@ class Machine:
         if isinstance(program, bytes):
             name = os.path.basename(os.fsdecode(arguments[0])) if arguments else "program"
             path = b"/tmp/" + os.fsencode(name or "program")
-            _put(tree, path, program)
+            put_program(tree, path, program)
         else:
             path = os.fsencode(program)
         cwd = os.fsencode(self.files.cwd if self.files.cwd is not None else os.getcwd())
@@ -508,27 +509,6 @@ class Machine:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-class _Capture(io.RawIOBase):
-    """A standard stream that is kept."""
-
-    def __init__(self, into: bytearray) -> None:
-        self._into = into
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self._into += data
-        return len(data)
-
-
-def _put(tree: MountTree, path: bytes, content: bytes) -> None:
-    """An executable file of the guest's own."""
-    inode = tree.make(path, directory=False)
-    inode.write_at(0, content)
-    inode.set_mode(0o755)
 
 
 __all__ = ["FaultEvent", "Files", "GuestProcess", "Machine", "NotFound", "Outcome", "SyscallEvent"]

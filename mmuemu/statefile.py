@@ -33,7 +33,7 @@ _OTHERS: Final = {
     "builtins:dict": dict, "builtins:bytearray": bytearray, "builtins:bytes": bytes, "random:Random": random.Random,
     "builtins:tuple": tuple,
 }  # fmt: skip
-_MACHINE: Final = ("mmuemu.machine:Machine", "mmuemu.machine:_Capture", "mmuemu.machine:Files")
+_MACHINE: Final = ("mmuemu.machine:Machine", "mmuemu.standard:Capture", "mmuemu.machine:Files")
 _HOST: Final = (
     "mmuemu.cpu.", "mmuemu.memory.ram.", "mmuemu.kernel.events.Events.", "mmuemu.kernel.options.Options.",
     "mmuemu.kernel.files.hostfd.HostDescriptors.", "mmuemu.kernel.scheduler.Ticker.", "_thread.", "ctypes.",
@@ -63,7 +63,7 @@ _OWNERS: Final = (bytearray, list, deque, set, dict, io.BytesIO)
 
 def owns(value: Any) -> bool:
     """Whether bound methods of ``value`` that Python itself makes may be held."""
-    return isinstance(value, _OWNERS) or class_name(type(value)) == "mmuemu.machine:_Capture"
+    return isinstance(value, _OWNERS) or class_name(type(value)) == "mmuemu.standard:Capture"
 
 
 class Unsaveable(UsageError):
