@@ -368,7 +368,7 @@ class Pipeline(Parts):
             if self.detailed:
                 self.unfollow()
             return
-        self._passing = any(op.kind == Kind.PLAIN for op in points)
+        self._passing = passing and bool(points)
         self.detailed = self._careful = True
         self._keen = self._passing
         self._done = self._reading = 0
