@@ -42,7 +42,7 @@ def flat(tree: Table) -> list[tuple[int, int, int, Run]]:
     ]
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(pages(), st.sampled_from([4, 5]), st.booleans())
 def test_the_tree_has_every_page_once_with_its_rights(wanted, levels, absent):
     ram = GuestRam(16 << 20)

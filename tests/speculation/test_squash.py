@@ -146,7 +146,7 @@ def test_squash_is_invisible(chunk):
         assert isinstance(found, int), f"{found[4].words[0]}; made small and kept by: {again}"
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.lists(programs, min_size=1, max_size=3), st.integers(0, 5))
 def test_squash_is_invisible_in_drawn_programs(some, number):
     found = compare(some, *sides(number))

@@ -18,7 +18,7 @@ from mmuemu.view.transient import lines
 from mmuemu.view.transient_rows import interest, path_of, rows_of
 from tests.view import strategies, windows
 
-RELAXED = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+RELAXED = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 
 SPECTRE = """\
 Window 12: v1 at victim+0x7

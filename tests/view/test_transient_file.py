@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mmuemu.view.transient_file import FORMAT, VERSION, BadTrace, TraceReader, TraceWriter
 from tests.view import strategies, windows
 
-RELAXED = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+RELAXED = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def write(path, header=windows.HEADER, traced=(), end=True):
