@@ -139,7 +139,7 @@ def test_a_trace_of_it_can_be_explained(tmp_path):
         (["--matrix", "--cpus", "pentium"], "pentium"),
         (["--matrix", "--cpus", ","], "name at least one each"),
         (["--matrix", "--mitigations", "prayer"], "unknown mitigation 'prayer'"),
-        (["v1", "--trace", "nonsense"], "choose from spec"),
+        (["v1", "--trace", "nonsense"], "choose from faults"),
     ],
 )
 def test_wrong_options_are_125_and_one_line(arguments, complaint):
