@@ -476,8 +476,8 @@ def test_cpus_are_listed_and_written_as_files(tmp_path: Path) -> None:
     assert b"rsb_entries is 5000: write a number from 0 to 1024" in wrong.stderr
 
 
-def test_isolation_is_a_mitigation_and_an_option(tmp_path: Path) -> None:
-    show = ("/bin/cat", "/sys/devices/system/cpu/vulnerabilities/meltdown")
+def test_isolation_is_a_mitigation_and_an_option(busybox: Path, tmp_path: Path) -> None:
+    show = (busybox, "cat", "/sys/devices/system/cpu/vulnerabilities/meltdown")
     for options in (("--kpti",), ("--mitigations", "kpti")):
         assert mmuemu("--cpu", "skylake", *options, *show, cwd=tmp_path).out == b"Mitigation: PTI\n"
     assert mmuemu("--cpu", "skylake", *show, cwd=tmp_path).out == b"Vulnerable\n"
