@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from mmuemu.machine import Machine
 
 MOST_POINTS: Final = 4096
-_EXIT: Final = 60
 
 
 class ProcessTarget:

@@ -92,7 +92,6 @@ class Speculation(Pipeline):
 
     def begin(self, limit: int | None) -> None:
         """Emulation starts; at most about ``limit`` instructions are to run."""
-        self.limited = False
         self.limit = NO_LIMIT if limit is None else self.instructions + limit
         self._previous = None
         self.unfollow()

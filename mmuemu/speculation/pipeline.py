@@ -63,7 +63,6 @@ class Pipeline(Parts):
         self.instructions = 0
         """Instructions that retired."""
         self.limit = NO_LIMIT
-        self.limited = False
         self.opener_sources: tuple[int, ...] = ()
         """Registers that whoever opens a window waited for."""
         self.detailed = False
@@ -200,7 +199,6 @@ class Pipeline(Parts):
                 block = self.code.block(address, size)
             if self.instructions >= self.limit:
                 self._previous = None
-                self.limited = True
                 self.observer.stop()
                 return
             self._previous = block

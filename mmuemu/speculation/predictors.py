@@ -102,11 +102,6 @@ class ReturnStack:
             return 0
         return address or None
 
-    def stuff(self, address: int) -> None:
-        """RSB filling: harmless entries everywhere."""
-        self.entries = [address] * self.size
-        self.depth = self.size
-
     def save(self) -> tuple[list[int], int, int]:
         """What :meth:`restore` puts back after a window."""
         return self.entries.copy(), self.top, self.depth

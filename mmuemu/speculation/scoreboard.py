@@ -62,7 +62,6 @@ class Outcome(NamedTuple):
 
     now: int
     retired: int
-    start: int
     done: int
     unknown: int
     busy: int
@@ -98,11 +97,8 @@ class Store(NamedTuple):
     address: int
     """Physical."""
     address_ready: int
-    data_ready: int
     old: bytes
     """What was there before."""
-    by: int
-    """Address of the instruction."""
 
 
 class Scoreboard:
@@ -128,7 +124,6 @@ class Scoreboard:
         "retired",
         "rob",
         "rob_size",
-        "start",
         "unknown_until",
         "width",
         "writer",
@@ -159,8 +154,6 @@ class Scoreboard:
         """Until when something is waited for: a miss, or a long computation."""
         self.long = _LONG_CYCLES * self.width
         self.branch_done = 0
-        self.start = 0
-        """When the last instruction began to execute."""
         self._state = 0
         """Number of what is waited for, relative to ``now``, if that is still as ``_seen``; 0: nothing."""
         self._seen = (0, 0)
@@ -251,7 +244,7 @@ class Scoreboard:
         ready = self.ready
         for register, time in found.ready:
             ready[register] = now + time
-        self.start, self.branch_done = now + found.start, now + found.done
+        self.branch_done = now + found.done
         if now + found.unknown > self.unknown_until:
             self.unknown_until = now + found.unknown
         if now + found.busy > self.busy_until:
@@ -281,7 +274,7 @@ class Scoreboard:
         self.unknown_until = self.busy_until = 0
         self.run(segment.steps, reads, writes, old, 0)
         outcome = Outcome(
-            self.now - began, self.retired - began, self.start - began, self.branch_done - began,
+            self.now - began, self.retired - began, self.branch_done - began,
             self.unknown_until - began, self.busy_until - began, self._number(),
             tuple((register, self.ready[register] - began) for register in segment.destinations),
             tuple((times[0] - began, times[1] - began) for times in [self.granules[p >> 3] for p in writes]),
@@ -370,8 +363,7 @@ class Scoreboard:
                             self.caches.access(line, leaves)
                     if old:
                         self.queue.extend(
-                            Store(physical, known, done, was, address)
-                            for physical, was in zip(mine, old[second:last], strict=False)
+                            Store(physical, known, was) for physical, was in zip(mine, old[second:last], strict=False)
                         )
                     if known > self.unknown_until:
                         self.unknown_until = known
@@ -396,7 +388,7 @@ class Scoreboard:
                     # Its microcode waits as LFENCE does: nothing younger is issued meanwhile.
                     now = start
             now += 1
-        self.start, self.branch_done, self.now, self.retired = start, done, now, retired
+        self.branch_done, self.now, self.retired = done, now, retired
         if len(arrivals) > _MANY_ARRIVALS:
             self.caches.arrivals = {line: time for line, time in arrivals.items() if time > now}
 
@@ -415,7 +407,3 @@ class Scoreboard:
         """Nothing is issued before ``until``."""
         if until > self.now:
             self.now = until
-
-    def drain(self) -> None:
-        """Everything so far is waited for."""
-        self.wait(self.retired)

@@ -50,14 +50,12 @@ class Transient:
         self._q = core.cpu.window.live_q
         self._untimed = False
         """Whether everything is there at once, and only the reorder buffer ends the window (a contract, not a CPU)."""
-        self._opened = 0
         self._closes = 0
         self._time = 0
         self._room = 0
         """Free entries of the reorder buffer; ``_older`` is when those that hold older instructions retire."""
         self._older: list[int] = []
         self._resume = 0
-        self._flaw = ""
         self._causes: tuple[str, ...] = ()
         self._ready: list[int] = []
         self._ops = core.code.ops
@@ -66,7 +64,6 @@ class Transient:
         self._previous: Op | None = None
         self._current: Op | None = None
         self._previous_done = 0
-        self._skipping = 0
         self._filled = 0
         self._site = 0
         self._short = False
@@ -99,10 +96,9 @@ class Transient:
         self.active = True
         self.outer = outer
         self._site = opener
-        self._flaw = flaw
         self._causes = (flaw,)
         self._untimed = core.contract != "predictors"
-        self._opened, self._closes = opened, NEVER if self._untimed else closes
+        self._closes = NEVER if self._untimed else closes
         self._time = opened + 1
         self._resume = resume
         self._ready = self.board.ready.copy()
@@ -111,7 +107,6 @@ class Transient:
         self._room = self.board.rob_size - len(self._older)
         self._rsb = core.rsb.save()
         self._previous = None
-        self._skipping = 0
         self._filled = 0
         self._forced = forced
         core.windows += 1

@@ -41,7 +41,6 @@ _HIGHEST: Final = 1 << 63
 _SIGRETURN: Final = 15
 _ALONE: Final = frozenset({15, 56, 57, 58, 59, 60, 231, 322})
 """Calls whose texts are made anew each time: what they show is not in registers and memory alone."""
-_EXECVE: Final = 59
 _EXITS: Final = frozenset({60, 231})
 _WRITES: Final = frozenset({1, 18, 20, 40, 275, 276, 278, 296, 326, 328})
 """Calls that may show something: what is held back comes before."""
