@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from mmuemu.x86.paging import ADDRESS_MASK
+from mmuemu.x86.paging import ADDRESS_MASK, PS
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,10 @@ class Level:
         """Bytes of linear address space that one entry covers."""
         return 1 << self.shift
 
+    def index(self, linear: int) -> int:
+        """The number of the entry that ``linear`` is translated by."""
+        return linear >> self.shift & (1 << self.index_bits) - 1
+
 
 @dataclass(frozen=True, slots=True)
 class PagingMode:
@@ -50,6 +54,10 @@ class PagingMode:
     root_mask: int = 0
     entry_reserved: int = 0
     has_keys: bool = False
+
+    def maps_page(self, depth: int, entry: int) -> bool:
+        """Whether a present ``entry`` of the level ``depth`` steps below the root maps a page, and not a table."""
+        return depth == len(self.levels) - 1 or (self.levels[depth].may_be_large and bool(entry & PS))
 
 
 _BITS_31_12: Final = 0xFFFF_F000

@@ -9,7 +9,7 @@ from mmuemu.mmu.modes import PagingMode
 from mmuemu.mmu.state import Access, PageFault, PagingState, Step, Translation
 from mmuemu.mmu.walk import PhysicalMemory, walk
 from mmuemu.x86.exceptions import Vector, vector_name
-from mmuemu.x86.paging import ADDRESS_MASK, KEY_MASK, PS, EntryBits, FaultBits, P, protection_key
+from mmuemu.x86.paging import ADDRESS_MASK, KEY_MASK, EntryBits, FaultBits, P, protection_key
 
 ACCESSES: Final = {"read": Access.READ, "write": Access.WRITE, "execute": Access.FETCH}
 DOING: Final = {access: name for name, access in ACCESSES.items()}
@@ -57,16 +57,6 @@ def error_bits(text: str | int) -> int:
     return code
 
 
-def _maps_page(mode: PagingMode, depth: int, step: Step) -> bool:
-    level = mode.levels[depth]
-    return depth == len(mode.levels) - 1 or (level.may_be_large and bool(step.entry & PS))
-
-
-def _index(mode: PagingMode, depth: int, linear: int) -> int:
-    level = mode.levels[depth]
-    return linear >> level.shift & (1 << level.index_bits) - 1
-
-
 def bit_names(entry: int) -> list[str]:
     """The names of an entry's bits, from the lowest; a protection key other than 0 is ``PK=3``."""
     names = [bit.name or "" for bit in EntryBits if entry & bit]
@@ -76,7 +66,7 @@ def bit_names(entry: int) -> list[str]:
 def _refers(mode: PagingMode, depth: int, step: Step) -> str:
     if not step.entry & P:
         return "not present"
-    page = _maps_page(mode, depth, step)
+    page = mode.maps_page(depth, step.entry)
     return f"{'page' if page else 'table'} {step.entry & ADDRESS_MASK & (-step.size if page else -1):#x}"
 
 
@@ -104,7 +94,7 @@ def walk_text(walked: Walk) -> str:
     refusing = _refusing(result)
     for depth, step in enumerate(result.steps):
         lines.append(
-            f"  {step.level:<6} [{_index(mode, depth, result.linear):>3}] {step.entry:0{2 * mode.entry_bytes}x}"
+            f"  {step.level:<6} [{mode.levels[depth].index(result.linear):>3}] {step.entry:0{2 * mode.entry_bytes}x}"
             f"  {_refers(mode, depth, step):<20} {' '.join(bit_names(step.entry)) or '-'}"
             f"{'   <- refuses' if step.level == refusing else ''}"
         )
@@ -125,7 +115,7 @@ def walk_facts(walked: Walk) -> dict[str, Any]:
         "steps": [
             {
                 "level": step.level,
-                "index": _index(mode, depth, result.linear),
+                "index": mode.levels[depth].index(result.linear),
                 "entry_at": f"{step.entry_address:#x}",
                 "entry": f"{step.entry:#x}",
                 "bits": bit_names(step.entry),

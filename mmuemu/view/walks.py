@@ -16,7 +16,7 @@ from mmuemu.view.listing import printable
 from mmuemu.view.sheet import Sheet, human
 from mmuemu.view.symbols import Names
 from mmuemu.x86.exceptions import Vector, vector_name
-from mmuemu.x86.paging import ADDRESS_MASK, PAGE_SIZE, PS, FaultBits, P
+from mmuemu.x86.paging import ADDRESS_MASK, PAGE_SIZE, FaultBits, P
 
 if TYPE_CHECKING:
     from mmuemu.kernel.kernel import Kernel
@@ -86,22 +86,11 @@ def _root_name(task: Task, user: bool) -> str:
 # -- words -----------------------------------------------------------------------------------------------------------
 
 
-def _is_page(mode: PagingMode, index: int, step: Step) -> bool:
-    """Whether an entry maps a page."""
-    level = mode.levels[index]
-    return index == len(mode.levels) - 1 or (level.may_be_large and bool(step.entry & PS))
-
-
-def _index(mode: PagingMode, index: int, linear: int) -> int:
-    level = mode.levels[index]
-    return linear >> level.shift & (1 << level.index_bits) - 1
-
-
 def _maps(mode: PagingMode, index: int, step: Step) -> str:
     if not step.entry & P:
         return "nothing" if not step.entry else "not present"
     frame = step.entry & ADDRESS_MASK
-    if not _is_page(mode, index, step):
+    if not mode.maps_page(index, step.entry):
         return f"table {frame:#x}"
     return f"page {frame & -step.size:#x} ({human(step.size)})"
 
@@ -181,12 +170,12 @@ def walk_sheet(walked: Walk) -> Sheet:
     sheet = Sheet(("level", ">index", ">entry at", ">entry", "refers to", "bits", ""))
     refusing = _refuses(walked)
     for index, step in enumerate(walked.result.steps):
-        page = _is_page(mode, index, step)
+        page = mode.maps_page(index, step.entry)
         names = bit_names(step.entry, page=page, large=page and step.size > PAGE_SIZE) if step.entry & P else ()
         mark = _mark(walked, step, refusing)
         sheet.add(
             step.level,
-            str(_index(mode, index, walked.result.linear)),
+            str(mode.levels[index].index(walked.result.linear)),
             f"{step.entry_address:#x}",
             f"{step.entry:0{2 * mode.entry_bytes}x}",
             _maps(mode, index, step),
@@ -251,10 +240,10 @@ def walk_facts(walked: Walk) -> dict[str, Any]:
 def _steps(walked: Walk, refusing: str) -> Iterable[dict[str, Any]]:
     mode = walked.state.mode
     for index, step in enumerate(walked.result.steps):
-        page = _is_page(mode, index, step)
+        page = mode.maps_page(index, step.entry)
         yield {
             "level": step.level,
-            "index": _index(mode, index, walked.result.linear),
+            "index": mode.levels[index].index(walked.result.linear),
             "entry_at": f"{step.entry_address:#x}",
             "entry": f"{step.entry:#x}",
             "bits": list(bit_names(step.entry, page=page, large=page and step.size > PAGE_SIZE)),
