@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import struct
 import subprocess
@@ -185,20 +186,32 @@ def _elf(code: bytes, data: bytes) -> bytes:
 def compiler() -> list[str] | None:
     """The command of a C compiler that makes x86-64 Linux programs, or None.
 
-    ``$CC``, ``cc``, ``gcc`` and ``clang`` count when they target x86-64 Linux; else the ``ziglang`` package.
+    ``$CC`` (which may have options), ``cc``, ``gcc`` and ``clang`` count when they run and target x86-64 Linux; else
+    the ``ziglang`` package.
     """
-    for name in filter(None, (os.environ.get("CC"), "cc", "gcc", "clang")):
-        found = shutil.which(name)
-        if found is None:
-            continue
-        target = subprocess.run([found, "-dumpmachine"], capture_output=True, text=True, check=False).stdout
-        if target.startswith(("x86_64", "amd64")) and "linux" in target:
-            return [found]
+    for command in (os.environ.get("CC", ""), "cc", "gcc", "clang"):
+        found = _targeting(command)
+        if found is not None:
+            return found
     from importlib.util import find_spec
 
     if find_spec("ziglang") is not None:
         return [sys.executable, "-m", "ziglang", "cc", "-target", "x86_64-linux-musl"]
     return None
+
+
+def _targeting(command: str) -> list[str] | None:
+    """``command`` as words, with its full path; None for what is no compiler for x86-64 Linux, or does not run."""
+    try:
+        name, *options = shlex.split(command)
+        found = shutil.which(name)
+        if found is None:
+            return None
+        ask = [found, *options, "-dumpmachine"]
+        target = subprocess.run(ask, capture_output=True, text=True, errors="replace", check=False).stdout
+    except (ValueError, OSError):
+        return None
+    return [found, *options] if target.startswith(("x86_64", "amd64")) and "linux" in target else None
 
 
 def _compile(path: str) -> bytes:

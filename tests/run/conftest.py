@@ -30,3 +30,11 @@ def busybox() -> Path:
     if b"ld-linux" in path.read_bytes()[:4096]:
         pytest.skip("busybox is not static")
     return path
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory that is all of PATH."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    return tmp_path

@@ -77,6 +77,14 @@ class Programs:
         return target
 
 
+def executable(folder: Path, name: str, text: str) -> Path:
+    """A program of the host's: a script."""
+    path = folder / name
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
 def _no_core() -> None:
     import resource
 
