@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Final, NoReturn
 
 from mmuemu import __version__
+from mmuemu.doctor import doctor_options
 from mmuemu.errors import Exit, MmuemuError
 from mmuemu.inspect_options import INSPECTING, inspect_options
 from mmuemu.lab import lab_options
@@ -83,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     _demo_options(commands)
     resume_options(commands, _seconds, _count)
     lab_options(commands, _seconds)
+    doctor_options(commands)
     return parser
 
 
@@ -420,6 +422,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from mmuemu.lab import lab
 
             return lab(options)
+        if options.command == "doctor":
+            from mmuemu.doctor import doctor
+
+            return doctor(options)
         if options.command == "boot":
             from mmuemu.booter import boot
 
@@ -442,5 +448,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("MMUEMU_DEBUG"):
             raise
         kind = type(error).__name__
+        if isinstance(error, ImportError) and not (error.name or "").startswith("mmuemu"):
+            print(f"mmuemu: a package is missing or broken: {error} (mmuemu doctor tells more)", file=sys.stderr)
+            return Exit.OURS
         print(f"mmuemu: this is a defect of mmuemu: {kind}: {error} (MMUEMU_DEBUG=1 shows where)", file=sys.stderr)
         return Exit.OURS

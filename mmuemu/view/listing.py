@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Final
 
 from mmuemu.cpu import decode
+from mmuemu.view.sheet import printable as printable
 
 _KEPT: Final = 4096
 disassemble: Final = lru_cache(_KEPT)(decode.disassemble)
@@ -16,11 +17,6 @@ instruction_length: Final = lru_cache(_KEPT)(decode.instruction_length)
 _RIP: Final = re.compile(r"rip( [+-] (?:0x[0-9a-f]+|\d+))?")
 _SIZE: Final = re.compile(r"\b(x?y?z?m?m?[bdqt]?word|byte) ptr ")
 _NUMBER: Final = re.compile(r"0x[0-9a-f]+")
-
-
-def printable(text: str) -> str:
-    """``text`` with a question mark for whatever is not printed as itself (escape sequences, half characters)."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
 @lru_cache(_KEPT)
