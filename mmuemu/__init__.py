@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from mmuemu.errors import MmuemuError as MmuemuError
     from mmuemu.machine import Machine as Machine
 
+__all__ = ["Machine", "MmuemuError", "__version__", "attach"]
 _HOMES = {"Machine": "mmuemu.machine", "attach": "mmuemu.cpu.attach", "MmuemuError": "mmuemu.errors"}
 
 
@@ -22,3 +23,7 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})
