@@ -117,6 +117,7 @@ class Board:
             serial_in=options.serial_in,
             debug_out=options.debug_out,
             wake=self._wake,
+            remapped=self._remap,
             firmware=options.firmware,
         )
         model = options.model.on_board(tsc_hz=self.pc.clock.tsc_hz, crystal_hz=NS_PER_SECOND)
@@ -130,6 +131,8 @@ class Board:
         self.hold_interrupts = False
         """No interrupt is delivered, whatever is pending: a debugger steps."""
         self._paused = False
+        self._remap_wanted = False
+        self._mapped: list[tuple[int, int]] = []
         self._slice = _FIRST_SLICE
         self._map_devices()
         if options.firmware:
@@ -152,11 +155,22 @@ class Board:
         self.ram.write(physical, data)
 
     def _map_devices(self) -> None:
-        """What lies beyond RAM is the devices' bus; where nobody answers, reads give ones and writes vanish.
+        """MMIO for the devices; everything else beyond RAM reads as ones and swallows writes, as an empty bus does."""
+        for start, size in self._mapped:
+            self.cpu.uc.mem_unmap(start, size)
+        devices = sorted({(part.first & ~0xFFF, 0x1000) for part in self.pc.mmio.ranges()})
+        self._mapped = []
+        at = self.ram.size
+        for start, size in [*devices, (1 << 40, 0)]:
+            if start > at:
+                self._map_io(at, start - at)
+            if size:
+                self._map_io(start, size)
+            at = max(at, start + size)
+        self._remap_wanted = False
 
-        It is mapped once: Unicorn's unmapping takes a look at each page.
-        """
-        mmio, start = self.pc.mmio, self.ram.size
+    def _map_io(self, start: int, size: int) -> None:
+        mmio = self.pc.mmio
 
         def read(offset: int, width: int) -> int:
             self.catch_up()
@@ -166,7 +180,12 @@ class Board:
             self.catch_up()
             mmio.write(start + offset, width, value)
 
-        map_io(self.cpu, start, (1 << 40) - start, read, write)
+        map_io(self.cpu, start, size, read, write)
+        self._mapped.append((start, size))
+
+    def _remap(self) -> None:
+        self._remap_wanted = True
+        self._wake()
 
     # -- time and devices ------------------------------------------------------------------------------
 
@@ -259,6 +278,8 @@ class Board:
         begun = self.cpu.instructions
         while True:
             self.catch_up()
+            if self._remap_wanted:
+                self._map_devices()
             if self._paused:
                 self._paused = False
                 return BoardEnd("paused", 0)

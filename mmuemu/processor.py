@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mmuemu.errors import UsageError
 from mmuemu.kernel.speculation_control import ALWAYS, SpeculationControl
 from mmuemu.loader.layouts import Layout
-
-if TYPE_CHECKING:
-    from mmuemu.speculation.settings import Settings
+from mmuemu.speculation import identity
+from mmuemu.speculation.settings import Settings
 
 
 def kernel_options(settings: Settings | None, layout: Layout, kpti: bool) -> dict[str, Any]:
@@ -19,8 +18,6 @@ def kernel_options(settings: Settings | None, layout: Layout, kpti: bool) -> dic
     """
     if settings is None:
         return {"kpti": kpti, "cpu_flags": ("pti",) if kpti else ()}
-    from mmuemu.speculation import identity
-
     spec, flaws, mitigations, _ = settings
     model = identity.cpu_model(spec, flaws)
     if layout.levels == 5 and "la57" not in model.features:
@@ -39,8 +36,6 @@ def kernel_options(settings: Settings | None, layout: Layout, kpti: bool) -> dic
 
 def _control(settings: Settings) -> SpeculationControl:
     """What programs may say by prctl: store bypass, indirect branches (IBPB or STIBP), flushing the L1D."""
-    from mmuemu.speculation import identity
-
     affected, mitigations = identity.bugs(settings.spec, settings.flaws), settings.mitigations
     branches = mitigations.level("ibpb") or (ALWAYS if "stibp" in mitigations else "")
     return SpeculationControl(

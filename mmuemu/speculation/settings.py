@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from mmuemu.errors import UsageError
+from mmuemu.speculation.catalogue import check, find_cpu, lacks
 from mmuemu.speculation.flaws import parse_flaws
-
-if TYPE_CHECKING:
-    from mmuemu.speculation.mitigations import Mitigations
-    from mmuemu.speculation.models import CpuSpec
+from mmuemu.speculation.mitigations import Mitigations, parse_mitigations
+from mmuemu.speculation.models import CpuSpec
 
 
 class Settings(NamedTuple):
@@ -52,10 +51,6 @@ def resolve(
             if value:
                 raise UsageError(f"{option} needs --cpu: without a CPU model nothing runs transiently")
         return None
-    # A fifth of the time that the command takes to start, which most runs need not wait for.
-    from mmuemu.speculation.catalogue import check, find_cpu
-    from mmuemu.speculation.mitigations import parse_mitigations
-
     if mmu != "python":
         raise UsageError(f"--cpu needs --mmu python: speculation follows every translation, and {mmu} shows none")
     spec = find_cpu(cpu) if isinstance(cpu, str) else check(cpu)
@@ -65,8 +60,6 @@ def resolve(
 
 
 def _flaws(spec: CpuSpec, more: list[str], less: list[str]) -> frozenset[str]:
-    from mmuemu.speculation.catalogue import lacks
-
     added, removed = parse_flaws(more, "--vulnerable"), parse_flaws(less, "--not-vulnerable")
     if "all" in more:
         # Of every flaw there is: those this processor has the parts for.
