@@ -13,6 +13,7 @@ from mmuemu.errors import Exit, MmuemuError
 from mmuemu.inspect_options import INSPECTING, inspect_options
 from mmuemu.lab import lab_options
 from mmuemu.resumer import resume_options, save_options
+from mmuemu.sweep.door import sweep_options
 
 _EPILOG: Final = """\
 exit codes of `mmuemu run`:
@@ -83,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     _demo_options(commands)
     resume_options(commands, _seconds, _count)
     lab_options(commands, _seconds)
+    sweep_options(commands, _count)
     return parser
 
 
@@ -420,6 +422,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from mmuemu.lab import lab
 
             return lab(options)
+        if options.command == "sweep":
+            from mmuemu.sweep.door import sweep
+
+            return sweep(options)
         if options.command == "boot":
             from mmuemu.booter import boot
 
