@@ -1,1 +1,1 @@
-"""``mmuemu sweep``: a matrix of programs, seeds, layouts, engines, CPUs and mitigations, run on all cores, kept in a file."""
+"""``mmuemu sweep``: programs x seeds x layouts x engines x CPUs x mitigations on all cores, kept in one file."""

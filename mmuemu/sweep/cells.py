@@ -178,6 +178,6 @@ def cpu_facts(cpu: CpuSpec | None) -> str | None:
 
 
 __all__ = [
-    "ATTACK", "DONE", "ERROR", "IMPOSSIBLE", "LAB", "LOST", "PROGRAM", "Cell", "Expected", "Limits", "Program", "cpu_facts",
-    "digest_of", "folder_digest", "layout_facts", "read_bytes", "read_folder", "sha256",
+    "ATTACK", "DONE", "ERROR", "IMPOSSIBLE", "LAB", "LOST", "PROGRAM", "Cell", "Expected", "Limits", "Program",
+    "cpu_facts", "digest_of", "folder_digest", "layout_facts", "read_bytes", "read_folder", "sha256",
 ]  # fmt: skip

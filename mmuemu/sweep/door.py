@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -157,15 +156,12 @@ def _tell(found: Summary, as_json: bool, out: str, file: IO[str] | None = None) 
         f"{found.there:,} of {found.planned:,} cells in {printable(out)}: {found.right:,} as expected, "
         f"{found.failed:,} failed ({states[LOST]:,} lost), {states[IMPOSSIBLE]:,} impossible\n"
     )
-    # Of what is wrong with several cells of a program in the same way the first.
-    several = Counter((row["program"], row["test"], row["why"]) for row in found.failures)
-    first = {(row["program"], row["test"], row["why"]): row for row in reversed(found.failures)}
-    told = list(several.items())[:_MOST_TOLD]
-    for key, count in told:
+    told = list(found.failures.items())[:_MOST_TOLD]
+    for key, each in told:
         name, test, why = map(printable, key)
-        cells = f" ({count} cells)" if count > 1 else ""
-        file.write(f"{name}{test and f' {test}'}: {why}{cells}\n    {printable(first[key]['command'])}\n")
-    left = found.failed - sum(count for _, count in told)
+        cells = f" ({each.cells} cells)" if each.cells > 1 else ""
+        file.write(f"{name}{test and f' {test}'}: {why}{cells}\n    {printable(each.command)}\n")
+    left = found.failed - sum(each.cells for _, each in told)
     if left:
         file.write(f"... and {left:,} more cells (--json, --report)\n")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 
 from mmuemu.sweep.cells import DONE, IMPOSSIBLE, LOST
 from mmuemu.sweep.summary import MOST_FAILURES, MOST_RESULTS, Leaks, Summary, ended
@@ -28,18 +29,19 @@ def _number(value: object, shown: str = ",") -> Cell:
 
 
 def _failures(found: Summary) -> Table:
-    table = Table("Failures", ("program", "test", "what is wrong", "again with"))
-    for row in found.failures:
-        table.rows.append(
-            [
-                Cell(row["program"]),
-                Cell(row["test"]),
-                Cell(row["why"], "no long"),
-                Cell(row["command"], "long", code=True),
-            ]
-        )
-    if found.failed > MOST_FAILURES:
-        table.note = f"The first {MOST_FAILURES:,} of {found.failed:,}."
+    table = Table("Failures", ("program", "test", "what is wrong", "cells", "again with"))
+    for (program, test, why), each in islice(found.failures.items(), MOST_FAILURES):
+        row = [
+            Cell(program),
+            Cell(test),
+            Cell(why, "no long"),
+            _number(each.cells),
+            Cell(each.command, "long", code=True),
+        ]
+        table.rows.append(row)
+    table.note = "The command repeats the first of the cells."
+    if len(found.failures) > MOST_FAILURES:
+        table.note += f" These are the first {MOST_FAILURES:,} lines of {len(found.failures):,}."
     return table
 
 
@@ -65,10 +67,14 @@ def _leaks(found: Summary) -> list[Table]:
     for (_, cpu, mitigations), each in found.leaks.items():
         total = everything.setdefault((cpu, mitigations), Leaks())
         total.add(each)
-    tables = [_heat("Leak rate by CPU and mitigations, all attacks", everything)] if len(attacks) > 1 else []
+    tables = [_heat("Leak rate by CPU and mitigations, all attacks", everything)] if attacks[1:] else []
     for attack in attacks:
         mine = {(cpu, mitigations): each for (name, cpu, mitigations), each in found.leaks.items() if name == attack}
         tables.append(_heat(f"Leak rate of {attack}", mine))
+    for table in tables[-1:]:
+        table.note = (
+            "The part of the secret that leaked, its causes, bytes a second of the guest's time; over all seeds."
+        )
     return tables
 
 
@@ -80,13 +86,12 @@ def _heat(title: str, leaks: Mapping[tuple[str, str], Leaks]) -> Table:
         for mitigations in columns:
             each = leaks.get((cpu, mitigations))
             if each is None:
-                row.append(Cell("n/a", "n"))
+                row.append(Cell("n/a"))
                 continue
             causes = ", ".join(name for name, _ in each.causes.most_common(2))
             rate = f"{each.rate:.0%}" + (f" {causes}, {_rate(each)}" if each.leaked else "")
             row.append(Cell(rate, heat=each.rate))
         table.rows.append(row)
-    table.note = "The part of the secret that leaked, its causes, bytes a second of the guest's time; over all seeds."
     return table
 
 

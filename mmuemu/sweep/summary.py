@@ -8,6 +8,7 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from math import expm1, log1p
 from typing import IO, Any, Final
 
@@ -92,6 +93,17 @@ class Submission:
 
 
 @dataclass(slots=True)
+class Failure:
+    """Cells of one program that fail in the same way."""
+
+    seed: int | None
+    """The first cell's."""
+    command: str
+    """Repeats that one."""
+    cells: int = 0
+
+
+@dataclass(slots=True)
 class Summary:
     """All of it. Keys of ``leaks`` are attack, CPU and mitigations; of ``places`` layout, region and possible bits."""
 
@@ -99,8 +111,8 @@ class Summary:
     states: Counter[str] = field(default_factory=Counter)
     right: int = 0
     wrong: int = 0
-    failures: list[dict[str, Any]] = field(default_factory=list)
-    """The first of them, each a row of the results with ``why`` and ``command``."""
+    failures: dict[tuple[str, str, str], Failure] = field(default_factory=dict)
+    """By program, test, and what is wrong."""
     rows: list[dict[str, Any]] = field(default_factory=list)
     """The first results."""
     submissions: dict[str, Submission] = field(default_factory=dict)
@@ -131,7 +143,9 @@ class Summary:
             "cpu_seconds": round(self.cpu_seconds, 3),
             "impossible": dict(self.impossible),
             "failures": [
-                {name: row[name] for name in ("program", "test", "seed", "why", "command")} for row in self.failures
+                {"program": program, "test": test, "why": why, "cells": each.cells, "seed": each.seed,
+                 "command": each.command}
+                for (program, test, why), each in islice(self.failures.items(), MOST_FAILURES)
             ],
             "submissions": [
                 {"program": name, "points": each.points, "max": each.max, "cells": each.cells, "failed": each.failed}
@@ -194,8 +208,11 @@ def _add(found: Summary, plan: Plan, cell: Cell, row: dict[str, Any]) -> None:
         return
     why = why_not(cell, row) if matches == 0 or state != DONE else ""
     short = {name: value for name, value in row.items() if name not in _DROPPED}
-    if why and len(found.failures) < MOST_FAILURES:
-        found.failures.append({**short, "why": why, "command": command(plan, cell)})
+    if why:
+        same = (row["program"], row["test"], why)
+        if same not in found.failures:
+            found.failures[same] = Failure(cell.seed, command(plan, cell))
+        found.failures[same].cells += 1
     if len(found.rows) < MOST_RESULTS:
         found.rows.append({**short, "why": why})
     if cell.program.kind == ATTACK and state == DONE:

@@ -11,7 +11,7 @@ from mmuemu.view.listing import printable
 from mmuemu.view.plain_page import page
 
 _STYLE: Final = """\
-body{max-width:78rem}td.heat{background:rgba(var(--heat),var(--part))}td.n,th.n{text-align:right}
+body{max-width:78rem}td.heat{background:rgba(var(--heat),var(--part));padding-left:.6rem}td.n,th.n{text-align:right}
 .summary{display:flex;flex-wrap:wrap;gap:.4rem 2rem;padding:0;list-style:none}.summary b{font-size:1.3rem}
 td code{font-size:.8rem}.wide td.long{white-space:normal;min-width:20rem}
 """
@@ -23,7 +23,7 @@ class Cell:
 
     text: str
     kind: str = ""
-    """``yes``, ``no``, ``n`` (a number, aligned to the right), ``long``; several with spaces."""
+    """``yes``, ``no``, ``n`` (a number, aligned to the right), ``long``; several with spaces. Nothing with heat."""
     heat: float | None = None
     code: bool = False
 
@@ -35,7 +35,7 @@ class Cell:
         if self.heat is None:
             return f'<td class="{self.kind}">{shown}</td>' if self.kind else f"<td>{shown}</td>"
         # Not the full colour: the text is read through it.
-        return f'<td class="n heat {self.kind}" style="--part:{self.heat * 0.6:.2f}">{shown}</td>'
+        return f'<td class="heat" style="--part:{self.heat * 0.6:.2f}">{shown}</td>'
 
 
 @dataclass(slots=True)
