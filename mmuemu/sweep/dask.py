@@ -63,7 +63,7 @@ class Cluster:
         """As :class:`~mmuemu.sweep.conduct.Runner`."""
         waiting = iter(work)
         flying: dict[Any, Cell] = {}
-        done = self._dask.as_completed()
+        done = self._dask.as_completed(loop=self._client.loop)
         scattered: tuple[Material | None, Any] = (None, None)
         while True:
             while len(flying) < _AHEAD * self._threads:

@@ -148,13 +148,14 @@ def _tell(found: Summary, as_json: bool, out: str, file: IO[str] | None = None) 
     if as_json:
         file.write(json.dumps({**found.facts(), "results": out}, indent=2) + "\n")
         return
-    from mmuemu.sweep.cells import IMPOSSIBLE, LOST
+    from mmuemu.sweep.cells import DONE, IMPOSSIBLE, LOST
     from mmuemu.view.listing import printable
 
     states = found.states
     file.write(
-        f"{found.there:,} of {found.planned:,} cells in {printable(out)}: {found.right:,} as expected, "
-        f"{found.failed:,} failed ({states[LOST]:,} lost), {states[IMPOSSIBLE]:,} impossible\n"
+        f"{found.there:,} of {found.planned:,} cells in {printable(out)}: {states[DONE]:,} ran, "
+        f"{found.right:,} as expected, {found.failed:,} failed ({states[LOST]:,} lost), "
+        f"{states[IMPOSSIBLE]:,} impossible\n"
     )
     told = list(found.failures.items())[:_MOST_TOLD]
     for key, each in told:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, Final, Generic, TypeVar
 
@@ -34,7 +34,14 @@ class _Worker(Generic[Key]):
     pipe: Connection
     key: Any = None
     busy: bool = False
+    ready: bool = False
+    """Whether it has started; until then the time for its work does not run."""
+    patience: float = 0.0
     deadline: float = 0.0
+
+    def wait_for(self, seconds: float) -> None:
+        """It may take that long from now on."""
+        self.deadline = time.monotonic() + seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +53,7 @@ def _serve(pipe: Connection, alive: Connection) -> None:
     """The life of a worker process."""
     threading.Thread(target=_end_with, args=(alive,), name="mmuemu pool", daemon=True).start()
     threads = threading.active_count()
+    pipe.send(None)
     for left in reversed(range(_MOST_WORK)):
         try:
             function, arguments = pipe.recv()
@@ -100,11 +108,9 @@ class Pool(Generic[Key]):
             found = self._collect(busy)
 
     def _give(self, function: Callable[..., Any], key: Key, arguments: tuple[Any, ...], patience: float | None) -> None:
-        idle = next((worker for worker in self._workers if not worker.busy), None)
-        # The first piece waits for the process's start and imports, too.
-        allowed = float("inf") if patience is None else patience + (0.0 if idle is not None else _READY_IN)
-        worker = self._start() if idle is None else idle
-        worker.key, worker.busy, worker.deadline = key, True, time.monotonic() + allowed
+        worker = next((worker for worker in self._workers if not worker.busy), None) or self._start()
+        worker.key, worker.busy, worker.patience = key, True, float("inf") if patience is None else patience
+        worker.wait_for(worker.patience if worker.ready else _READY_IN)
         # One that has died is found so when its result is collected.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             worker.pipe.send((function, arguments))
@@ -113,7 +119,8 @@ class Pool(Generic[Key]):
         ours, theirs = _SPAWN.Pipe()
         process = _SPAWN.Process(target=_serve, args=(theirs, self._alive), name="mmuemu worker")
         worker: _Worker[Key] = _Worker(process, ours)
-        # Ctrl-C is for who started it, who ends it then.
+        # Ctrl-C is for who started it, who ends it then. What multiprocessing starts with the first unblocks it.
+        resource_tracker.ensure_running()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             process.start()
@@ -130,12 +137,24 @@ class Pool(Generic[Key]):
         now = time.monotonic()
         found: list[tuple[Key, Any]] = []
         for worker in busy:
-            if worker.pipe in ready:
+            if worker.pipe in ready and not worker.ready and self._greeted(worker):
+                worker.wait_for(worker.patience)
+            elif worker.pipe in ready:
                 found.append((worker.key, self._take(worker)))
             elif worker.deadline <= now:
                 self._end(worker)
                 found.append((worker.key, Lost("its worker hung and was ended")))
         return found
+
+    @staticmethod
+    def _greeted(worker: _Worker[Key]) -> bool:
+        """Whether it has started, and not died of it."""
+        try:
+            worker.pipe.recv()
+        except (EOFError, ConnectionResetError):
+            return False
+        worker.ready = True
+        return True
 
     def _take(self, worker: _Worker[Key]) -> Any:
         try:

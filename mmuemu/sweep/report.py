@@ -14,6 +14,7 @@ def report(title: str, found: Summary) -> str:
     """The page: failures first, each with the command that repeats it, then points, leaks, entropy, results."""
     counts = [
         (f"{found.there:,} of {found.planned:,}", "cells have a result"),
+        (f"{found.states[DONE]:,}", "ran to an end or a limit"),
         (f"{found.right:,}", "as expected"),
         (f"{found.failed:,}", "failed"),
         (f"{found.states[LOST]:,}", "lost"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -154,6 +155,9 @@ class Store:
 
     def close(self) -> None:
         """Everything is in the one file then."""
+        # Somebody who reads it now has it stay as it is, with its log beside it.
+        with contextlib.suppress(sqlite3.Error):
+            self._db.execute("PRAGMA journal_mode=DELETE")
         self._db.close()
         # Not before: closing any descriptor of a file gives back SQLite's locks on it.
         os.close(self._lock)

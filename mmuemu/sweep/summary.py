@@ -193,6 +193,8 @@ def summarize(plan: Plan, store: Store) -> Summary:
             place = found.places.setdefault((cell.layout.name, region, possible), Places(possible))
             place.distances.add(distance)
             place.seeds.add(cell.seed)
+    order = list(plan.facts["layouts"])
+    found.places = dict(sorted(found.places.items(), key=lambda item: (order.index(item[0][0]), *item[0][1:])))
     return found
 
 
