@@ -114,18 +114,23 @@ def find_or_read(name: str, known: Mapping[str, object], option: str, noun: str,
 
 def read_text(path: str, option: str, noun: str) -> str:
     """The text of a file that describes a ``noun``. Raises UsageError, naming ``option``."""
-    label = f"{option} {path}".lstrip()
+    label = f"{option} {path}"
     try:
-        with open(path, "rb") as file:
-            content = file.read(_LARGEST_FILE + 1)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{label}: {getattr(error, 'strerror', None) or error}") from None
-    if len(content) > _LARGEST_FILE:
-        raise UsageError(f"{label}: a {noun} file has at most {_LARGEST_FILE >> 20} MiB")
-    try:
-        return content.decode()
+        return read_bytes(path, label, _LARGEST_FILE, f"a {noun} file").decode()
     except UnicodeDecodeError:
         raise UsageError(f"{label}: not UTF-8 text") from None
 
 
-__all__ = ["Reader", "find_or_read", "read_text"]
+def read_bytes(path: str, label: str, most: int, noun: str) -> bytes:
+    """A file's content. Raises UsageError, which begins with ``label``, also for more than ``most`` bytes."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(most + 1)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{label}: {getattr(error, 'strerror', None) or error}") from None
+    if len(content) > most:
+        raise UsageError(f"{label}: {noun} has at most {most >> 20} MiB")
+    return content
+
+
+__all__ = ["Reader", "find_or_read", "read_bytes", "read_text"]

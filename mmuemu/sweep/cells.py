@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from mmuemu import jsonfile
 from mmuemu.errors import UsageError
 from mmuemu.loader.layout_file import as_json as layout_json
 from mmuemu.loader.layouts import Layout
@@ -147,14 +148,7 @@ def folder_digest(files: dict[str, bytes]) -> str:
 
 def read_bytes(path: str, label: str) -> bytes:
     """A file's content. Raises UsageError, named ``label``, also for one that is too large."""
-    try:
-        with open(path, "rb") as file:
-            content = file.read(_MOST_FILE + 1)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{label}: {path}: {getattr(error, 'strerror', None) or error}") from None
-    if len(content) > _MOST_FILE:
-        raise UsageError(f"{label}: {path}: more than {_MOST_FILE >> 20} MiB")
-    return content
+    return jsonfile.read_bytes(path, f"{label}: {path}", _MOST_FILE, "what a sweep reads")
 
 
 def read_folder(path: str) -> dict[str, bytes]:

@@ -34,7 +34,7 @@ from mmuemu.sweep.cells import (
     read_bytes,
     read_folder,
     sha256,
-)  # fmt: skip
+)
 
 ENGINES: Final = ("python", "native")
 MOST_CELLS: Final = 1_000_000

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -30,7 +31,7 @@ from mmuemu.sweep.cells import (
     read_bytes,
     read_folder,
     sha256,
-)  # fmt: skip
+)
 
 if TYPE_CHECKING:
     from mmuemu.guestprocess import GuestProcess
@@ -272,10 +273,15 @@ def build_source(path: str, out: str) -> str:
     """Make the program of the source at ``path`` in the file ``out``; what is wrong with it, or the empty text."""
     from mmuemu.sources import build
 
+    # A compiler's complaints are many lines, and of many sources at once.
+    said = io.StringIO()
     try:
-        Path(out).write_bytes(build(path))
+        with contextlib.redirect_stderr(said):
+            image = build(path)
+        Path(out).write_bytes(image)
     except BadImage as error:
-        return error.why
+        first = next((line for line in said.getvalue().splitlines() if "error" in line), "")
+        return f"{error.why}: {first}" if first else error.why
     except OSError as error:
         return str(error.strerror)
     return ""

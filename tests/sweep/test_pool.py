@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
 
 from mmuemu.sweep.pool import Lost, Pool
-
-
-def work(what: str) -> object:
-    if what == "die":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if what == "hang":
-        time.sleep(1000)
-    if what == "raise":
-        raise KeyError("mine")
-    if what == "thread":
-        threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
-    return os.getpid()
+from tests.sweep.works import work
 
 
 def test_what_dies_or_hangs_is_lost_and_nothing_else():
@@ -49,7 +36,7 @@ def test_an_exception_is_raised_for_who_asked():
 STARTED = """
 import sys
 from mmuemu.sweep.pool import Pool
-from tests.sweep.test_pool import work
+from tests.sweep.works import work
 if __name__ == "__main__":
     with Pool(1) as pool:
         for key, pid in pool.run(work, [("fine", ("fine",)), ("hang", ("hang",))]):
