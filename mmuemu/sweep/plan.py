@@ -17,8 +17,9 @@ from mmuemu.loader.layout_file import find_layout
 from mmuemu.loader.layouts import LINUX, Layout
 from mmuemu.memory.ram import parse_size
 from mmuemu.speculation.catalogue import find_cpu
+from mmuemu.speculation.mitigations import MITIGATIONS, WORDS
 from mmuemu.speculation.models import CpuSpec
-from mmuemu.speculation.settings import resolve
+from mmuemu.speculation.settings import resolve, words
 from mmuemu.sweep.cells import (
     ATTACK,
     LAB,
@@ -220,6 +221,15 @@ class _Reader(Reader):
         self.distinct(key, [getattr(item, "name", item) for item in found])
         return found
 
+    def mitigations(self, value: object) -> list[str]:
+        texts = self.texts("mitigations", value, "texts like --mitigations takes")
+        for at, text in enumerate(texts):
+            for word in words(text):
+                if word.partition("=")[0] not in (*WORDS, *MITIGATIONS):
+                    self.bad(f"mitigations[{at}]", text, "choose from " + ", ".join([*WORDS, *MITIGATIONS]))
+        self.distinct("mitigations", texts)
+        return texts
+
     def limits(self, value: object) -> Limits:
         given = self.members("limits", value, Limits.__slots__)
         base = Limits()
@@ -327,11 +337,10 @@ def parse(text: str, name: str, folder: str) -> Plan:
         cpus=reader.named(
             "cpus", given.get("cpus", [_NO_CPU]), lambda name: None if name == _NO_CPU else find_cpu(name)
         ),
-        mitigations=reader.texts("mitigations", given.get("mitigations", ["off"]), "texts like --mitigations takes"),
+        mitigations=reader.mitigations(given.get("mitigations", ["off"])),
         aslr=reader.flag("aslr", given.get("aslr", True)),
         limits=reader.limits(given.get("limits", {})),
     )
-    reader.distinct("mitigations", axes.mitigations)
     for key in ("seeds", "layouts", "engines", "cpus", "mitigations"):
         if not getattr(axes, key):
             reader.bad(key, [], "name at least one")

@@ -103,6 +103,8 @@ WRONG = {
     '{"programs": [{"path": "a.s"}], "layouts": ["lin"]}': "no such layout",
     '{"programs": [{"path": "a.s"}], "cpus": ["z80"]}': "no such CPU",
     '{"programs": [{"path": "a.s"}], "cpus": ["none", "none"]}': "there already",
+    '{"programs": [{"path": "a.s"}], "mitigations": ["off", "auto,kptti"]}': "choose from off, auto, ",
+    '{"programs": [{"path": "a.s"}], "mitigations": ["off", "off"]}': "there already",
     '{"programs": [{"path": "a.s"}], "limits": {"timeout": 0}}': "0.01",
     '{"programs": [{"path": "a.s"}], "limits": {"timeout": NaN}}': "0.01",
     '{"programs": [{"path": "a.s"}], "limits": {"memory": "1K"}}': "limits.memory",
