@@ -14,6 +14,7 @@ from mmuemu.errors import Exit, MmuemuError
 from mmuemu.inspect_options import INSPECTING, inspect_options
 from mmuemu.lab import lab_options
 from mmuemu.resumer import resume_options, save_options
+from mmuemu.sweep.door import sweep_options
 
 _EPILOG: Final = """\
 exit codes of `mmuemu run`:
@@ -85,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     resume_options(commands, _seconds, _count)
     lab_options(commands, _seconds)
     doctor_options(commands)
+    sweep_options(commands, _count)
     return parser
 
 
@@ -426,6 +428,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from mmuemu.doctor import doctor
 
             return doctor(options)
+        if options.command == "sweep":
+            from mmuemu.sweep.door import sweep
+
+            return sweep(options)
         if options.command == "boot":
             from mmuemu.booter import boot
 

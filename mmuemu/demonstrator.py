@@ -18,6 +18,7 @@ from mmuemu.speculation.flaws import FLAWS
 from mmuemu.view.demonstration import Demonstration
 
 if TYPE_CHECKING:
+    from mmuemu.speculation.models import CpuSpec
     from mmuemu.speculation.trace import Window
 
 DEFAULT_BYTES: Final = 4
@@ -34,7 +35,7 @@ class Request:
     """What is to be shown. Names are those of the command line."""
 
     attack: str
-    cpu: str | None = None
+    cpu: str | CpuSpec | None = None
     """None: the first model that has the flaws."""
     mitigations: str = "off"
     vulnerable: str = ""

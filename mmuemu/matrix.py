@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import replace
-from multiprocessing import get_context
 from typing import Final, NamedTuple
 
 from mmuemu.demo import console, seed_of, write_json
@@ -23,6 +19,7 @@ from mmuemu.speculation.catalogue import NAMES, find_cpu
 from mmuemu.speculation.flaws import parse_flaws
 from mmuemu.speculation.mitigations import MITIGATIONS, WORDS, impossible
 from mmuemu.speculation.settings import words
+from mmuemu.sweep.pool import Lost, Pool
 from mmuemu.view.demonstration import Demonstration
 from mmuemu.view.demonstration_matrix import Cell, as_texts, draw
 
@@ -140,16 +137,11 @@ def _outcomes(requests: list[Request], jobs: int) -> Iterator[tuple[Request, Dem
         for request in requests:
             yield request, run_one(request)
         return
-    # Ctrl-C of a terminal ends the workers too, silently.
-    pool = ProcessPoolExecutor(jobs, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_DFL))
-    try:
-        waiting = {pool.submit(run_one, request): request for request in requests}
-        for future in as_completed(waiting):
-            yield waiting[future], future.result()
-    except BrokenProcessPool:
-        raise MmuemuError("demo --matrix: a worker process died; less --jobs need less memory") from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    with Pool[Request](jobs) as pool:
+        for request, outcome in pool.run(run_one, ((request, (request,)) for request in requests)):
+            if isinstance(outcome, Lost):
+                raise MmuemuError(f"demo --matrix: {request.attack}: {outcome.why}; less --jobs need less memory")
+            yield request, outcome
 
 
 __all__ = ["BY_CPU", "BY_MITIGATION", "Planned", "matrix", "run_all", "run_one"]

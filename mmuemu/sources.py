@@ -25,6 +25,8 @@ _MARKER: Final = bytes.fromhex("6d6d75656d75 0f0b cc 5ec710a5 0f0b 737461727473"
 _SECTION: Final = re.compile(r"^\s*(?:\.section\s+)?\.(text|data|bss|rodata)\b.*$")
 _SYNTAX: Final = re.compile(r"^\s*\.(intel_syntax|att_syntax|globl|global|type|size|section|file|ident)\b.*$")
 _COMMENT: Final = re.compile(r"(?<!')[#;](?!')(?=(?:[^\"]*\"[^\"]*\")*[^\"]*$).*$")
+_READER: Final = re.compile(r"\binc(?:bin|lude)\b|\.altmacro\b|^\s*(?:[\w.$]+\s*:\s*)*\.?\\", re.IGNORECASE)
+"""Directives that read files, also those whose name a macro's argument makes."""
 _FILLER: Final = re.compile(
     r"^\s*(?:\w+\s*:\s*)?\.(?:fill|space|skip|zero|org|align|balign|p2align)\s+(0[xX][0-9a-fA-F]+|[1-9]\d*)\b"
 )
@@ -62,7 +64,7 @@ def assemble(source: str, name: str) -> bytes:
     next page. Execution begins at ``_start`` if there is such a label, else with the first instruction.
     """
     engine, keystone, lines, data = _prepared(source)
-    _refuse_giants(name, lines)
+    _refuse_lines(name, lines)
     encoded, complaint = _in_time(lambda: _encode(engine, keystone, lines), name)
     if complaint:
         raise BadImage(name, complaint)
@@ -78,7 +80,7 @@ def labels(source: str, name: str) -> dict[str, int]:
     found = dict.fromkeys(match[1] for line in lines if (match := _LABEL.match(line)))
     if not found:
         return {}
-    _refuse_giants(name, lines)
+    _refuse_lines(name, lines)
     table = [".byte " + ", ".join(map(str, reversed(_MARKER))), *(f".quad {label}" for label in found)]
     encoded, complaint = _in_time(lambda: _encode(engine, keystone, [*lines, *table]), name)
     if complaint:
@@ -109,9 +111,11 @@ def _encode(engine: Any, keystone: Any, lines: list[str]) -> tuple[bytes, str]:
         return b"", _complaint(engine, keystone, lines, str(error))
 
 
-def _refuse_giants(name: str, lines: list[str]) -> None:
-    """Refuse directives that would make Keystone fill the host's memory."""
+def _refuse_lines(name: str, lines: list[str]) -> None:
+    """Refuse directives that would make Keystone read files of the host's, or fill its memory."""
     for line in lines:
+        if _READER.search(line):
+            raise BadImage(name, f"cannot be assembled: {line.strip()!r} may read another file, which is not done")
         found = _FILLER.match(line)
         if found and int(found[1], 0) > MOST_FILLED:
             raise BadImage(name, f"cannot be assembled: {line.strip()!r} asks for more than {MOST_FILLED >> 20} MiB")

@@ -7,16 +7,14 @@ integers or strings such as ``"0x7ffffffff000"``.
 
 from __future__ import annotations
 
-import difflib
 import json
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from itertools import pairwise
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
-from mmuemu.errors import UsageError
+from mmuemu.jsonfile import Reader, find_or_read
 from mmuemu.loader.layouts import LAYOUTS, LINUX, KernelArea, Layout, Place
 from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE, SIZE_2M, is_canonical
 
@@ -25,23 +23,22 @@ _STACK_ROOM: Final = 16 << 20
 """What must lie below the lowest stack: its 8 MiB limit, its guard gap, a mapping or two."""
 _EXECUTABLES_AT: Final = 0x40_0000
 _LEAST_MEMORY: Final = 1 << 20
-_LARGEST_FILE: Final = 1 << 20
 _MOST_BITS: Final = 47
 _COUNTS: Final = ("levels", "bits", "slides")
 """Keys whose numbers people read in decimal."""
 _LEAST_AREA: Final = {"direct_map": _LEAST_MEMORY, "vmalloc": 1 << 20, "text": 2 * SIZE_2M}
 
 
-class _Reader:
-    """Reads one description; every complaint names it, the key, the value and what would do."""
+class _Reader(Reader):
+    """Reads one layout."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        super().__init__(f"layout {name}")
 
-    def bad(self, key: str, value: object, why: str) -> NoReturn:
+    def shown(self, key: str, value: object) -> str:
+        """An address in hexadecimal."""
         address = isinstance(value, int) and not isinstance(value, bool) and key.split(".")[-1] not in _COUNTS
-        shown = f"{value:#x}" if address else json.dumps(value)
-        raise UsageError(f"layout {self.name}: {key} is {shown}: {why}")
+        return f"{value:#x}" if address else super().shown(key, value)
 
     def number(self, key: str, value: object) -> int:
         if isinstance(value, str):
@@ -55,34 +52,15 @@ class _Reader:
             self.bad(key, value, "write a number from 0 to 2 to the 64th")
         return value
 
-    def text(self, key: str, value: object) -> str:
-        if not isinstance(value, str) or not value.isprintable() or not value:
-            self.bad(key, value, "write a line of text in quotes")
-        return value
-
-    def flag(self, key: str, value: object) -> bool:
-        if not isinstance(value, bool):
-            self.bad(key, value, "write true or false")
-        return value
-
-    def members(self, key: str, value: object, base: Any) -> Any:
+    def fill(self, key: str, value: object, base: Any) -> Any:
         """A copy of the dataclass ``base`` with what the object ``value`` says otherwise."""
-        if not isinstance(value, dict):
-            self.bad(key, value, "write an object: " + ", ".join(f.name for f in fields(base)))
-        known = [field.name for field in fields(base)]
-        changes: dict[str, object] = {}
-        for name, given in value.items():
-            path = f"{key}.{name}" if key else name
-            if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                hint = f"did you mean {near[0]}?" if near else "there are " + ", ".join(known)
-                raise UsageError(f"layout {self.name}: {path}: no such key; {hint}")
-            changes[name] = self.member(path, given, getattr(base, name))
-        return replace(base, **changes)
+        given = self.members(key, value, [field.name for field in fields(base)])
+        prefix = f"{key}." if key else ""
+        return replace(base, **{n: self.member(prefix + n, v, getattr(base, n)) for n, v in given.items()})
 
     def member(self, key: str, value: object, before: object) -> object:
         if isinstance(before, (Place, KernelArea)):
-            return self.members(key, value, before)
+            return self.fill(key, value, before)
         if isinstance(before, bool):
             return self.flag(key, value)
         return self.text(key, value) if isinstance(before, str) else self.number(key, value)
@@ -91,16 +69,9 @@ class _Reader:
 def parse(text: str, name: str) -> Layout:
     """The layout that the JSON ``text`` describes, checked. Raises UsageError, with ``name`` in its message."""
     reader = _Reader(name)
-    try:
-        given = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"layout {name}: no JSON: {error}") from None
-    if not isinstance(given, dict):
-        reader.bad("the file", type(given).__name__, "write an object, as mmuemu layouts linux --json does")
-    like = given.pop("like", LINUX.name)
-    if not isinstance(like, str) or like not in LAYOUTS:
-        reader.bad("like", like, "name one of " + ", ".join(LAYOUTS))
-    layout: Layout = reader.members("", {"name": name, **given}, LAYOUTS[like])
+    given = reader.document(text, "write an object, as mmuemu layouts linux --json does")
+    like = reader.like(given, LAYOUTS, LINUX.name)
+    layout: Layout = reader.fill("", {"name": name, **given}, LAYOUTS[like or LINUX.name])
     return check(layout)
 
 
@@ -108,20 +79,7 @@ def find_layout(name: str) -> Layout:
     """The layout called ``name``, or described by the file ``name``. Raises UsageError."""
     if name in LAYOUTS:
         return LAYOUTS[name]
-    if os.sep not in name and not name.endswith(".json"):
-        known = ", ".join(LAYOUTS)
-        raise UsageError(f"--layout {name}: no such layout: choose {known}, or give a FILE.json (see mmuemu layouts)")
-    try:
-        with open(name, "rb") as file:
-            content = file.read(_LARGEST_FILE + 1)
-    except OSError as error:
-        raise UsageError(f"--layout {name}: {error.strerror}") from None
-    if len(content) > _LARGEST_FILE:
-        raise UsageError(f"--layout {name}: a layout file has at most {_LARGEST_FILE >> 20} MiB")
-    try:
-        return parse(content.decode(), os.path.basename(name).removesuffix(".json") or name)
-    except UnicodeDecodeError:
-        raise UsageError(f"--layout {name}: not UTF-8 text") from None
+    return parse(*find_or_read(name, LAYOUTS, "--layout", "layout", "mmuemu layouts"))
 
 
 def as_json(layout: Layout) -> dict[str, Any]:

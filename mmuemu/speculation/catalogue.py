@@ -7,17 +7,15 @@ text like ``"32K"``.
 
 from __future__ import annotations
 
-import difflib
-import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from mmuemu.cpu.cpuid import AMD, LINE, MODELS
 from mmuemu.errors import UsageError
+from mmuemu.jsonfile import Reader, find_or_read
 from mmuemu.memory.ram import parse_size
 from mmuemu.speculation.flaws import FLAWS, GROUPS, parse_flaws
 from mmuemu.speculation.models import CacheSpec, CpuSpec
@@ -37,7 +35,6 @@ MICROCODE: Final[dict[str, str]] = {
 """What microcode can offer a kernel."""
 UNDERFLOWS: Final = ("stale", "btb", "none")
 _DATA: Final = Path(__file__).with_name("data")
-_LARGEST_FILE: Final = 1 << 20
 _LARGEST_CACHE: Final = 1 << 30
 
 _RANGES: Final[dict[str, tuple[int, int]]] = {
@@ -61,56 +58,41 @@ _NAMES_OF: Final[dict[str, Callable[[], list[str]]]] = {
     "flaws": lambda: [*FLAWS, *GROUPS],
 }
 """Fields whose text (or each of whose texts) is one of a few."""
+_FIELDS: Final = tuple(field.name for field in fields(CpuSpec))
 
 
-class _Reader:
-    """Reads one description; every complaint names it, the key, the value and what would do."""
+class _Reader(Reader):
+    """Reads one model."""
 
     def __init__(self, name: str) -> None:
+        super().__init__(f"CPU {name}")
         self.name = name
 
-    def bad(self, key: str, value: object, why: str) -> NoReturn:
-        raise UsageError(f"CPU {self.name}: {key} is {json.dumps(value)}: {why}")
-
-    def unknown(self, key: str, known: list[str]) -> NoReturn:
-        near = difflib.get_close_matches(key.rpartition(".")[2], known, 1)
-        hint = f"did you mean {near[0]}?" if near else "there are " + ", ".join(known)
-        raise UsageError(f"CPU {self.name}: {key}: no such key; {hint}")
-
-    def number(self, key: str, value: object, low: int, high: int) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            self.bad(key, value, f"write a number from {low} to {high}")
-        return value
-
     def text(self, key: str, value: object) -> str:
-        if not isinstance(value, str) or not value.isprintable() or not value or len(value) > 1000:
-            self.bad(key, value, "write a line of text in quotes")
+        """A short line, and one of the names if the key has such."""
+        if len(super().text(key, value)) > 1000:
+            self.bad(key, value, "write at most 1,000 letters")
+        assert isinstance(value, str)
         known = _NAMES_OF[key]() if key in _NAMES_OF else None
         if known is not None and value not in known:
             self.bad(key, value, "choose from " + ", ".join(known))
         return value
 
     def texts(self, key: str, value: object) -> tuple[str, ...]:
-        if not isinstance(value, list):
-            self.bad(key, value, "write a list of " + ", ".join(_NAMES_OF[key]()))
-        return tuple(self.text(key, item) for item in value)
+        items = self.items(key, value, ", ".join(_NAMES_OF[key]()))
+        return tuple(self.text(key, item) for item in items)
 
-    def cache(self, key: str, value: object, before: CacheSpec) -> CacheSpec:
-        known = [field.name for field in fields(CacheSpec)]
-        if not isinstance(value, dict):
-            self.bad(key, value, "write an object: " + ", ".join(known))
-        for name in value:
-            if name not in known:
-                self.unknown(f"{key}.{name}", known)
+    def cache(self, key: str, given: object, before: CacheSpec) -> CacheSpec:
+        value = self.members(key, given, [field.name for field in fields(CacheSpec)])
         size = value.get("size", before.size)
         if isinstance(size, str):
             try:
                 size = parse_size(size)
             except UsageError:
                 self.bad(f"{key}.size", size, 'write bytes, or a size like "32K"')
-        size = self.number(f"{key}.size", size, LINE, _LARGEST_CACHE)
-        ways = self.number(f"{key}.ways", value.get("ways", before.ways), 1, 1024)
-        latency = self.number(f"{key}.latency", value.get("latency", before.latency), 1, 10_000)
+        size = self.range(f"{key}.size", size, LINE, _LARGEST_CACHE)
+        ways = self.range(f"{key}.ways", value.get("ways", before.ways), 1, 1024)
+        latency = self.range(f"{key}.latency", value.get("latency", before.latency), 1, 10_000)
         sets, rest = divmod(size, ways * LINE)
         if rest or sets < 1 or sets & sets - 1 or size % 1024:
             self.bad(f"{key}.size", size, f"{ways} ways of {LINE}-byte lines need a power of two of sets, in whole KiB")
@@ -131,35 +113,24 @@ class _Reader:
         if isinstance(before, dict):
             return self.sources(key, value)
         if isinstance(before, bool):
-            if not isinstance(value, bool):
-                self.bad(key, value, "write true or false")
-            return value
+            return self.flag(key, value)
         if isinstance(before, int):
-            return self.number(key, value, *_RANGES[key])
+            return self.range(key, value, *_RANGES[key])
         return self.text(key, value)
 
     def spec(self, given: dict[str, Any], base: CpuSpec) -> CpuSpec:
-        known = [field.name for field in fields(CpuSpec)]
-        changes: dict[str, Any] = {}
-        for key, value in given.items():
-            if key not in known:
-                self.unknown(key, ["like", *known])
-            changes[key] = self.member(key, value, getattr(base, key))
+        for key in given:
+            if key not in _FIELDS:
+                self.unknown(key, ["like", *_FIELDS])
+        changes: dict[str, Any] = {key: self.member(key, value, getattr(base, key)) for key, value in given.items()}
         return replace(base, **changes)
 
 
 def parse(text: str, name: str) -> CpuSpec:
     """The model that the JSON ``text`` describes, checked. Raises UsageError, with ``name`` in its message."""
     reader = _Reader(name)
-    try:
-        given = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"CPU {name}: no JSON: {error}") from None
-    if not isinstance(given, dict):
-        reader.bad("the file", type(given).__name__, "write an object, as mmuemu cpus skylake --json does")
-    like = given.pop("like", None if name == NAMES[0] else NAMES[0])
-    if like is not None and (not isinstance(like, str) or like not in NAMES):
-        reader.bad("like", like, "name one of " + ", ".join(NAMES))
+    given = reader.document(text, "write an object, as mmuemu cpus skylake --json does")
+    like = reader.like(given, NAMES, None if name == NAMES[0] else NAMES[0])
     base = CpuSpec(name, name) if like is None else named(like)
     return check(reader.spec({"name": name, **given}, base))
 
@@ -217,20 +188,7 @@ def find_cpu(name: str, option: str = "--cpu") -> CpuSpec:
     """The model called ``name``, or described by the file ``name``. Raises UsageError, naming ``option``."""
     if name in NAMES:
         return named(name)
-    if os.sep not in name and not name.endswith(".json"):
-        known = ", ".join(NAMES)
-        raise UsageError(f"{option} {name}: no such CPU: choose {known}, or give a FILE.json (see mmuemu cpus)")
-    try:
-        with open(name, "rb") as file:
-            content = file.read(_LARGEST_FILE + 1)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{option} {name}: {getattr(error, 'strerror', None) or error}") from None
-    if len(content) > _LARGEST_FILE:
-        raise UsageError(f"{option} {name}: a CPU file has at most {_LARGEST_FILE >> 20} MiB")
-    try:
-        return parse(content.decode(), os.path.basename(name).removesuffix(".json") or name)
-    except UnicodeDecodeError:
-        raise UsageError(f"{option} {name}: not UTF-8 text") from None
+    return parse(*find_or_read(name, dict.fromkeys(NAMES), option, "CPU", "mmuemu cpus"))
 
 
 def as_json(spec: CpuSpec) -> dict[str, Any]:

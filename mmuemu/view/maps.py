@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import log2
 from typing import TYPE_CHECKING, Any, Final
@@ -139,24 +139,34 @@ class Spread:
     """How many bits of the distance from the fixed place were seen to vary."""
 
 
+def place_of(what: str, region: Region) -> int:
+    """The address that is drawn of a region: its start, of a stack its end."""
+    return region.end if what == "stack" else region.start
+
+
+def varied_bits(distances: Iterable[int]) -> int:
+    """How many bits of distances from the fixed place are not the same in all of them."""
+    found = [abs(distance) for distance in distances]
+    varied = 0
+    for distance in found:
+        varied |= distance ^ found[0]
+    return varied.bit_count()
+
+
 def spreads(runs: Sequence[Run]) -> list[Spread]:
     """The things that every first run has, with what the others say of them, from low addresses to high."""
     out = []
     for what, first in sorted(runs[0].regions.items(), key=lambda pair: pair[1].start):
         found = [run.regions.get(what) for run in runs]
-        # The stack's end is what is drawn.
-        places = [None if region is None else region.end if what == "stack" else region.start for region in found]
-        offsets = [abs(region.offset) for region in found if region is not None and region.offset is not None]
-        varied = 0
-        for offset in offsets:
-            varied |= offset ^ offsets[0]
+        places = [None if region is None else place_of(what, region) for region in found]
+        offsets = [region.offset for region in found if region is not None and region.offset is not None]
         out.append(
             Spread(
                 what,
                 tuple(places),
                 runs[0].bits.get(first.mover, 0.0),
                 len({place for place in places if place is not None}),
-                varied.bit_count(),
+                varied_bits(offsets),
             )
         )
     return out
@@ -204,6 +214,6 @@ def spread_facts(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 __all__ = [
-    "DIGITS", "Run", "Spread", "bits_of", "heading", "map_facts", "map_sheet", "one_run", "region_facts",
-    "spread_facts", "spread_sheets", "spreads",
+    "DIGITS", "Run", "Spread", "bits_of", "heading", "map_facts", "map_sheet", "one_run", "place_of", "region_facts",
+    "spread_facts", "spread_sheets", "spreads", "varied_bits",
 ]  # fmt: skip

@@ -280,6 +280,10 @@ def test_links_to_nothing(make: Callable[[Path], None], tmp_path: Path) -> None:
         ("comment.s", b"# nothing\n"),
         ("wild.s", b"_start: .fill 99999999999, 1, 0\n"),
         ("deep.s", b"(" * 20000),
+        ("reads.s", b'_start: nop\n.INCBIN "/etc/hostname"\n'),
+        ("includes.s", b'.include "/etc/hostname"\n'),
+        ("argument.s", b'.irp x,inc\n.\\x()bin "/etc/hostname"\n.endr\n'),
+        ("statement.s", b'.irp d,.\na: \\d\\()inc\\()bin "/etc/hostname"\n.endr\n'),
     ],
 )
 def test_bad_source(name: str, content: bytes, tmp_path: Path) -> None:
