@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Final, NoReturn
 
 from mmuemu import __version__
+from mmuemu.bencher import bench_options
 from mmuemu.errors import Exit, MmuemuError
 from mmuemu.inspect_options import INSPECTING, inspect_options
 from mmuemu.lab import lab_options
@@ -83,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     _demo_options(commands)
     resume_options(commands, _seconds, _count)
     lab_options(commands, _seconds)
+    bench_options(commands, _seconds, _count)
     return parser
 
 
@@ -420,6 +422,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from mmuemu.lab import lab
 
             return lab(options)
+        if options.command == "bench":
+            from mmuemu.bencher import bench
+
+            return bench(options)
         if options.command == "boot":
             from mmuemu.booter import boot
 
