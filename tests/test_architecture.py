@@ -27,9 +27,7 @@ MAY_USE = {
         "board", "sources", "leaks",
     },
     # Helpers of a door, mmuemu bench: what it measures may be anything.
-    "bench": {
-        "x86", "cpu", "sources", "machine", "demonstrator", "cli", "view", "errors",
-    },
+    "bench": {"x86", "cpu", "view", "sources", "machine", "demonstrator", "cli", "errors"},
     # Exercises: their graders are tests that the plugin runs.
     "labs": {"mmu", "guest", "testing", "errors"},
 }  # fmt: skip

@@ -55,7 +55,7 @@ def check_host() -> None:
 class _Part(NamedTuple):
     """One of the runs that a contestant makes in a round."""
 
-    count: int
+    many: int
     plain: bool
     expected: bytes | None
 
@@ -87,7 +87,7 @@ def measure(
         if who.name in bad:
             continue
         told(who.name)
-        command = who.run(workload, part.count, plan.folder, part.plain)
+        command = who.run(workload, part.many, plan.folder, part.plain)
         assert command is not None
         done = run(command, who.environment(), part.expected, plan.limit)
         if done.status != "ok":
