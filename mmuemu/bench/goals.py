@@ -84,7 +84,7 @@ def _everywhere(found: Measurement) -> Goal:
 
 def _correct(found: Measurement) -> Goal:
     """Right wherever Qiling is wrong or does not end."""
-    text = "correct where Qiling is wrong"
+    text = "correct where Qiling is wrong or does not finish"
     rows = [row for row in found.rows if _PEER in row.results]
     if not rows:
         return Goal(text, None, "not measured")
@@ -93,4 +93,4 @@ def _correct(found: Measurement) -> Goal:
         return Goal(text, None, "it was never wrong")
     ours = [row.name for row in wrong if any(row.results[engine].status != "ok" for engine in _engines(row))]
     named = ", ".join(f"{row.name} ({row.results[_PEER].status})" for row in wrong)
-    return Goal(text, not ours, f"mmuemu is wrong, too: {', '.join(ours)}" if ours else f"Qiling: {named}")
+    return Goal(text, not ours, f"nor is mmuemu right: {', '.join(ours)}" if ours else f"Qiling: {named}")

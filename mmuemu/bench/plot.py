@@ -21,7 +21,7 @@ _MARKS: Final[dict[str, tuple[str, str, str]]] = {
     "blink": ("diamond", "#3d7a1f", "#9fdc7c"),
 }
 _OTHERS: Final = (("cross", "#6b4fa0", "#c4b0f0"), ("plus", "#00707a", "#7fdbe3"), ("cross", "#7a5a00", "#e8cf70"))
-_LEFT: Final = 330
+_LEFT: Final = 370
 _PLOT: Final = 520
 _RIGHT: Final = 190
 """Room for who was wrong."""
@@ -76,7 +76,7 @@ def draw(found: Measurement) -> str:
             _text(at, bottom + 18, duration(10.0**exponent).replace(".00", "").replace(".0", ""), "dim", "middle")
         )
     body += [_drawn(row, _TOP + _ROW * number + _ROW / 2, x, shown, numbers) for number, row in enumerate(rows)]
-    body.append(_text(16, bottom + 42, "CPU time of one unit, start-up subtracted; shorter is better.", "dim"))
+    body.append(_text(16, bottom + 42, "CPU time of one unit, start-up subtracted; further left is faster.", "dim"))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {tall}" width="{width}" height="{tall}" '
         f'role="img" aria-label="mmuemu bench">\n<style>\n{_STYLE}{_colours(shown, numbers, 1)}'
@@ -93,8 +93,7 @@ def _decades(rows: list[Row]) -> tuple[int, int]:
 
 
 def _note(found: Measurement) -> str:
-    cpu, rounds = found.machine.get("cpu", ""), found.rounds
-    return f"{cpu}; {', '.join(found.contestants[name] for name in names(found)[:1])}; median of {rounds} rounds"
+    return f"{found.machine.get('cpu', '')}, {found.machine.get('kernel', '')}; rounds: {found.rounds}"
 
 
 def _colours(shown: dict[str, tuple[str, str, str]], numbers: dict[str, str], which: int) -> str:
@@ -115,7 +114,7 @@ def _drawn(
     row: Row, y: float, x: Callable[[float], float], shown: dict[str, tuple[str, str, str]], numbers: dict[str, str]
 ) -> str:
     """A workload: its words, its marks, and who did not get there."""
-    parts = [_text(_LEFT - 12, y + 4.5, row.title if len(row.title) < 52 else row.name, "label", "end")]
+    parts = [_text(_LEFT - 12, y + 4.5, row.title, "label", "end")]
     parts.append(f'<path class="track" d="M{_LEFT} {y:.1f}h{_PLOT}"/>\n')
     for name, mark in shown.items():
         figure = row.figure(name)

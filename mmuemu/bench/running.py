@@ -100,7 +100,7 @@ def _beginning(file: IO[bytes]) -> bytes:
 
 def _judged(spent: Run, ended: Ended, expected: bytes | None) -> Run:
     """``spent`` with what output and exit code say."""
-    said = ended.errors.decode(errors="replace").strip().splitlines()
+    said = [line for line in ended.errors.decode(errors="replace").splitlines() if line[:1].isalpha()]
     last = f": {said[-1][:120]}" if said else ""
     if ended.code:
         how = f"exit code {ended.code}" if ended.code > 0 else signal.Signals(-ended.code).name

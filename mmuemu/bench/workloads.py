@@ -83,7 +83,7 @@ WORKLOADS: Final = (
     _flat("syscalls", "getpid", "syscalls", 100_000),
     _flat("write", "a write to /dev/null", "write", 50_000),
     _flat("touch", "the first touch of a page", "touch", 32_768),
-    _flat("sparse", "a page alone in its 2 MiB, touched and given back", "sparse", 40, per=500),
+    _flat("sparse", "a page alone in its 2 MiB, touched and given back", "sparse", 10, per=500),
     _flat("retouch", "a page in memory among 16,384, touched again", "retouch", 129, base=1, per=16_384),
     Workload("fork", "fork, exit and wait", "fork", 500),
     Workload("cow", "a copy-on-write break, its part of a fork included", "cow", 40, per=500),
@@ -97,10 +97,10 @@ WORKLOADS: Final = (
     ),
     _thread("handoffs", "a handoff by a condition variable", "handoffs", 10_000),
     Workload("signals", "a signal to oneself, handled and returned from", "signals", 10_000),
-    Workload("protect", "mprotect, the fault caught by a handler, mprotect", "protect", 5_000),
-    _bare_metal("page-fault", "#PF of a bare machine's program, handled and returned from", "pf"),
-    _bare_metal("invalid-opcode", "#UD of a bare machine's program, handled and returned from", "ud"),
-    _bare_metal("int", "INT 0x80 of a bare machine's program, handled and returned from", "int"),
+    Workload("protect", "mprotect, the fault handled, mprotect", "protect", 5_000),
+    _bare_metal("page-fault", "#PF on a bare machine, handled and returned from", "pf"),
+    _bare_metal("invalid-opcode", "#UD on a bare machine, handled and returned from", "ud"),
+    _bare_metal("int", "INT 0x80 on a bare machine, handled and returned from", "int"),
     Workload(
         "windows", "a transient window", "windows", 20_000, others=False, probe="windows", engines=("python",)
     ),
@@ -112,7 +112,7 @@ WORKLOADS: Final = (
     _own("snapshot", "300 instructions, and a snapshot", "touch", 300, "snapshot"),
     _cost("strace", "getpid with --strace-file", ("--strace-file", "{scratch}/strace")),
     _cost("report", "getpid with --report", ("--report", "{scratch}/report.html")),
-    _cost("off", "getpid with every module of mmuemu loaded and none in use", (), loaded=True),
+    _cost("off", "getpid with all of mmuemu loaded and none in use", (), loaded=True),
 )  # fmt: skip
 """In the order in which they are run and shown."""
 
