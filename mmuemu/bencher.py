@@ -18,6 +18,7 @@ from mmuemu.reporter import open_output
 if TYPE_CHECKING:
     from mmuemu.bench.contestants import Contestant
     from mmuemu.bench.figures import Measurement, Row
+    from mmuemu.bench.measuring import Plan
     from mmuemu.bench.workloads import Workload
 
 _ROUNDS: Final = 5
@@ -75,11 +76,13 @@ def bench(options: argparse.Namespace) -> int:
     workloads = chosen(options.workloads)
     if options.list:
         return _list(workloads)
+    # Read before anything is opened to be written: it may be the same file.
+    found = None if options.source is None else _read(options)
     with ExitStack() as stack:
         files = {
             name: stack.enter_context(open_output(path, f"--{option}")) for name, option, path in _outputs(options)
         }
-        found = _measured(options, workloads) if options.source is None else _read(options)
+        found = found or _measured(options, workloads)
         _write(found, files)
     from mmuemu.bench.table import parts
     from mmuemu.view.sheet import show
@@ -167,14 +170,16 @@ def _measured(options: argparse.Namespace, workloads: list[Workload]) -> Measure
     return found
 
 
-def _rows(plan: Any, workloads: list[Workload], contestants: list[Contestant]) -> Iterator[Row]:
+def _rows(plan: Plan, workloads: list[Workload], contestants: list[Contestant]) -> Iterator[Row]:
     """As they come, with a progress bar where standard error is a terminal."""
     from rich.console import Console
     from rich.progress import Progress
 
     from mmuemu.bench.measuring import measure
 
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+    with Progress(
+        console=Console(stderr=True), transient=True, refresh_per_second=2, disable=not sys.stderr.isatty()
+    ) as progress:
         task = progress.add_task("bench", total=len(workloads))
         for workload in workloads:
 

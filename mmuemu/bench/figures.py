@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -119,18 +119,11 @@ class Measurement:
             "workloads": [
                 {
                     "name": row.name, "title": row.title, "counted": row.counted,
-                    "results": {name: _facts(found) for name, found in row.results.items()},
+                    "results": {name: asdict(found) for name, found in row.results.items()},
                 }
                 for row in self.rows
             ],
         }  # fmt: skip
-
-
-_FIELDS: Final = ("status", "why", "cpu", "peak", "unit", "plain", "runs")
-
-
-def _facts(found: Result) -> dict[str, Any]:
-    return {name: getattr(found, name) for name in _FIELDS}
 
 
 def read(path: str) -> Measurement:

@@ -108,7 +108,10 @@ def _expected(plan: Plan, workload: Workload, count: int) -> bytes | None:
         return None
     program = str(plan.folder / workload.source)
     command = [program, *(word.format(count=count, self=program) for word in workload.arguments)]
-    done = collect(command, os.environ, plan.limit)
+    try:
+        done = collect(command, os.environ, plan.limit)
+    except OSError as error:
+        raise MmuemuError(f"bench: {program}: {error.strerror}") from None
     if done.late or done.code:
         why = f"does not finish within {plan.limit:g} s" if done.late else f"ends with {done.code}"
         raise MmuemuError(f"bench: {workload.name}: the host's own run {why}")
