@@ -76,12 +76,11 @@ def bench(options: argparse.Namespace) -> int:
     workloads = chosen(options.workloads)
     if options.list:
         return _list(workloads)
+    outputs = list(_outputs(options))
     # Read before anything is opened to be written: it may be the same file.
     found = None if options.source is None else _read(options)
     with ExitStack() as stack:
-        files = {
-            name: stack.enter_context(open_output(path, f"--{option}")) for name, option, path in _outputs(options)
-        }
+        files = {name: stack.enter_context(open_output(path, option)) for name, option, path in outputs}
         found = found or _measured(options, workloads)
         _write(found, files)
     from mmuemu.bench.table import parts
@@ -105,9 +104,9 @@ def _outputs(options: argparse.Namespace) -> Iterator[tuple[str, str, str]]:
     """(what, option, path) of each file to be written."""
     for name in ("json", "plot", "page"):
         if getattr(options, name) is not None:
-            yield name, name, getattr(options, name)
+            yield name, f"--{name}", getattr(options, name)
     if options.page is not None:
-        yield "figure", "page", str(_figure(Path(options.page)))
+        yield "figure", "--page", str(_figure(Path(options.page)))
 
 
 def _figure(page: Path) -> Path:

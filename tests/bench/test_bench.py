@@ -256,8 +256,10 @@ def test_the_page_says_all(tmp_path):
         (["--rounds", "0"], "--rounds"),
     ],
 )
-def test_bad_use_is_one_line_and_125(arguments, complaint, capsys):
+def test_bad_use_is_one_line_and_125(arguments, complaint, capsys, monkeypatch, tmp_path):
     from mmuemu.cli import main
+
+    monkeypatch.chdir(tmp_path)
 
     try:
         code = main(["bench", *arguments])
@@ -267,6 +269,7 @@ def test_bad_use_is_one_line_and_125(arguments, complaint, capsys):
     error = capsys.readouterr().err
     assert complaint in error
     assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
