@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Iterable
@@ -19,7 +18,7 @@ _THREADS: Final = ("-O1", "-w", "-static", "-pthread")
 
 
 def build(workloads: Iterable[Workload], folder: Path) -> str:
-    """Put the programs of ``workloads`` into ``folder``, each called as its source; the compiler's name.
+    """Put the programs of ``workloads`` into ``folder``, each called as its source; the compiler's version.
 
     Raises UsageError where there is no compiler, MmuemuError with the compiler's complaint.
     """
@@ -32,7 +31,8 @@ def build(workloads: Iterable[Workload], folder: Path) -> str:
             # A host may have no static libc of its own, and musl's.
             commands = [command, ["musl-gcc"]] if threads and shutil.which("musl-gcc") else [command]
             _first_that_builds(commands, sources / f"{name}.c", folder / name, _THREADS if threads else _FREESTANDING)
-    return " ".join([os.path.basename(command[0]), *command[1:]])
+    said = subprocess.run([*command, "--version"], capture_output=True, text=True, errors="replace", check=False)
+    return (said.stdout.splitlines() or [" ".join(command)])[0]
 
 
 def _first_that_builds(commands: list[list[str]], source: Path, out: Path, flags: tuple[str, ...]) -> None:

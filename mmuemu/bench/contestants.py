@@ -92,7 +92,7 @@ def engines(names: Iterable[str]) -> list[Contestant]:
     for name in names:
         if name not in ENGINES:
             raise UsageError(f"--engines: unknown engine {name!r}: choose from {', '.join(ENGINES)}")
-    return [Contestant(name, (sys.executable,), mmuemu.__version__) for name in ENGINES if name in names]
+    return [Contestant(name, (sys.executable,), f"mmuemu {mmuemu.__version__}") for name in ENGINES if name in names]
 
 
 def given(options: Iterable[str]) -> dict[str, list[str]]:

@@ -8,7 +8,7 @@ from typing import Final
 from mmuemu.bench.figures import Measurement
 from mmuemu.bench.goals import goals
 from mmuemu.bench.table import WORDS, cells, failures, names, rates
-from mmuemu.bench.workloads import WORKLOADS
+from mmuemu.bench.workloads import ENGINES, WORKLOADS
 from mmuemu.view.listing import printable
 
 _HEAD: Final = """\
@@ -31,7 +31,7 @@ def page(found: Measurement, figure: str) -> str:
     sections = [
         _HEAD,
         "## Machine\n\n" + _table(("what", "which"), _facts(found, shown)),
-        f"## Figures\n\nCPU time of one unit, start-up subtracted; medians of {found.rounds} interleaved rounds. "
+        f"## Figures\n\nCPU time of one unit, start-up subtracted; medians of interleaved rounds ({found.rounds}). "
         "The last columns are ratios, to bare Unicorn and to the fastest peer: below 1 is faster.\n\n"
         f"![CPU time by workload and emulator]({figure})\n\n" + _table(titles, rows),
         "## Units\n\n" + _table(("workload", "one unit is"), [(row.name, row.title) for row in found.rows]),
@@ -45,8 +45,8 @@ def page(found: Measurement, figure: str) -> str:
 
 def _facts(found: Measurement, shown: list[str]) -> list[tuple[str, str]]:
     facts = [(name, str(value)) for name, value in found.machine.items()]
-    facts += [(name, found.contestants[name]) for name in shown]
-    facts += [(name, f"not here: it is found by {by}") for name, by in found.absent.items()]
+    facts += [(f"engine {name}" if name in ENGINES else name, found.contestants[name]) for name in shown]
+    facts += [(name, f"not here (it would be found as {by})") for name, by in found.absent.items()]
     left_out = [workload.name for workload in WORKLOADS if found.row(workload.name) is None]
     return facts + ([("not measured", ", ".join(left_out))] if left_out else [])
 
