@@ -52,18 +52,25 @@ class Workload:
         return (self.quick or max(self.count // 10, self.base + 1)) if quick and self.count else self.count, self.base
 
 
-def _flat(name: str, title: str, source: str, count: int, **more: int) -> Workload:
+def _flat(name: str, title: str, source: str, count: int, base: int = 0, per: int = 1) -> Workload:
     """A guest that the bare script can run, too."""
-    return Workload(name, title, source, count, bare="program", **more)  # type: ignore[arg-type]
+    return Workload(name, title, source, count, base, per, bare="program")
 
 
 def _bare_metal(name: str, title: str, probe: str) -> Workload:
     return Workload(name, title, "", 10_000, base=1, bare="exceptions", others=False, probe=probe)
 
 
-def _own(name: str, title: str, source: str, count: int, probe: str, **more: int) -> Workload:
-    """A step that only mmuemu knows."""
-    return Workload(name, title, source, count, others=False, probe=probe, **more)  # type: ignore[arg-type]
+def _own(name: str, title: str, source: str, count: int) -> Workload:
+    """A step that only mmuemu knows, on the program ``source``."""
+    return Workload(name, title, source, count, others=False, probe=name)
+
+
+def _leak(title: str, attack: str) -> Workload:
+    return Workload(
+        f"leak-{attack}", f"a byte leaked by {title}", "", 12, base=2, quick=4, others=False, probe=attack,
+        engines=("python",),
+    )  # fmt: skip
 
 
 def _thread(name: str, title: str, kind: str, count: int) -> Workload:
@@ -104,12 +111,10 @@ WORKLOADS: Final = (
     Workload(
         "windows", "a transient window", "windows", 20_000, others=False, probe="windows", engines=("python",)
     ),
-    Workload("leak-v1", "a byte leaked by Spectre v1", "", 12, base=2, quick=4, others=False, probe="v1",
-             engines=("python",)),
-    Workload("leak-meltdown", "a byte leaked by Meltdown", "", 12, base=2, quick=4, others=False, probe="meltdown",
-             engines=("python",)),
-    _own("restore", "300 instructions, and back to a snapshot", "touch", 2_000, "restore"),
-    _own("snapshot", "300 instructions, and a snapshot", "touch", 300, "snapshot"),
+    _leak("Spectre v1", "v1"),
+    _leak("Meltdown", "meltdown"),
+    _own("restore", "300 instructions, and back to a snapshot", "mandelbrot", 2_000),
+    _own("snapshot", "300 instructions, and a snapshot", "mandelbrot", 300),
     _cost("strace", "getpid with --strace-file", ("--strace-file", "{scratch}/strace")),
     _cost("report", "getpid with --report", ("--report", "{scratch}/report.html")),
     _cost("off", "getpid with all of mmuemu loaded and none in use", (), loaded=True),
