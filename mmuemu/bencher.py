@@ -157,9 +157,11 @@ def _measured(options: argparse.Namespace, workloads: list[Workload]) -> Measure
     others, absent = peers(told, wanted)
     rounds = options.rounds or (1 if options.quick else _ROUNDS)
     with _ended_by_signals(), tempfile.TemporaryDirectory(prefix="mmuemu-bench-") as folder:
-        compiler = build(workloads, Path(folder))
+        built = build(workloads, Path(folder))
         versions = {each.name: each.version for each in [*who, *others]}
-        found = Measurement(machine(compiler), versions, absent, rounds, options.quick)
+        found = Measurement(machine(built.compiler), versions, absent, rounds, options.quick)
+        found.left_out = {each.name: built.refused[each.source] for each in workloads if each.source in built.refused}
+        workloads = [each for each in workloads if each.name not in found.left_out]
         plan = Plan(Path(folder), rounds, options.limit, options.quick)
         try:
             for row in _rows(plan, workloads, [*who, *others]):

@@ -102,6 +102,8 @@ class Measurement:
     quick: bool
     rows: list[Row] = field(default_factory=list)
     interrupted: bool = False
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Workloads whose programs cannot be built here -> the compiler's complaint."""
 
     def row(self, name: str) -> Row | None:
         """The row of a workload, if it was measured."""
@@ -116,6 +118,7 @@ class Measurement:
         return {
             "version": VERSION, "machine": self.machine, "contestants": self.contestants, "absent": self.absent,
             "rounds": self.rounds, "quick": self.quick, "interrupted": self.interrupted,
+            "left_out": self.left_out,
             "workloads": [
                 {
                     "name": row.name, "title": row.title, "counted": row.counted,
@@ -141,7 +144,7 @@ def read(path: str) -> Measurement:
         return Measurement(
             machine=_typed(facts["machine"], dict), contestants=_texts(facts["contestants"]),
             absent=_texts(facts["absent"]), rounds=_typed(facts["rounds"], int), quick=_typed(facts["quick"], bool),
-            rows=rows, interrupted=_typed(facts["interrupted"], bool),
+            rows=rows, interrupted=_typed(facts["interrupted"], bool), left_out=_texts(facts["left_out"]),
         )  # fmt: skip
     except (KeyError, TypeError) as error:
         raise UsageError(f"--from {path}: damaged ({type(error).__name__}: {error})") from None

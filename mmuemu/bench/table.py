@@ -78,6 +78,7 @@ def parts(found: Measurement) -> Iterator[str | Sheet]:
         yield sheet
     notes = [*rates(found), *failures(found)]
     notes += [f"not here: {', '.join(f'{name} ({by})' for name, by in found.absent.items())}"] if found.absent else []
+    notes += [f"left out: {name} ({printable(why)})" for name, why in found.left_out.items()]
     notes += ["stopped: what is shown was complete"] if found.interrupted else []
     if notes:
         yield "\n" + "".join(f"{line}\n" for line in notes)

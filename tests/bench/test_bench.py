@@ -51,7 +51,7 @@ def test_the_bare_script_agrees_with_the_host(name, programs):
 
 
 @needs_gcc
-@pytest.mark.parametrize("name", ["cow", "execve", "pipes", "handoffs", "protect", "off"])
+@pytest.mark.parametrize("name", ["cow", "execve", "handoffs", "protect", "off"])
 def test_an_engine_agrees_with_the_host(name, programs):
     [workload] = chosen([name])
     [engine] = contestants.engines(["native"])
@@ -293,6 +293,19 @@ def test_a_file_may_be_written_over_itself(tmp_path, capsys):
     assert "signals" not in capsys.readouterr().out
     assert "(page.svg)" in page.read_text()
     assert (tmp_path / "page.svg").read_text() == plot.draw(figures.read(str(file)))
+
+
+@needs_gcc
+def test_without_a_static_library_threads_are_left_out(monkeypatch, capsys, tmp_path):
+    from mmuemu.cli import main
+
+    wrapper = peer(tmp_path, "cc", 'for word in "$@"; do test "$word" = -pthread && exit 7; done; exec gcc "$@"')
+    monkeypatch.setattr("mmuemu.bench.building.compiler", lambda: list(wrapper.command))
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert main(["bench", "--quick", "--engines", "native", "--no-peers", "start-up", "handoffs"]) == 0
+    out = capsys.readouterr().out
+    assert "\nstart-up " in out
+    assert "left out: handoffs (exit code 7)" in out
 
 
 def test_without_a_compiler_it_says_so(monkeypatch, tmp_path):
