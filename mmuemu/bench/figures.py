@@ -14,6 +14,8 @@ from mmuemu.bench.workloads import ENGINES
 from mmuemu.errors import UsageError
 
 VERSION: Final = 1
+_MOST: Final = 1e9
+"""Seconds; no measurement took as long."""
 
 
 @dataclass(slots=True)
@@ -160,8 +162,14 @@ def _texts(value: Any) -> dict[str, str]:
     return {_typed(key, str): _typed(text, str) for key, text in _typed(value, dict).items()}
 
 
-def _seconds(value: Any) -> float | None:
-    return None if value is None else float(_typed(value, float, int))
+def _seconds(value: Any) -> float:
+    if not 0 <= _typed(value, float, int) < _MOST:
+        raise TypeError(f"{str(value)[:40]} is no time")
+    return float(value)
+
+
+def _some_seconds(value: Any) -> float | None:
+    return None if value is None else _seconds(value)
 
 
 def _row(facts: Any) -> Row:
@@ -169,11 +177,11 @@ def _row(facts: Any) -> Row:
     for name, found in _typed(facts["results"], dict).items():
         runs = {_typed(part, str): _all_seconds(group) for part, group in _typed(found["runs"], dict).items()}
         results[name] = Result(
-            _typed(found["status"], str), _typed(found["why"], str), _seconds(found["cpu"]),
-            _typed(found["peak"], int), _seconds(found["unit"]), _seconds(found["plain"]), runs,
+            _typed(found["status"], str), _typed(found["why"], str), _some_seconds(found["cpu"]),
+            _typed(found["peak"], int), _some_seconds(found["unit"]), _some_seconds(found["plain"]), runs,
         )  # fmt: skip
     return Row(_typed(facts["name"], str), _typed(facts["title"], str), _typed(facts["counted"], bool), results)
 
 
 def _all_seconds(group: Iterable[Any]) -> list[float]:
-    return [float(_typed(value, float, int)) for value in _typed(group, list)]
+    return [_seconds(value) for value in _typed(group, list)]

@@ -32,7 +32,7 @@ def cell(row: Row, name: str) -> str:
     if found is None:
         return "-"
     if found.status != "ok":
-        return found.status
+        return printable(found.status)
     return duration(found.unit if row.counted else found.cpu)
 
 
@@ -56,7 +56,7 @@ def cells(found: Measurement) -> tuple[list[str], list[list[str]]]:
     for row in found.rows:
         best = row.fastest()
         rows.append(
-            [row.name, *(cell(row, name) for name in who)]
+            [printable(row.name), *(cell(row, name) for name in who)]
             + [ratio(row.ratio(name, "bare")) for name in compared]
             + [ratio(row.ratio(name, best) if best else None) for name in compared]
         )

@@ -272,6 +272,16 @@ def test_bad_use_is_one_line_and_125(arguments, complaint, capsys, monkeypatch, 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("cpu", [-1, float("nan"), float("inf"), 10**400, "1", True])
+def test_a_time_that_is_none_is_refused(cpu, tmp_path):
+    file = tmp_path / "figures"
+    facts = sample().as_json()
+    facts["workloads"][0]["results"]["bare"]["unit"] = cpu
+    file.write_text(json.dumps(facts))
+    with pytest.raises(UsageError, match="damaged"):
+        figures.read(str(file))
+
+
 @pytest.mark.parametrize(
     "change", [{"version": 9}, {"rounds": "x"}, {"workloads": [1]}, {"machine": None}, {"quick": 1}]
 )
