@@ -36,7 +36,7 @@ def page(found: Measurement, figure: str) -> str:
         f"![CPU time by workload and emulator]({figure})\n\n" + _table(titles, rows),
         "## Units\n\n" + _table(("workload", "one unit is"), [(row.name, row.title) for row in found.rows]),
         _list("## Costs and rates", rates(found)),
-        _list("## Who was wrong", failures(found)),
+        _list("## Who was wrong, or late", failures(found)),
         "## Goals\n\n"
         + _table(("goal", "", "measured"), [(goal.text, WORDS[goal.met], goal.figures) for goal in goals(found)]),
     ]

@@ -21,7 +21,7 @@ _MARKS: Final[dict[str, tuple[str, str, str]]] = {
     "blink": ("diamond", "#3d7a1f", "#9fdc7c"),
 }
 _OTHERS: Final = (("cross", "#6b4fa0", "#c4b0f0"), ("plus", "#00707a", "#7fdbe3"), ("cross", "#7a5a00", "#e8cf70"))
-_LEFT: Final = 370
+_LEFT: Final = 392
 _PLOT: Final = 520
 _RIGHT: Final = 190
 """Room for who was wrong."""

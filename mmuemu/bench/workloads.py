@@ -58,7 +58,7 @@ def _flat(name: str, title: str, source: str, count: int, base: int = 0, per: in
 
 
 def _bare_metal(name: str, title: str, probe: str) -> Workload:
-    return Workload(name, title, "", 10_000, base=1, bare="exceptions", others=False, probe=probe)
+    return Workload(name, title, "", 30_000, base=1, bare="exceptions", others=False, probe=probe)
 
 
 def _own(name: str, title: str, source: str, count: int) -> Workload:
