@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
@@ -148,6 +147,7 @@ def _measured(options: argparse.Namespace, workloads: list[Workload]) -> Measure
     from mmuemu.bench.contestants import engines, given, peers
     from mmuemu.bench.figures import Measurement
     from mmuemu.bench.measuring import Plan, check_host, machine
+    from mmuemu.bench.running import stoppable
     from mmuemu.speculation.settings import words
 
     check_host()
@@ -156,7 +156,7 @@ def _measured(options: argparse.Namespace, workloads: list[Workload]) -> Measure
     wanted = [] if options.no_peers else None if options.peers is None else words(options.peers)
     others, absent = peers(told, wanted)
     rounds = options.rounds or (1 if options.quick else _ROUNDS)
-    with _ended_by_signals(), tempfile.TemporaryDirectory(prefix="mmuemu-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="mmuemu-bench-") as folder:
         built = build(workloads, Path(folder))
         versions = {each.name: each.version for each in [*who, *others]}
         found = Measurement(machine(built.compiler), versions, absent, rounds, options.quick)
@@ -164,8 +164,9 @@ def _measured(options: argparse.Namespace, workloads: list[Workload]) -> Measure
         workloads = [each for each in workloads if each.name not in found.left_out]
         plan = Plan(Path(folder), rounds, options.limit, options.quick)
         try:
-            for row in _rows(plan, workloads, [*who, *others]):
-                found.rows.append(row)
+            with stoppable():
+                for row in _rows(plan, workloads, [*who, *others]):
+                    found.rows.append(row)
         except KeyboardInterrupt:
             found.interrupted = True
     return found
@@ -189,18 +190,3 @@ def _rows(plan: Plan, workloads: list[Workload], contestants: list[Contestant]) 
 
             yield measure(plan, workload, contestants, told)
             progress.advance(task)
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the measurement as Ctrl-C does: nothing that was started goes on."""
-
-    def end(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

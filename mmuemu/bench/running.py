@@ -7,11 +7,16 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import IO, Final, NamedTuple
 
 _MOST: Final = 1 << 16
 """Bytes of output that are looked at; no workload says more."""
+_LONGEST: Final = 0.03
+"""Seconds between two looks at whether a run is over."""
+_STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Run(NamedTuple):
@@ -58,31 +63,52 @@ def run(command: Sequence[str], environment: Mapping[str, str], expected: bytes 
 def collect(command: Sequence[str], environment: Mapping[str, str], limit: float) -> Ended:
     """Run ``command`` with nothing on standard input for ``limit`` seconds at most; its processes are gone afterwards.
 
-    So they are after a KeyboardInterrupt. Raises OSError when it does not start.
+    So they are after the KeyboardInterrupt that it raises when the measurement is to stop (:func:`stoppable`). Raises
+    OSError when it does not start.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=out, stderr=errors, env=environment, start_new_session=True
         )
-        late = threading.Event()
-
-        def end() -> None:
-            late.set()
-            _kill(process.pid)
-
-        timer = threading.Timer(limit, end)
-        timer.start()
+        late = False
         try:
-            # Not waited for yet: its number stays that of the process group until nothing of the group is left.
-            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            late = not _over(process.pid, time.monotonic() + limit)
         finally:
-            timer.cancel()
-            timer.join()
             _kill(process.pid)
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
         spent = usage.ru_utime + usage.ru_stime
-        return Ended(late.is_set(), process.returncode, spent, usage.ru_maxrss, _beginning(out), _beginning(errors))
+        return Ended(late, process.returncode, spent, usage.ru_maxrss, _beginning(out), _beginning(errors))
+
+
+def _over(pid: int, deadline: float) -> bool:
+    """Whether a process ends before ``deadline``. It is not waited for: its number stays that of its group."""
+    delay = 0.001
+    # By looking again and again: a signal that comes just before a call that waits would not end the call.
+    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+        if _asked.is_set():
+            raise KeyboardInterrupt
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(delay)
+        delay = min(2 * delay, _LONGEST)
+    return True
+
+
+_asked = threading.Event()
+"""Set when the measurement is to stop."""
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Signals do not interrupt what happens inside; they end the run that is under way, or else the next."""
+    _asked.clear()
+    before = {number: signal.signal(number, lambda *_: _asked.set()) for number in _STOPPING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _kill(group: int) -> None:

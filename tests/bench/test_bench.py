@@ -338,7 +338,7 @@ def test_a_signal_shows_what_was_complete_and_leaves_nothing(tmp_path):
     deadline = time.monotonic() + 60
     while not (tmp_path / "child").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)  # for SIGINT Python raises by itself what is raised for it
+    process.send_signal(signal.SIGTERM)
     out, error = process.communicate(timeout=60)
     assert (process.returncode, error) == (130, "")
     assert "\nstart-up " in out
