@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Final, NoReturn
 
 from mmuemu import __version__
+from mmuemu.bencher import bench_options
 from mmuemu.doctor import doctor_options
 from mmuemu.errors import Exit, MmuemuError
 from mmuemu.inspect_options import INSPECTING, inspect_options
@@ -87,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     lab_options(commands, _seconds)
     doctor_options(commands)
     sweep_options(commands, _count)
+    bench_options(commands, _seconds, _count)
     return parser
 
 
@@ -432,6 +434,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from mmuemu.sweep.door import sweep
 
             return sweep(options)
+        if options.command == "bench":
+            from mmuemu.bencher import bench
+
+            return bench(options)
         if options.command == "boot":
             from mmuemu.booter import boot
 

@@ -73,7 +73,7 @@ def needs(block: str) -> str | None:
         return "busybox is not installed"
     if "gdb -q" in block and shutil.which("gdb") is None:
         return "gdb is not installed"
-    if ".c" in block and shutil.which("gcc") is None:
+    if (".c" in block or "mmuemu bench --quick" in block) and shutil.which("gcc") is None:
         return "no gcc"
     return None
 

@@ -1,5 +1,0 @@
-#include "start.h"
-int run(void) {
-    say("hello\n");
-    return 0;
-}

@@ -1,8 +1,0 @@
-/* First touch of 64 MiB, a page at a time. */
-#include "start.h"
-int run(void) {
-    u8 *p = map(64ul << 20);
-    for (u64 i = 0; i < 64ul << 20; i += 4096) p[i] = 1;
-    say("ok\n");
-    return 0;
-}
