@@ -204,10 +204,11 @@ def _chance() -> str:
 
 
 def _cow() -> str:
-    change = f"mov r13, {SCRATCH:#x}\n" + loop(
-        40, "mov rax, r15\nshl rax, 12\nadd rax, r13\nadd qword ptr [rax], r15\n", "r15"
-    )
-    return map_scratch(64) + change + fork(change + change, change + WAIT) + fork(change, WAIT)
+    def change() -> str:
+        add = "mov rax, r15\nshl rax, 12\nadd rax, r13\nadd qword ptr [rax], r15\n"
+        return f"mov r13, {SCRATCH:#x}\n" + loop(40, add)
+
+    return map_scratch(64) + change() + fork(change() + change(), change() + WAIT) + fork(change(), WAIT)
 
 
 def _files() -> str:
@@ -266,8 +267,10 @@ def _jobs() -> str:
 
 
 def _sleepers() -> str:
-    child = loop(3, call("nanosleep", "&nap", 0) + show("word", 4), "r14")
-    return fork(child, "") + fork(child, "") + WAIT + WAIT
+    def child() -> str:
+        return loop(3, call("nanosleep", "&nap", 0) + show("word", 4), "r14")
+
+    return fork(child(), "") + fork(child(), "") + WAIT + WAIT
 
 
 def _talk() -> str:

@@ -31,7 +31,6 @@ class Program:
     arguments: tuple[str, ...] = ()
     machine: Mapping[str, Any] = field(default_factory=dict)
     """What :class:`Machine` is told besides."""
-    stdin: bytes = b""
     compiled: str = ""
     """The file in the directory of the compiled ones; empty: its bytes are the same everywhere."""
     dynamic: bool = False
@@ -56,20 +55,30 @@ def _attack(name: str, **machine: Any) -> Program:
     return Program(lambda _: program(name).read_bytes(), ("1", "2", "1"), machine)
 
 
-def _compiled(name: str, flavour: str, *arguments: str, stdin: bytes = b"", **machine: Any) -> Program:
+def _compiled(words: str, flavour: str) -> Program:
+    name, *arguments = words.split()
     file = f"{name}-{flavour}"
     return Program(
-        lambda directory: (directory / file).read_bytes(), arguments, machine, stdin, file, flavour.endswith("-dynamic")
-    )
+        lambda directory: (directory / file).read_bytes(), tuple(arguments), compiled=file,
+        dynamic=flavour.endswith("-dynamic"),
+    )  # fmt: skip
 
 
 COMPILED: Final[dict[str, tuple[str, ...]]] = {
-    "glibc-static": ("threads", "locks", "family", "signals", "pipes", "files", "mappings", "sysvipc", "floats"),
-    "musl-static": ("heap", "scheduling", "sigframes", "directories", "processes", "clocks", "ptys", "moments"),
-    "glibc-static-pie": ("algorithms", "sharing", "layout", "selfmodify", "descriptors", "events"),
-    "glibc-dynamic": ("threads", "procself", "sockets", "executes", "vdso"),
+    "glibc-static": ("threads", "sigframes", "family", "sigcalls", "pipes", "files", "mappings", "sysvipc", "floats"),
+    "musl-static": ("heap", "scheduling", "locks", "directories", "processes forks", "clocks", "ptys", "moments"),
+    "glibc-static-pie": (
+        "algorithms",
+        "sharing",
+        "layout hints",
+        "selfmodify",
+        "descriptors",
+        "events",
+        "processes groups",
+    ),
+    "glibc-dynamic": ("threads", "procself argument", "sockets", "processes waits", "vdso"),
 }
-"""C programs of ``tests/run/programs`` by how they are built."""
+"""C programs of ``tests/run/programs`` with their arguments, by how they are built."""
 
 PROGRAMS: Final[dict[str, Program]] = {
     **{name: _guest(name) for name in guests.GUESTS},
@@ -85,11 +94,7 @@ PROGRAMS: Final[dict[str, Program]] = {
     **{f"attack {name}": _attack(name) for name in ATTACKS},
     "attack meltdown, mitigated": _attack("meltdown", mitigations="auto"),
     "attack v1, in order": _attack("v1", cpu="in-order"),
-    **{
-        f"{name}, {flavour}": _compiled(name, flavour)
-        for flavour, names in COMPILED.items()
-        for name in names
-    },
+    **{f"{words}, {flavour}": _compiled(words, flavour) for flavour, all in COMPILED.items() for words in all},
 }  # fmt: skip
 """By name."""
 RECORDED: Final = tuple(name for name, one in PROGRAMS.items() if not one.compiled)
@@ -113,7 +118,5 @@ def run(name: str, engine: str, directory: Path = Path(), log: Callable[[str], o
     files = Files(isolate=True, cwd="/tmp", programs=linked_files(str(directory / one.compiled)) if one.dynamic else ())
     settings = {"memory": "128M", "seed": 1, **one.machine}
     with Machine(mmu=engine, files=files, **settings) as machine:
-        traced = trace_hash(
-            machine, image, ["program", *one.arguments], ENVIRONMENT, stdin=one.stdin, max_instructions=MOST, log=log
-        )
+        traced = trace_hash(machine, image, ["program", *one.arguments], ENVIRONMENT, max_instructions=MOST, log=log)
     return Finding(digest(image), traced.hash, traced)

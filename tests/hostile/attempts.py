@@ -111,7 +111,7 @@ ATTEMPTS: Final[dict[str, dict[str, tuple[object, ...]]]] = {
 """By how it is refused: attempt -> the call and its arguments."""
 
 
-OF_ROOT: Final = ("root", "all groups", "chroot")
+OF_ROOT: Final = ("root",)
 """What the guest's root may do: it is root of the guest alone."""
 
 

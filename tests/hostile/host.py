@@ -20,7 +20,7 @@ from tests.run.harness import command_line, emulator_environment
 
 SECRET: Final = b"secret of the host"
 _VICTIM: Final = (
-    "import signal; signal.pthread_sigmask(0, range(1, 65)); print('here', flush=True); signal.sigwait([64])"
+    "import signal; signal.pthread_sigmask(0, signal.valid_signals()); print('here', flush=True); signal.sigwait([64])"
 )
 _GUESTS: Final = range(FIRST_PID, FIRST_PID + 1000)
 

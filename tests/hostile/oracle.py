@@ -17,70 +17,20 @@ _WORD: Final = re.compile(r'(?:(?:AT_FDCWD|\d+)<([^>]*)>, )?"((?:[^"\\]|\\.)*)"'
 _OPENED: Final = re.compile(r"\d+<([^>]*)>")
 _OPENS: Final = frozenset({"open", "openat", "openat2", "creat"})
 _CHANGES: Final = frozenset(
-    [
-        "unlink",
-        "unlinkat",
-        "rename",
-        "renameat",
-        "renameat2",
-        "link",
-        "linkat",
-        "symlink",
-        "symlinkat",
-        "mkdir",
-        "mkdirat",
-        "rmdir",
-        "mknod",
-        "mknodat",
-        "chmod",
-        "fchmod",
-        "fchmodat",
-        "fchmodat2",
-        "chown",
-        "lchown",
-        "fchown",
-        "fchownat",
-        "truncate",
-        "ftruncate",
-        "utimensat",
-        "setxattr",
-        "lsetxattr",
-        "removexattr",
-        "mount",
-        "umount2",
-        "pivot_root",
-        "chroot",
-    ]
-)
+    (
+        "unlink", "unlinkat", "rename", "renameat", "renameat2", "link", "linkat", "symlink", "symlinkat", "mkdir",
+        "mkdirat", "rmdir", "mknod", "mknodat", "chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "lchown",
+        "fchown", "fchownat", "truncate", "ftruncate", "utimensat", "setxattr", "lsetxattr", "removexattr", "mount",
+        "umount2", "pivot_root", "chroot",
+    )
+)  # fmt: skip
 _QUIET: Final = frozenset(
-    [
-        "clone",
-        "clone3",
-        "fork",
-        "vfork",
-        "execve",
-        "exit",
-        "exit_group",
-        "wait4",
-        "waitid",
-        "arch_prctl",
-        "access",
-        "faccessat",
-        "faccessat2",
-        "stat",
-        "lstat",
-        "newfstatat",
-        "statx",
-        "statfs",
-        "fstatfs",
-        "readlink",
-        "readlinkat",
-        "getcwd",
-        "chdir",
-        "fchdir",
-        "set_tid_address",
-    ]
-)
+    (
+        "clone", "clone3", "fork", "vfork", "execve", "exit", "exit_group", "wait4", "waitid", "arch_prctl",
+        "access", "faccessat", "faccessat2", "stat", "lstat", "newfstatat", "statx", "statfs", "fstatfs",
+        "readlink", "readlinkat", "getcwd", "chdir", "fchdir", "set_tid_address",
+    )
+)  # fmt: skip
 _HARMLESS: Final = ("/dev/null", "/dev/tty", "/dev/pts/", "/dev/ptmx")
 
 

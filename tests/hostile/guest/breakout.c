@@ -94,6 +94,7 @@ static int ioctls(char **arguments)
     int pipes[2], fds[6] = {0, 1, 2}, i, taken = 0;
     unsigned long request;
 
+    signal(SIGHUP, SIG_IGN); /* TIOCNOTTY */
     if (pipe(pipes) != 0)
         return 1;
     fds[3] = pipes[0];
@@ -133,7 +134,8 @@ static int streams(char **arguments)
         futimens(fd, times);
     }
     snprintf(path, sizeof path, "/proc/self/fd/%d", 0);
-    fd = open(path, O_RDWR | O_TRUNC);
+    fprintf(stderr, "cut it by opening: %s\n", word(open(path, O_RDONLY | O_TRUNC)));
+    fd = open(path, O_RDWR);
     fprintf(stderr, "write to standard input: %s\n", word(fd < 0 ? -1 : write(fd, "broken", 6)));
     fprintf(stderr, "cut standard input: %s\n", word(ftruncate(0, 0)));
     fprintf(stderr, "cut it by name: %s\n", word(truncate(path, 0)));
