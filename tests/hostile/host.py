@@ -42,6 +42,8 @@ class Host:
     """A directory ``rw`` that guests may write to, ``outside`` next to it, and a process that counts its signals."""
 
     top: Path
+    guests: Path
+    """Where programs of guest/ are compiled to."""
     victim: subprocess.Popen[str]
     before: dict[str, tuple[object, ...]] = field(default_factory=dict)
 
@@ -72,7 +74,7 @@ class Host:
         """mmuemu with a program of guest/, which sees nothing but ``rw``."""
         return command_line(
             "--isolate", "--clear-env", "--seed", "1", "--timeout", "60", "--mount", f"{self.rw}:{self.rw}:rw",
-            *options, compiled(program, self.top), *arguments,
+            *options, compiled(program, self.guests), *arguments,
         )  # fmt: skip
 
     def run(
@@ -90,8 +92,8 @@ class Host:
 
 
 @contextmanager
-def a_host(top: Path) -> Iterator[Host]:
-    """Make a host; at the end it must be unharmed."""
+def a_host(top: Path, guests: Path) -> Iterator[Host]:
+    """Make a host below ``top``; at the end it must be unharmed."""
     for name in ("rw/deep/down", "outside"):
         (top / name).mkdir(parents=True)
     (top / "outside" / "name").write_bytes(SECRET)
@@ -108,7 +110,7 @@ def a_host(top: Path) -> Iterator[Host]:
         others.append(victim)
     assert victim.stdout is not None
     victim.stdout.readline()
-    host = Host(top, victim, everything(top / "outside"))
+    host = Host(top, guests, victim, everything(top / "outside"))
     try:
         yield host
         assert host.harmed() == []

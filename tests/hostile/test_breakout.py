@@ -18,12 +18,13 @@ from mmuemu.kernel.half import HYPERCALL_PORT
 from tests.hostile.attempts import expected, lines
 from tests.hostile.host import SECRET, a_host, listening
 from tests.hostile.oracle import CALLS, touched
-from tests.run.harness import ENGINES, emulator_environment
+from tests.hostile.trial import compiled
+from tests.run.harness import ENGINES, command_line, emulator_environment
 
 
 @pytest.fixture
-def host(tmp_path):
-    with a_host(tmp_path) as made:
+def host(tmp_path, compiled_guests):
+    with a_host(tmp_path, compiled_guests) as made:
         yield made
 
 
@@ -34,6 +35,16 @@ def test_every_attempt_is_refused(host, uid, engine):
     )
     assert dict(line.split("\t") for line in done.stdout.decode().splitlines()) == expected(uid)
     assert sorted(os.listdir(host.rw)) == ["dangling", "deep", "file", "link"]
+
+
+def test_every_attempt_is_refused_below_another_root(host):
+    shutil.copy(compiled("attempts", host.guests), host.rw)
+    done = subprocess.run(
+        command_line("--root", host.rw, "--seed", "1", "--timeout", "60", "/attempts"), cwd=host.outside,
+        input=lines(host.victim.pid, "/.").encode(), capture_output=True, env=emulator_environment(), check=False,
+    )  # fmt: skip
+    assert dict(line.split("\t") for line in done.stdout.decode().splitlines()) == expected(1000)
+    assert sorted(os.listdir(host.rw)) == ["attempts", "dangling", "deep", "file", "link"]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
