@@ -58,7 +58,18 @@ def main() -> int:
     unknown = set(options.names) - set(PROGRAMS)
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; choose from {'; '.join(PROGRAMS)}")
+    engines = options.engines.split(",")
+    if not engines or set(engines) - set(ENGINES):
+        parser.error(f"--engines {options.engines}: choose from {', '.join(ENGINES)}")
     names = options.names or list(PROGRAMS)
+    try:
+        return work(options, names, engines)
+    except (OSError, subprocess.CalledProcessError) as error:
+        parser.exit(2, f"python -m tests.determinism: {error}\n")
+
+
+def work(options: argparse.Namespace, names: list[str], engines: list[str]) -> int:
+    """Compile, run, judge and tell; the exit code. Raises OSError and CalledProcessError."""
     with tempfile.TemporaryDirectory(prefix="mmuemu-determinism-", ignore_cleanup_errors=True) as place:
         directory = Path(place)
         compile_all(names, directory)
@@ -67,9 +78,7 @@ def main() -> int:
                 print(run(name, options.show, directory, print).trace)
             return 0
         chance = random.Random(options.seed)
-        verdicts = prove(
-            names, options.python, options.engines.split(","), directory, chance, compare=not options.record
-        )
+        verdicts = prove(names, options.python, engines, directory, chance, compare=not options.record)
     if options.record:
         write_record(verdicts)
     if options.json:
