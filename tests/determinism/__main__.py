@@ -58,10 +58,12 @@ def main() -> int:
     unknown = set(options.names) - set(PROGRAMS)
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; choose from {'; '.join(PROGRAMS)}")
-    engines = options.engines.split(",")
-    if not engines or set(engines) - set(ENGINES):
+    engines = [options.show] if options.show else options.engines.split(",")
+    if set(engines) - set(ENGINES):
         parser.error(f"--engines {options.engines}: choose from {', '.join(ENGINES)}")
-    names = options.names or list(PROGRAMS)
+    names = [name for name in options.names or PROGRAMS if set(engines) & set(PROGRAMS[name].engines)]
+    if not names:
+        parser.error(f"nothing to run: transient execution is the {ENGINES[0]} engine's alone")
     try:
         return work(options, names, engines)
     except (OSError, subprocess.CalledProcessError) as error:
@@ -79,13 +81,14 @@ def work(options: argparse.Namespace, names: list[str], engines: list[str]) -> i
             return 0
         chance = random.Random(options.seed)
         verdicts = prove(names, options.python, engines, directory, chance, compare=not options.record)
-    if options.record:
+    bad = report(verdicts)
+    if options.record and not bad:
         write_record(verdicts)
     if options.json:
         runs = {v.name: [{"where": where, **vars(one)} for where, one in v.runs] for v in verdicts}
         facts = {"unicorn": unicorn_version(), "machine": platform.platform(), "programs": runs}
         Path(options.json).write_text(json.dumps(facts, indent=1) + "\n")
-    return int(report(verdicts) > 0)
+    return int(bad > 0)
 
 
 if __name__ == "__main__":
