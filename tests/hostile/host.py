@@ -70,19 +70,25 @@ class Host:
             changed.append("a process of the host has been stopped")
         return changed
 
-    def command(self, program: str, *arguments: str | Path, options: tuple[str, ...] = ()) -> list[str]:
-        """mmuemu with a program of guest/, which sees nothing but ``rw``."""
+    def command(
+        self,
+        program: str,
+        *arguments: str | Path,
+        options: tuple[str, ...] = (),
+        view: tuple[str, ...] = ("--isolate",),
+    ) -> list[str]:
+        """mmuemu with a program of guest/, which sees nothing but ``rw``, or what ``view`` says."""
         return command_line(
-            "--isolate", "--clear-env", "--seed", "1", "--timeout", "60", "--mount", f"{self.rw}:{self.rw}:rw",
+            *view, "--clear-env", "--seed", "1", "--timeout", "60", "--mount", f"{self.rw}:{self.rw}:rw",
             *options, compiled(program, self.guests), *arguments,
         )  # fmt: skip
 
     def run(
-        self, program: str, *arguments: str | Path, options: tuple[str, ...] = (), stdin: bytes = b""
+        self, program: str, *arguments: str | Path, stdin: bytes = b"", **more: tuple[str, ...]
     ) -> subprocess.CompletedProcess[bytes]:
         """Run it to its end; mmuemu must not fail."""
         done = subprocess.run(
-            self.command(program, *arguments, options=options), input=stdin, capture_output=True, cwd=self.outside,
+            self.command(program, *arguments, **more), input=stdin, capture_output=True, cwd=self.outside,
             env=emulator_environment(), timeout=120, check=False,
         )  # fmt: skip
         assert done.returncode != 125, done.stderr

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
+#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
@@ -232,13 +233,19 @@ static void dump(const char *path)
     close(fd);
 }
 
-/* look FILE...: everything that the files say. */
+/* look FILE...: everything that the files say, the environment, and what uname says. */
 static int look(char **arguments)
 {
+    struct utsname names;
+    char **variable;
+
     for (; *arguments; arguments++)
         dump(*arguments);
-    fflush(stdout);
-    return system("env; hostname; id; uname -a") & 0;
+    for (variable = environ; *variable; variable++)
+        puts(*variable);
+    uname(&names);
+    printf("%s %s %s %s %s\n", names.sysname, names.nodename, names.release, names.version, names.machine);
+    return 0;
 }
 
 /* everybody: a signal for all there are, and for the groups and parents that a host would have. */
