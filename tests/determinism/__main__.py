@@ -51,6 +51,7 @@ def main() -> int:
     parser.add_argument("--python", action="append", default=[], metavar="PATH", help="an interpreter that has mmuemu")
     parser.add_argument("--engines", default=",".join(ENGINES), help="default: both")
     parser.add_argument("--record", action="store_true", help="write what is found to recorded.json")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="so many runs at once (default: 1)")
     parser.add_argument("--json", metavar="FILE", help="write all hashes there")
     parser.add_argument("--seed", type=int, help="of the surroundings (default: another each time)")
     parser.add_argument("--show", choices=ENGINES, help="run once and print what is hashed, line by line")
@@ -80,7 +81,16 @@ def work(options: argparse.Namespace, names: list[str], engines: list[str]) -> i
                 print(run(name, options.show, directory, print).trace)
             return 0
         chance = random.Random(options.seed)
-        verdicts = prove(names, options.python, engines, directory, chance, compare=not options.record)
+        verdicts = prove(
+            names,
+            options.python,
+            engines,
+            directory,
+            chance,
+            compare=not options.record,
+            jobs=options.jobs,
+            say=sys.stderr.write,
+        )
     bad = report(verdicts)
     if options.record and not bad:
         write_record(verdicts)

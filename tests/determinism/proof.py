@@ -7,7 +7,8 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -118,14 +119,23 @@ def write_record(verdicts: Sequence[Verdict]) -> None:
 
 def prove(
     names: Sequence[str], pythons: Sequence[str], engines: Sequence[str], directory: Path, chance: random.Random,
-    *, compare: bool = True,
+    *, compare: bool = True, jobs: int = 1, say: Callable[[str], object] = lambda text: None,
 ) -> list[Verdict]:  # fmt: skip
-    """Run the programs twice under this Python and once under each of ``pythons``, and judge; with ``compare`` against
-    the record, too."""
+    """Run the programs twice under this Python and once under each of ``pythons``, ``jobs`` of them at once, and judge;
+    with ``compare`` against the record, too. Raises CalledProcessError when a Python cannot run them."""
     record = read_record() if compare else {}
     verdicts = {name: Verdict(name, recorded=record.get(name)) for name in names}
-    for number, python in enumerate((sys.executable, sys.executable, *pythons)):
-        place = f"run {number + 1}" if number < 2 else python
-        for run in run_all(python, names, engines, directory, chance):
-            verdicts[run.name].runs.append((place, run))
+
+    def go(python: str, seed: int) -> list[Hashed]:
+        runs = run_all(python, names, engines, directory, random.Random(seed))
+        say(f"{python}: {len(runs)} runs\n")
+        return runs
+
+    everywhere = [sys.executable, sys.executable, *pythons]
+    seeds = [chance.randrange(1 << 40) for _ in everywhere]
+    with ThreadPoolExecutor(jobs) as pool:
+        for number, runs in enumerate(pool.map(go, everywhere, seeds)):
+            place = f"run {number + 1}" if number < 2 else everywhere[number]
+            for run in runs:
+                verdicts[run.name].runs.append((place, run))
     return list(verdicts.values())
