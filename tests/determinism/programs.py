@@ -19,7 +19,7 @@ ROOT: Final = Path(__file__).parents[2]
 ENGINES: Final = ("python", "native")
 ENVIRONMENT: Final = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC0"}
 MOST: Final = 60_000_000
-"""Instructions of a program whose instructions are counted: of all but the compiled ones, which run as people run them."""
+"""Instructions. They are counted of all but the compiled programs, which run as people run them."""
 
 
 @dataclass(frozen=True)

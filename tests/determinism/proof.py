@@ -58,7 +58,7 @@ def run_all(
     done = subprocess.run(
         [python, "-m", "tests.determinism.worker", str(directory), ",".join(engines), *order],
         env=surroundings(chance), cwd=place, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True, text=True,
-        preexec_fn=lambda: os.umask(mask) and None,
+        umask=mask,
     )  # fmt: skip
     return [Hashed(**json.loads(line)) for line in done.stdout.splitlines()]
 
