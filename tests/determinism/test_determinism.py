@@ -32,6 +32,16 @@ def test_everything_is_recorded():
     assert len(PROGRAMS) >= 50
 
 
+def test_a_captured_stream_tells_no_address_of_the_hosts():
+    """Its name in /proc/self/fd is its inode's number, which is the same in every run."""
+    image = guests.program(guests.link_text() + guests.call("fstat", 1, "&buffer") + guests.show("buffer", 16))
+    with Machine(seed=1) as machine:
+        process = machine.spawn(image, ["program"], {})
+        process.wait()
+    name, inode = process.stdout[:64].rstrip(b"\0"), int.from_bytes(process.stdout[72:80], "little")
+    assert name == b"pipe:[%d]" % inode
+
+
 def traced(image: bytes, seed: int = 1, stdin: bytes = b"", arguments: tuple[str, ...] = ("program",)) -> str:
     with Machine(seed=seed, memory="64M") as machine:
         return trace_hash(machine, image, list(arguments), {}, stdin=stdin).hash
