@@ -67,7 +67,8 @@ class Recorder:
 
     def note(self, *what: object) -> None:
         """One more event."""
-        line = " ".join(map(str, what))
+        # An IntEnum's str is its name in Python 3.10 and its number from 3.11 on.
+        line = " ".join(str(int(one)) if isinstance(one, int) else str(one) for one in what)
         self._hash.update(line.encode() + b"\n")
         if self._log is not None:
             self._log(line)
