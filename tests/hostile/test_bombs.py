@@ -65,16 +65,16 @@ LONG: dict[str, tuple[str, ...]] = {
 }
 
 
-def explode(name: str, top, **more):
+def explode(name: str, top, guests, **more):
     place = top / "work"
     place.mkdir()
-    return emulate("--seed", "1", *FEW, compiled("bombs", top), name, cwd=place, **more)
+    return emulate("--seed", "1", *FEW, compiled("bombs", guests), name, cwd=place, **more)
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_bomb(name, tmp_path):
+def test_bomb(name, tmp_path, compiled_guests):
     code, said = BOMBS[name]
-    ending = explode(name, tmp_path)
+    ending = explode(name, tmp_path, compiled_guests)
     assert not ending.broke, ending.err
     assert ending.out.splitlines()[: len(said)] == list(said)
     assert ending.code == code
@@ -84,34 +84,34 @@ def test_bomb(name, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LONG)
-def test_long_bomb(name, tmp_path):
-    ending = explode(name, tmp_path)
+def test_long_bomb(name, tmp_path, compiled_guests):
+    ending = explode(name, tmp_path, compiled_guests)
     assert not ending.broke, ending.err
     assert ending.out.splitlines() == list(LONG[name])
     assert ending.peak < 256
 
 
-def test_timers_fire_and_end(tmp_path):
-    ending = explode("timers", tmp_path)
+def test_timers_fire_and_end(tmp_path, compiled_guests):
+    ending = explode("timers", tmp_path, compiled_guests)
     assert not ending.broke, ending.err
     assert ending.out.splitlines()[-1].endswith(", EAGAIN")
 
 
 @pytest.mark.slow
-def test_files_in_memory_are_bounded(tmp_path):
-    ending = explode("disk", tmp_path)
+def test_files_in_memory_are_bounded(tmp_path, compiled_guests):
+    ending = explode("disk", tmp_path, compiled_guests)
     assert not ending.broke, ending.err
     assert ending.out.splitlines()[0] == "disk: 1, ENOSPC"
     assert ending.peak < 1400, "in-memory files may take 1 GiB"
 
 
 @pytest.mark.parametrize("descriptors", [60, 256])
-def test_a_host_with_few_descriptors(descriptors, tmp_path):
+def test_a_host_with_few_descriptors(descriptors, tmp_path, compiled_guests):
     place = tmp_path / "work"
     place.mkdir()
     for number in range(120):
         (place / f"file{number}").write_bytes(b"x")
-    ending = emulate("--seed", "1", compiled("bombs", tmp_path), "different", cwd=place, descriptors=descriptors)
+    ending = emulate("--seed", "1", compiled("bombs", compiled_guests), "different", cwd=place, descriptors=descriptors)
     assert not ending.broke, ending.err
     assert ending.code == 0, ending.err
     assert ending.out in ("different: 1, 0\n", "different: 0, EMFILE\n")

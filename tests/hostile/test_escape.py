@@ -6,13 +6,13 @@ import os
 
 import pytest
 
-from tests.hostile.test_fuzz import everything
+from tests.hostile.host import everything
 from tests.hostile.trial import compiled, emulate
 from tests.run.harness import ENGINES
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_no_attempt_works(engine, tmp_path):
+def test_no_attempt_works(engine, tmp_path, compiled_guests):
     for name in ("rw", "ro", "outside", "work"):
         (tmp_path / name).mkdir()
     secret = tmp_path / "outside" / "name"
@@ -21,7 +21,7 @@ def test_no_attempt_works(engine, tmp_path):
     for side in ("rw", "ro"):
         (tmp_path / side / "link").symlink_to(secret)
         (tmp_path / side / "directory").symlink_to(tmp_path / "outside")
-    program = compiled("escape", tmp_path)
+    program = compiled("escape", compiled_guests)
     before = [everything(tmp_path / name) for name in ("outside", "ro")]
     descriptor = os.open(secret, os.O_RDWR)
     os.set_inheritable(descriptor, True)

@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pytest
 
+from tests.hostile.host import everything
 from tests.hostile.trial import fuzz
-
-
-def everything(top: Path) -> dict[str, tuple[int, int, int]]:
-    """Each file under ``top`` by name: its kind and rights, size and time of change."""
-    found = {}
-    for directory, names, files in os.walk(top):
-        for name in (*names, *files):
-            st = os.lstat(os.path.join(directory, name))
-            found[os.path.join(directory, name)] = (st.st_mode, st.st_size, st.st_mtime_ns)
-    return found
 
 
 @pytest.mark.parametrize(("seed", "engine"), [(1, "python"), (2, "native")])

@@ -56,7 +56,7 @@ class StreamInode(Inode):
             mode = S_IFIFO | 0o600
         super().__init__(fs, mode, uid, gid)
         self.fd = fd
-        self.label = label
+        self.label = label or b"pipe:[%d]" % (fd if fd >= 0 else self.ino)
         self.source: Callable[[int], bytes | None] | None = None
         self.sink: Callable[[bytes], int | None] | None = None
         self.unread = b""
@@ -167,8 +167,8 @@ class HostStream(OpenFile):
         An object without a descriptor, such as ``io.BytesIO``, is a pipe to the guest.
         """
         if isinstance(stream, int):
-            return cls(StreamInode(fs, stream, label or b"pipe:[%d]" % stream), flags)
-        inode = StreamInode(fs, -1, label or b"pipe:[%d]" % id(stream))
+            return cls(StreamInode(fs, stream, label), flags)
+        inode = StreamInode(fs, -1, label)
         inode.source = getattr(stream, "read1", None) or getattr(stream, "read", None)
         if hasattr(stream, "write"):
             inode.sink = _flushing(stream)
