@@ -122,7 +122,6 @@ class Board:
             serial_in=options.serial_in,
             debug_out=options.debug_out,
             wake=self._wake,
-            remapped=self._remap,
             firmware=options.firmware,
         )
         model = options.model.on_board(tsc_hz=self.pc.clock.tsc_hz, crystal_hz=NS_PER_SECOND)
@@ -140,9 +139,8 @@ class Board:
         """Who takes snapshots, once one was taken."""
         self.options = options
         self._paused = False
-        self._mapped: list[tuple[int, int]] = []
         self._slice = _FIRST_SLICE
-        self.map_devices()
+        self._map_devices()
         if options.firmware:
             for address, data in firmware_memory(model.signature, model.hwcap):
                 self.write(address, data)
@@ -162,27 +160,12 @@ class Board:
         """Put ``data`` at a physical address of RAM."""
         self.ram.write(physical, data)
 
-    def map_devices(self) -> None:
-        """MMIO for the devices; everything else beyond RAM reads as ones and swallows writes, as an empty bus does."""
-        wanted: list[tuple[int, int]] = []
-        at = self.ram.size
-        for start, size in [*sorted({(part.first & ~0xFFF, 0x1000) for part in self.pc.mmio.ranges()}), (1 << 40, 0)]:
-            if start > at:
-                wanted.append((at, start - at))
-            if size:
-                wanted.append((start, size))
-            at = max(at, start + size)
-        self._remap_wanted = False
-        if wanted == self._mapped:
-            return
-        for start, size in self._mapped:
-            self.cpu.uc.mem_unmap(start, size)
-        self._mapped = wanted
-        for start, size in wanted:
-            self._map_io(start, size)
+    def _map_devices(self) -> None:
+        """Everything beyond RAM leads to the bus, where devices come and go; an empty one reads as ones.
 
-    def _map_io(self, start: int, size: int) -> None:
-        mmio = self.pc.mmio
+        One range, once: for the engine to unmap a large one takes as long as the range has pages.
+        """
+        mmio, start = self.pc.mmio, self.ram.size
 
         def read(offset: int, width: int) -> int:
             self.catch_up()
@@ -192,11 +175,7 @@ class Board:
             self.catch_up()
             mmio.write(start + offset, width, value)
 
-        map_io(self.cpu, start, size, read, write)
-
-    def _remap(self) -> None:
-        self._remap_wanted = True
-        self._wake()
+        map_io(self.cpu, start, (1 << 40) - start, read, write)
 
     # -- time and devices ------------------------------------------------------------------------------
 
@@ -303,8 +282,6 @@ class Board:
         cpu = self.cpu
         while True:
             self.catch_up()
-            if self._remap_wanted:
-                self.map_devices()
             if self._paused:
                 self._paused = False
                 return BoardEnd("paused", 0)

@@ -19,7 +19,7 @@ _RULES: Final = Rules(
     "mmuemu",
     (*CONSTANT, "mmuemu.booter."),
     {
-        "mmuemu.board.Board": ("_mapped", "options", "running", "snapshots", "trace"),
+        "mmuemu.board.Board": ("options", "running", "snapshots", "trace"),
         "mmuemu.devices.bus.Bus": ("trace",),
         "mmuemu.devices.debug_exit.DebugConsole": ("_out",),
         "mmuemu.devices.serial.Uart": ("_out",),
@@ -59,7 +59,6 @@ def settle(board: Board) -> None:
     if board.bare.nmi_blocked:
         board.bare.block_nmi()
     board.bare.shutdown = None
-    board.map_devices()
     cpu.engine.flush()
 
 

@@ -48,7 +48,7 @@ _WITHOUT: Final[dict[str, frozenset[str]]] = {
         {"events", "on_oom_kill", "on_stopped", "on_unknown_syscall", "options", "table", "tracer"}
     ),
     "mmuemu.kernel.files.stream:StreamInode": frozenset({"waiter"}),
-    "mmuemu.board:Board": frozenset({"_mapped", "options", "running", "snapshots", "trace"}),
+    "mmuemu.board:Board": frozenset({"options", "running", "snapshots", "trace"}),
     "mmuemu.devices.bus:MmioBus": frozenset({"trace"}),
     "mmuemu.devices.bus:PortBus": frozenset({"trace"}),
     "mmuemu.devices.debug_exit:DebugConsole": frozenset({"_out"}),

@@ -210,9 +210,7 @@ def read_tables(table: PageTable, start: int = 0, end: int = 1 << 64, *, root: i
 
 
 def read_paging(words: memoryview, state: PagingState, most: int) -> Table:
-    """The tree that a processor in ``state``, whose paging is on, walks in memory (64-bit ``words``); of at most ``most``
-    tables.
-    """
+    """The tree that a processor in ``state``, paging on, walks in memory (64-bit ``words``), ``most`` tables of it."""
     mode = state.mode
     narrow = mode.entry_bytes == 4
     reader = _Reader(

@@ -102,7 +102,7 @@ def space_regions(table: Table, mode: PagingMode, ground: Ground) -> list[Region
 
 
 def physical_regions(ground: Ground, places: Sequence[Place]) -> list[Region]:
-    """What lies where in physical memory: ``places`` in it (of two in one spot the later one), the rest, the devices."""
+    """What lies where in physical memory: ``places`` (of two in one spot the later one), the rest, the devices."""
     edges = sorted({0, ground.ram, *(edge for place in places for edge in place[:2] if edge < ground.ram)})
     found: list[Region] = []
     for start, end in pairwise(edges):
