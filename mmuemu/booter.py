@@ -124,7 +124,7 @@ def boot(options: Namespace) -> int:
         if traced:
             board.trace = lambda kind, text: _say(f"{kind}: {text}\n") if kind in traced else None
         model = _tlb_model(board, options)
-        plan = _load(board, image, modules, options.append)
+        plan = load(board, image, modules, options.append)
         reporter.begin(board, image, plan)
         end = _run(board, options, output, image.bits)
         reporter.end()
@@ -169,7 +169,7 @@ def _check_saving(options: Namespace) -> None:
         raise UsageError("--save: say where to stop a bare machine, with --at or --max-instructions")
 
 
-def _load(board: Board, image: KernelImage, modules: Sequence[Module], line: str) -> BootPlan:
+def load(board: Board, image: KernelImage, modules: Sequence[Module], line: str) -> BootPlan:
     """Put a kernel into memory, and the CPU at its entry."""
     memory = board.ram.size
     reserved = [Block(memory - BOOT_TABLES, memory)] if image.kind == "long" else []

@@ -74,12 +74,8 @@ class _Outputs:
     def _wanted(self) -> bool:
         return self._page is not None or self._svg is not None
 
-    def end(self) -> None:
-        """Record no more."""
-
     def close(self) -> None:
         """Close the files."""
-        self.end()
         self._stack.close()
 
 
@@ -114,6 +110,11 @@ class Reporter(_Outputs):
             _write(self._page, run_page(recording, machine, outcome, arguments, facts()), "--report")
         if self._svg is not None:
             self._draw(machine, recording, self._svg)
+
+    def close(self) -> None:
+        """Close the files."""
+        self.end()
+        super().close()
 
     @staticmethod
     def _draw(machine: Machine, recording: Recording, file: IO[str]) -> None:

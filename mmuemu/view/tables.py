@@ -161,6 +161,8 @@ class _Reader:
             linear = self._extend(base + number * level.size)
             if entry and linear < self.end and linear + level.size > self.start:
                 self._entry(found, depth, number, entry, (base + number * level.size, linear, allowed))
+                if self.left < 0:
+                    break
         self.path.pop()
         return found
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mmuemu.view.regions import Region, fill_gaps
@@ -101,16 +101,31 @@ def space_regions(table: Table, mode: PagingMode, ground: Ground) -> list[Region
     return fill_gaps(pieces, [stretch.region() for stretch in _stretches(table, ground)])
 
 
-def physical_regions(ground: Ground, places: Sequence[Place]) -> list[Region]:
-    """What lies where in physical memory: ``places`` (of two in one spot the later one), the rest, the devices."""
-    edges = sorted({0, ground.ram, *(edge for place in places for edge in place[:2] if edge < ground.ram)})
-    found: list[Region] = []
-    for start, end in pairwise(edges):
-        over = [place for place in places if place.start <= start and end <= place.end]
-        kind, what = over[-1][2:] if over else ("memory", "memory")
-        if found and found[-1].what == what:
-            start = found.pop().start
-        found.append(Region(start, end, "", kind, what, end - start))
+def _overlaid(under: Sequence[Place], over: Sequence[Place]) -> list[Place]:
+    """Both, in address order; of ``under`` what ``over`` leaves. Neither overlaps itself, both are in order."""
+    found = list(over)
+    ends = [place.end for place in over]
+    for place in under:
+        at = place.start
+        for top in over[bisect_right(ends, at) :]:
+            if top.start >= place.end:
+                break
+            if top.start > at:
+                found.append(place._replace(start=at, end=top.start))
+            at = top.end
+        if at < place.end:
+            found.append(place._replace(start=at))
+    return sorted(found)
+
+
+def physical_regions(ground: Ground, loaded: Sequence[Place], tables: Mapping[int, int]) -> list[Region]:
+    """What lies where in physical memory: the ``tables`` (address -> bytes), else what was ``loaded``, the devices."""
+    merged: list[Place] = []
+    for start, size in sorted(tables.items()):
+        first = merged.pop().start if merged and start <= merged[-1].end else start
+        merged.append(Place(first, start + size, "tables", "page tables"))
+    places = _overlaid([Place(0, ground.ram, "memory", "memory")], _overlaid(sorted(loaded), merged))
+    found = [Region(one.start, one.end, "", one.kind, one.what, one.end - one.start) for one in places]
     found += [Region(one.start, one.end, "", "device", one.what) for one in ground.devices]
     return fill_gaps([(0, PHYSICAL_END, "nothing answers")], found)
 

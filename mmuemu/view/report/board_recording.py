@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 MOST_SPACES: Final = 64
 """Address spaces whose memory is kept."""
-MOST_TABLES: Final = 4096
-"""Page tables of one address space that are read."""
+MOST_TABLES: Final = 2048
+"""Page tables of all address spaces that are read."""
 _MOST_TOLD: Final = 4
 """Accesses to one device, one after the other, that are told one by one."""
 _MOST_LETTERS: Final = 120
@@ -249,20 +249,22 @@ class BoardRecording:
         budget = Budget()
         last = self._space
         spaces = sorted(self._spaces.values(), key=lambda space: (space is not last, space.number))
-        frames: set[tuple[int, int]] = set()
+        frames: dict[int, int] = {}
+        tables = MOST_TABLES
         for space in spaces:
             state = space.state
             if state is None or not state.cr0 & CR0_PG:
                 continue
-            if len(self.processes) >= MOST_SPACES:
+            if len(self.processes) >= MOST_SPACES or tables <= 0:
                 self.left_out += 1
                 continue
-            table = read_paging(ram.qwords, state, MOST_TABLES)
-            frames |= {(one.physical, _bytes(one, state)) for one in table.tables() if not one.note}
+            table = read_paging(ram.qwords, state, tables)
+            read = {one.physical: _bytes(one, state) for one in table.tables() if not one.note}
+            frames |= read
+            tables -= len(read)
             regions = space_regions(table, state.mode, ground)
             self._keep(space, state, table, regions, budget)
-        places = [*self._places, *(Place(at, at + size, "tables", "page tables") for at, size in frames)]
-        physical = physical_regions(ground, places)
+        physical = physical_regions(ground, self._places, frames)
         self.regions = self.regions or physical
         self.last_program = self.last_program or "physical memory"
         self.processes[len(self.processes)] = {
