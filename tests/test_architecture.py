@@ -24,7 +24,7 @@ MAY_USE = {
     # Helpers of a door, the pytest plugin: it composes what doors do.
     "testing": {
         "x86", "memory", "mmu", "cpu", "loader", "kernel", "speculation", "view", "errors", "machine", "guestprocess",
-        "board", "sources", "leaks",
+        "board", "sources", "leaks", "reporter", "runner",
     },
     # Exercises: their graders are tests that the plugin runs.
     "labs": {"mmu", "guest", "testing", "errors"},
