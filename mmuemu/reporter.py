@@ -161,10 +161,10 @@ class BoardReporter(_Outputs):
             from mmuemu.view.report.page import page
 
             said = {name: value for name, value in facts().items() if name not in ("kernel", "state")}
-            registers = {name: f"{value:#x}" for name, value in facts()["state"].items()}
+            registers = [f"{name} {value:#x}" for name, value in facts()["state"].items()]
             spaces = len(recording.programs)
             count = f"{spaces} address space{'' if spaces == 1 else 's'}"
-            summary = f"{end.reason or end.kind}; exit code {end.exit_code}, {count}"
+            summary = f"{end.reason or f'ended by {end.kind}'}; exit code {end.exit_code}, {count}"
             more = {"program": kernel, "summary": summary, "mmuemu": __version__, "clock": "virtual"}
             _write(
                 self._page, page(recording, {**more, **said, "registers": registers}, space="address space"), "--report"

@@ -164,7 +164,9 @@ class BoardRecording:
         if what == "cr0":
             self._tell(CONTROL, f"cr0 {old:#x} -> {new:#x}")
         elif key == before:
-            self._tell(FLUSH, "CR3 is loaded with the same root" if key != _OFF else f"CR3 = {new:#x}, paging is off")
+            self._tell(
+                *((CONTROL, f"cr3 = {new:#x}, paging is off") if key == _OFF else (FLUSH, "cr3 has the same root"))
+            )
         if key != before:
             self._left()
             self._enter(key, f"{what} {old:#x} -> {new:#x}")
