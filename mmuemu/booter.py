@@ -127,7 +127,6 @@ def boot(options: Namespace) -> int:
         plan = load(board, image, modules, options.append)
         reporter.begin(board, image, plan)
         end = _run(board, options, output, image.bits)
-        reporter.end()
         if model is not None and options.tlb_stats:
             _say("".join(f"{name:<28}{count:>16}\n" for name, count in model.statistics().items()))
         if facts is not None:

@@ -160,20 +160,28 @@ class BoardReporter(_Outputs):
         if self._page is not None:
             from mmuemu.view.report.page import page
 
-            said = {name: value for name, value in facts().items() if name not in ("kernel", "state")}
-            registers = [f"{name} {value:#x}" for name, value in facts()["state"].items()]
-            spaces = len(recording.programs)
-            count = f"{spaces} address space{'' if spaces == 1 else 's'}"
-            summary = f"{end.reason or f'ended by {end.kind}'}; exit code {end.exit_code}, {count}"
-            more = {"program": kernel, "summary": summary, "mmuemu": __version__, "clock": "virtual"}
-            _write(
-                self._page, page(recording, {**more, **said, "registers": registers}, space="address space"), "--report"
-            )
+            shown = {"program": kernel, **_board_facts(recording, end, facts())}
+            _write(self._page, page(recording, shown, space="address space"), "--report")
         if self._svg is not None:
             from mmuemu.view.report.svg import draw
 
             note = f"{recording.last_program}, at the end of the run"
             _write(self._svg, draw(recording.regions, kernel, note), "--svg")
+
+
+def _board_facts(recording: BoardRecording, end: BoardEnd, facts: dict[str, Any]) -> dict[str, Any]:
+    """What the page of a bare machine says of the run."""
+    spaces = len(recording.programs)
+    ports = [f"{one.name} {one.first:#x}-{one.first + one.size - 1:#x}" for one in recording.ports]
+    how = end.reason or f"ended by {end.kind}"
+    return {
+        "summary": f"{how}; exit code {end.exit_code}, {spaces} address space{'' if spaces == 1 else 's'}",
+        "mmuemu": __version__,
+        "clock": "virtual",
+        **{name: value for name, value in facts.items() if name not in ("kernel", "state")},
+        "registers": [f"{name} {value:#x}" for name, value in facts["state"].items()],
+        "I/O ports": ", ".join(ports),
+    }
 
 
 def _places(image: KernelImage, plan: BootPlan) -> list[Place]:

@@ -80,6 +80,7 @@ def test_the_map_is_what_the_tables_map(booted: dict) -> None:
             at = int(region["last"], 16) + 1
         assert at == end
     assert physical["tables"] is None
+    assert "com1 0x3f8-0x3ff" in booted["facts"]["I/O ports"]
 
 
 def test_nothing_is_bound_without_and_nothing_stays_bound_after() -> None:

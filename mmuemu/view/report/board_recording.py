@@ -79,6 +79,8 @@ class BoardRecording:
         self.left_out = 0
         self.last_program = ""
         """Whose regions they are, in words."""
+        self.ports = tuple(pc.ports.ranges())
+        """Which devices have which I/O ports."""
         self._bare, self._pc, self._now = bare, pc, now
         self._places = list(places)
         self._live = bare.cpu.window.live_q
