@@ -238,7 +238,7 @@ def test_a_failing_test_leaves_its_runs_and_the_command(run, pytester):
 def test_the_command_repeats_the_failure(run, pytester):
     result = run(FAILING)
     (line,) = [line for line in result.outlines if line.startswith("repeat: ")]
-    (report,) = [line for line in result.outlines if line.startswith("report: ")]
+    report, *_ = [line for line in result.outlines if line.startswith("report: ")]
     assert "/pytest-of-" in report, "it lies below pytest's temporary directory"
     command = line.removeprefix("repeat: python -m pytest ") + " -p mmuemu.pytest_plugin -p no:cacheprovider"
     again = subprocess.run(f'"{sys.executable}" -m pytest {command}', shell=True, capture_output=True, text=True)
