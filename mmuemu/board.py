@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Final
@@ -21,6 +21,7 @@ from mmuemu.devices.firmware_tables import firmware_memory
 from mmuemu.devices.platform import Platform
 from mmuemu.devices.serial import Source
 from mmuemu.errors import UsageError
+from mmuemu.loader.multiboot import Block, BootPlan, Module, place
 from mmuemu.memory.ram import GuestRam
 from mmuemu.mmu.state import PagingState
 from mmuemu.x86.exceptions import Vector
@@ -30,6 +31,7 @@ from mmuemu.x86.segments import KERNEL_GDT
 
 if TYPE_CHECKING:
     from mmuemu.boardsnapshots import BoardSnapshot, BoardSnapshots
+    from mmuemu.loader.kernel_image import KernelImage
 
 MOST_MEMORY: Final = 0xC000_0000
 """RAM ends below the devices' addresses, where QEMU's "pc" ends it too."""
@@ -265,6 +267,19 @@ class Board:
         self.cpu.set_idt(0, 0)
         self.cpu.set_ring(0)
         self.cpu.set_registers(rip=entry, rflags=2, **{"rsp": base, **registers})
+
+    def load(self, image: KernelImage, modules: Sequence[Module] = (), line: str = "") -> BootPlan:
+        """Put a kernel, its modules and its command line into memory, and the CPU at its entry. Raises BadImage."""
+        memory = self.ram.size
+        reserved = [Block(memory - BOOT_TABLES, memory)] if image.kind == "long" else []
+        plan = place(image, memory, modules, line, reserved)
+        for address, size in plan.zeros:
+            self.ram.zero(address, size)
+        for address, data in plan.writes:
+            self.write(address, data)
+        enter = self.enter_long if image.kind == "long" else self.enter_protected
+        enter(plan.entry, plan.registers)
+        return plan
 
     # -- running ---------------------------------------------------------------------------------------
 

@@ -7,17 +7,16 @@ import os
 import select
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from mmuemu.board import BOOT_TABLES, TRACE_KINDS, Board, BoardEnd, BoardOptions
+from mmuemu.board import TRACE_KINDS, Board, BoardEnd, BoardOptions
 from mmuemu.cpu.cpuid import cpu_model
 from mmuemu.cpu.decode import disassemble
 from mmuemu.cpu.watchdog import Expired, Watchdog
 from mmuemu.errors import BadImage, Exit, MmuemuError, UsageError
 from mmuemu.loader.kernel_image import read_kernel
-from mmuemu.loader.multiboot import Block, Module, place
+from mmuemu.loader.multiboot import Module
 from mmuemu.memory.ram import parse_size
 from mmuemu.reporter import BoardReporter, open_output
 from mmuemu.resumer import check, save
@@ -25,8 +24,6 @@ from mmuemu.tracing import parse_kinds
 
 if TYPE_CHECKING:
     from mmuemu.cpu.modelled import ModelledTlb
-    from mmuemu.loader.kernel_image import KernelImage
-    from mmuemu.loader.multiboot import BootPlan
     from mmuemu.savefile import Content
 
 JSON_VERSION: Final = 1
@@ -124,7 +121,7 @@ def boot(options: Namespace) -> int:
         if traced:
             board.trace = lambda kind, text: _say(f"{kind}: {text}\n") if kind in traced else None
         model = _tlb_model(board, options)
-        plan = load(board, image, modules, options.append)
+        plan = board.load(image, modules, options.append)
         reporter.begin(board, image, plan)
         end = _run(board, options, output, image.bits)
         if model is not None and options.tlb_stats:
@@ -166,20 +163,6 @@ def _check_saving(options: Namespace) -> None:
         raise UsageError(f"--at {options.at}: a bare machine is stopped after a number of instructions")
     if options.save is not None and options.at is None and options.max_instructions is None:
         raise UsageError("--save: say where to stop a bare machine, with --at or --max-instructions")
-
-
-def load(board: Board, image: KernelImage, modules: Sequence[Module], line: str) -> BootPlan:
-    """Put a kernel into memory, and the CPU at its entry."""
-    memory = board.ram.size
-    reserved = [Block(memory - BOOT_TABLES, memory)] if image.kind == "long" else []
-    plan = place(image, memory, modules, line, reserved)
-    for address, size in plan.zeros:
-        board.ram.zero(address, size)
-    for address, data in plan.writes:
-        board.write(address, data)
-    enter = board.enter_long if image.kind == "long" else board.enter_protected
-    enter(plan.entry, plan.registers)
-    return plan
 
 
 def _run(board: Board, options: Namespace, output: _Stdout, bits: int = 64) -> BoardEnd:

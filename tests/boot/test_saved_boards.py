@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from mmuemu.board import Board, BoardOptions
-from mmuemu.booter import load
 from mmuemu.devices.serial import source_of
 from mmuemu.errors import UsageError
 from mmuemu.loader.kernel_image import read_kernel
@@ -30,7 +29,7 @@ class Run:
         self.out = bytearray()
         options = BoardOptions(16 << 20, engine, serial_out=self.out.extend, serial_in=source_of(ECHO_IN), seed=seed)
         self.board = Board(options)
-        load(self.board, read_kernel(kernel.read_bytes(), "kernel", "auto"), [], "")
+        self.board.load(read_kernel(kernel.read_bytes(), "kernel", "auto"))
 
     def to_the_end(self) -> tuple[object, ...]:
         """What can be told of the rest of the run."""
