@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from unicorn import UcError, unicorn_const
 
@@ -21,12 +21,17 @@ from mmuemu.devices.firmware_tables import firmware_memory
 from mmuemu.devices.platform import Platform
 from mmuemu.devices.serial import Source
 from mmuemu.errors import UsageError
+from mmuemu.loader.multiboot import Block, BootPlan, Module, place
 from mmuemu.memory.ram import GuestRam
 from mmuemu.mmu.state import PagingState
 from mmuemu.x86.exceptions import Vector
 from mmuemu.x86.paging import PS, RW, SIZE_1G, P
 from mmuemu.x86.registers import CR0_ET, CR0_PE, CR0_PG, CR4_PAE, EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE, RFLAGS_IF
 from mmuemu.x86.segments import KERNEL_GDT
+
+if TYPE_CHECKING:
+    from mmuemu.boardsnapshots import BoardSnapshot, BoardSnapshots
+    from mmuemu.loader.kernel_image import KernelImage
 
 MOST_MEMORY: Final = 0xC000_0000
 """RAM ends below the devices' addresses, where QEMU's "pc" ends it too."""
@@ -108,6 +113,8 @@ class Board:
                 f"a bare machine takes 1M to {MOST_MEMORY >> 20}M of memory, not {options.memory:#x} bytes"
             )
         self.ram = GuestRam(options.memory)
+        self._look_at = 0
+        """The instruction count before which nothing need be looked at: a limit of the caller's came first."""
         self.cpu = Cpu(self.ram, mmu=options.mmu)
         self.bare = BareMetal(self.cpu, _Ports(self))
         self.pc = Platform(
@@ -117,7 +124,6 @@ class Board:
             serial_in=options.serial_in,
             debug_out=options.debug_out,
             wake=self._wake,
-            remapped=self._remap,
             firmware=options.firmware,
         )
         model = options.model.on_board(tsc_hz=self.pc.clock.tsc_hz, crystal_hz=NS_PER_SECOND)
@@ -130,9 +136,11 @@ class Board:
         self.trace: Callable[[str, str], None] | None = None
         self.hold_interrupts = False
         """No interrupt is delivered, whatever is pending: a debugger steps."""
+        self.running = False
+        self.snapshots: BoardSnapshots | None = None
+        """Who takes snapshots, once one was taken."""
+        self.options = options
         self._paused = False
-        self._remap_wanted = False
-        self._mapped: list[tuple[int, int]] = []
         self._slice = _FIRST_SLICE
         self._map_devices()
         if options.firmware:
@@ -155,22 +163,11 @@ class Board:
         self.ram.write(physical, data)
 
     def _map_devices(self) -> None:
-        """MMIO for the devices; everything else beyond RAM reads as ones and swallows writes, as an empty bus does."""
-        for start, size in self._mapped:
-            self.cpu.uc.mem_unmap(start, size)
-        devices = sorted({(part.first & ~0xFFF, 0x1000) for part in self.pc.mmio.ranges()})
-        self._mapped = []
-        at = self.ram.size
-        for start, size in [*devices, (1 << 40, 0)]:
-            if start > at:
-                self._map_io(at, start - at)
-            if size:
-                self._map_io(start, size)
-            at = max(at, start + size)
-        self._remap_wanted = False
+        """Everything beyond RAM leads to the bus, where devices come and go; an empty one reads as ones.
 
-    def _map_io(self, start: int, size: int) -> None:
-        mmio = self.pc.mmio
+        One range, once: for the engine to unmap a large one takes as long as the range has pages.
+        """
+        mmio, start = self.pc.mmio, self.ram.size
 
         def read(offset: int, width: int) -> int:
             self.catch_up()
@@ -180,12 +177,7 @@ class Board:
             self.catch_up()
             mmio.write(start + offset, width, value)
 
-        map_io(self.cpu, start, size, read, write)
-        self._mapped.append((start, size))
-
-    def _remap(self) -> None:
-        self._remap_wanted = True
-        self._wake()
+        map_io(self.cpu, start, (1 << 40) - start, read, write)
 
     # -- time and devices ------------------------------------------------------------------------------
 
@@ -193,11 +185,17 @@ class Board:
         """Bring the devices' clock up to the instruction that is being executed."""
         self.pc.clock.advance_to(self.cpu.retired + self.idle)
 
+    @property
+    def now(self) -> int:
+        """Nanoseconds of guest time; the devices' clock may be behind."""
+        return (self.cpu.retired + self.idle) * 1000 // INSTRUCTIONS_PER_US
+
     def _tsc(self) -> int:
         self.catch_up()
         return self.pc.clock.tsc()
 
     def _wake(self) -> None:
+        self._look_at = 0
         self.cpu.stop_soon()
 
     def _read_msr(self, number: int) -> int | None:
@@ -270,32 +268,54 @@ class Board:
         self.cpu.set_ring(0)
         self.cpu.set_registers(rip=entry, rflags=2, **{"rsp": base, **registers})
 
+    def load(self, image: KernelImage, modules: Sequence[Module] = (), line: str = "") -> BootPlan:
+        """Put a kernel, its modules and its command line into memory, and the CPU at its entry. Raises BadImage."""
+        memory = self.ram.size
+        reserved = [Block(memory - BOOT_TABLES, memory)] if image.kind == "long" else []
+        plan = place(image, memory, modules, line, reserved)
+        for address, size in plan.zeros:
+            self.ram.zero(address, size)
+        for address, data in plan.writes:
+            self.write(address, data)
+        enter = self.enter_long if image.kind == "long" else self.enter_protected
+        enter(plan.entry, plan.registers)
+        return plan
+
     # -- running ---------------------------------------------------------------------------------------
 
     def run(self, *, max_instructions: int | None = None, expired: Callable[[], bool] = lambda: False) -> BoardEnd:
         """Run until the machine ends. ``expired`` is asked when another thread has interrupted the CPU."""
         limit = _FOREVER if max_instructions is None else max_instructions
-        begun = self.cpu.instructions
+        self.running = True
+        try:
+            return self._run(self.cpu.instructions + limit, expired)
+        finally:
+            self.running = False
+
+    def _run(self, last: int, expired: Callable[[], bool]) -> BoardEnd:
+        """Run to the instruction count ``last``, or until the machine ends."""
+        cpu = self.cpu
         while True:
             self.catch_up()
-            if self._remap_wanted:
-                self._map_devices()
             if self._paused:
                 self._paused = False
                 return BoardEnd("paused", 0)
-            end = self._ended(limit - (self.cpu.instructions - begun))
+            end = self._ended(last - cpu.instructions)
             if end is not None:
                 return end
-            budget = self._deliver_or_wait()
-            left = limit - (self.cpu.instructions - begun)
+            if self._look_at <= cpu.instructions or self.hold_interrupts:
+                self._look_at = cpu.instructions + self._deliver_or_wait()
             try:
-                stop = self.cpu.run(max_instructions=min(budget, left))
+                stop = cpu.run(max_instructions=min(self._look_at, last) - cpu.instructions)
             except UcError as error:
+                self._look_at = 0
                 if error.errno not in _NO_CODE:
-                    return BoardEnd("error", 125, f"the engine cannot go on at {self.cpu.rip:#x}: {error}")
+                    return BoardEnd("error", 125, f"the engine cannot go on at {cpu.rip:#x}: {error}")
                 # Nothing answers there: the bus reads ff ff, which is no instruction.
-                self.bare.deliver(Event(Vector.UD, 0, self.cpu.rip, fault=True))
+                self.bare.deliver(Event(Vector.UD, 0, cpu.rip, fault=True))
                 continue
+            if stop is not Stop.LIMIT or self.hold_interrupts:
+                self._look_at = 0
             if stop is Stop.INTERRUPTED:
                 if expired():
                     return BoardEnd("timeout", 124, "the time is up (--timeout)")
@@ -308,6 +328,11 @@ class Board:
     def pause(self) -> None:
         """Have :meth:`run` return when the CPU stops next; for debuggers, which stop it themselves."""
         self._paused = True
+
+    @property
+    def ended(self) -> bool:
+        """Whether the machine will never run on."""
+        return self.bare.shutdown is not None or self.pc.ending is not None
 
     def _ended(self, left: int) -> BoardEnd | None:
         if self.bare.shutdown is not None:
@@ -360,6 +385,42 @@ class Board:
             self.catch_up()
         return None
 
+    # -- snapshots -------------------------------------------------------------------------------------
+
+    def snapshot(self) -> BoardSnapshot:
+        """The whole machine as it is now, between two runs. Raises UsageError while it runs, when it has ended, and for
+        debug registers that break somewhere.
+        """
+        if self.snapshots is None:
+            from mmuemu.boardsnapshots import BoardSnapshots
+
+            self.snapshots = BoardSnapshots(self)
+        return self.snapshots.take()
+
+    def restore(self, snapshot: BoardSnapshot) -> None:
+        """Be again what this machine was at ``snapshot``, as often as wanted; what went out stays out.
+
+        Raises UsageError while it runs, and for another machine's snapshot.
+        """
+        if self.snapshots is None:
+            raise UsageError("this snapshot is another machine's")
+        self.snapshots.restore(snapshot)
+
+    def save(self, path: str) -> None:
+        """Write the machine to a file. Raises UsageError as :meth:`snapshot` does, and for a path that takes none."""
+        from mmuemu.boardfile import save
+
+        save(self, path)
+
+    @classmethod
+    def resume(cls, path: str, options: BoardOptions | None = None) -> Board:
+        """The machine of a file that :meth:`save` wrote; of ``options`` where its serial lines lead counts. Raises
+        UsageError for a file that is damaged, of another version or no bare machine.
+        """
+        from mmuemu.boardfile import resume
+
+        return resume(path, options or BoardOptions())
+
     # -- reports ---------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, int]:
@@ -384,5 +445,7 @@ class Board:
 
     def close(self) -> None:
         """Free what the machine holds of the host."""
+        if self.snapshots is not None:
+            self.snapshots.close()
         self.cpu.close()
         self.ram.close()

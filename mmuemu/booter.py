@@ -8,20 +8,23 @@ import select
 import sys
 from argparse import Namespace
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
-from mmuemu.board import BOOT_TABLES, TRACE_KINDS, Board, BoardEnd, BoardOptions
+from mmuemu.board import TRACE_KINDS, Board, BoardEnd, BoardOptions
 from mmuemu.cpu.cpuid import cpu_model
 from mmuemu.cpu.decode import disassemble
 from mmuemu.cpu.watchdog import Expired, Watchdog
 from mmuemu.errors import BadImage, Exit, MmuemuError, UsageError
 from mmuemu.loader.kernel_image import read_kernel
-from mmuemu.loader.multiboot import Block, Module, place
+from mmuemu.loader.multiboot import Module
 from mmuemu.memory.ram import parse_size
+from mmuemu.reporter import BoardReporter, open_output
+from mmuemu.resumer import check, save
 from mmuemu.tracing import parse_kinds
 
 if TYPE_CHECKING:
     from mmuemu.cpu.modelled import ModelledTlb
+    from mmuemu.savefile import Content
 
 JSON_VERSION: Final = 1
 _TIME_IS_UP: Final = "the time is up (--timeout)"
@@ -92,26 +95,23 @@ def _read(path: str, what: str) -> bytes:
 def boot(options: Namespace) -> int:
     """Boot the kernel that ``options`` (of the command line) name; the exit code."""
     traced = parse_kinds(options.trace, TRACE_KINDS)
+    _check_saving(options)
     if options.gdb is not None and (options.timeout is not None or options.max_instructions is not None):
         raise UsageError("-g does not go with --timeout and --max-instructions")
     memory = parse_size(options.memory)
     image = read_kernel(_read(options.kernel, "kernel"), options.kernel, options.entry)
     modules = [Module(_read(path, "module"), path) for path in options.module]
     with ExitStack() as stack:
-        report = None
-        if options.json is not None:
-            try:
-                report = stack.enter_context(open(options.json, "w"))
-            except OSError as error:
-                raise UsageError(f"--json {options.json}: {error.strerror}") from None
+        facts = None if options.json is None else stack.enter_context(open_output(options.json, "--json"))
+        reporter = BoardReporter(options)
+        stack.callback(reporter.close)
         output = _Stdout()
-        source = _Stdin(0, output)
         board = Board(
             BoardOptions(
                 memory,
                 options.mmu,
                 serial_out=output,
-                serial_in=source,
+                serial_in=_Stdin(0, output),
                 debug_out=output,
                 model=cpu_model(options.cpu),
                 seed=options.seed,
@@ -121,37 +121,74 @@ def boot(options: Namespace) -> int:
         if traced:
             board.trace = lambda kind, text: _say(f"{kind}: {text}\n") if kind in traced else None
         model = _tlb_model(board, options)
-        reserved = [Block(memory - BOOT_TABLES, memory)] if image.kind == "long" else []
-        plan = place(image, memory, modules, options.append, reserved)
-        for address, size in plan.zeros:
-            board.ram.zero(address, size)
-        for address, data in plan.writes:
-            board.write(address, data)
-        enter = board.enter_long if image.kind == "long" else board.enter_protected
-        enter(plan.entry, plan.registers)
-        end = None
-        if options.gdb is not None:
-            from mmuemu.gdbstub.door import debug_board
-
-            try:
-                end = debug_board(board, options.gdb, _say, image.bits)
-            finally:
-                output.flush()
-        try:
-            with Watchdog(board.cpu, options.timeout) as watchdog:
-                end = end or board.run(max_instructions=options.max_instructions, expired=lambda: watchdog.expired)
-        except Expired:
-            end = BoardEnd("timeout", Exit.LIMIT, _TIME_IS_UP)
-        finally:
-            output.flush()
+        plan = board.load(image, modules, options.append)
+        reporter.begin(board, image, plan)
+        end = _run(board, options, output, image.bits)
         if model is not None and options.tlb_stats:
             _say("".join(f"{name:<28}{count:>16}\n" for name, count in model.statistics().items()))
-        if report is not None:
-            json.dump(_facts(board, end, options), report, indent=2)
-            report.write("\n")
+        if facts is not None:
+            _write_facts(facts, _facts(board, end, options.kernel))
+        reporter.write(options.kernel, end, lambda: _facts(board, end, options.kernel))
         if end.reason:
             _say(_report(board, end, options.kernel))
     return end.exit_code
+
+
+def resume(options: Namespace, content: Content) -> int:
+    """Go on with the bare machine in the file that ``options`` name, whose ``content`` is known; the exit code."""
+    from mmuemu import boardfile
+
+    for name in ("strace", "maps", "stats"):
+        if getattr(options, name):
+            raise UsageError(f"--{name}: the file holds a bare machine, which knows no processes")
+    _check_saving(options)
+    with ExitStack() as stack:
+        facts = None if options.json is None else stack.enter_context(open_output(options.json, "--json"))
+        output = _Stdout()
+        serial = BoardOptions(serial_out=output, serial_in=_Stdin(0, output), debug_out=output)
+        board = boardfile.resume(options.file, serial, content)
+        stack.callback(board.close)
+        end = _run(board, options, output)
+        if facts is not None:
+            _write_facts(facts, _facts(board, end, options.file))
+        if end.reason:
+            _say(_report(board, end, options.file))
+    return end.exit_code
+
+
+def _check_saving(options: Namespace) -> None:
+    """Refuse what cannot be meant before anything runs. Raises UsageError."""
+    check(options)
+    if isinstance(options.at, str):
+        raise UsageError(f"--at {options.at}: a bare machine is stopped after a number of instructions")
+    if options.save is not None and options.at is None and options.max_instructions is None:
+        raise UsageError("--save: say where to stop a bare machine, with --at or --max-instructions")
+
+
+def _run(board: Board, options: Namespace, output: _Stdout, bits: int = 64) -> BoardEnd:
+    """Run to the end, or to where ``options`` say, and save the machine there if they say so; ``bits`` of the kernel's
+    symbols are for a debugger.
+    """
+    end = None
+    limit = min((count for count in (options.max_instructions, options.at) if count is not None), default=None)
+    try:
+        if getattr(options, "gdb", None) is not None:
+            from mmuemu.gdbstub.door import debug_board
+
+            end = debug_board(board, options.gdb, _say, bits)
+        with Watchdog(board.cpu, options.timeout) as watchdog:
+            end = end or board.run(max_instructions=limit, expired=lambda: watchdog.expired)
+    except Expired:
+        end = BoardEnd("timeout", Exit.LIMIT, _TIME_IS_UP)
+    finally:
+        output.flush()
+    if options.save is None:
+        return end
+    if end.kind != "instructions":
+        _say(f"mmuemu: the machine ended before it was saved: there is no {options.save}\n")
+        return end
+    save(board, options.save)
+    return BoardEnd("saved", 0) if limit == options.at else end
 
 
 def _tlb_model(board: Board, options: Namespace) -> ModelledTlb | None:
@@ -181,12 +218,17 @@ def _report(board: Board, end: BoardEnd, kernel: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _facts(board: Board, end: BoardEnd, options: Namespace) -> dict[str, Any]:
+def _write_facts(file: IO[str], facts: dict[str, Any]) -> None:
+    json.dump(facts, file, indent=2)
+    file.write("\n")
+
+
+def _facts(board: Board, end: BoardEnd, kernel: str) -> dict[str, Any]:
     """How the machine ended, for scripts (the fields are documented in docs/reference-cli.md)."""
     shutdown = board.bare.shutdown
     return {
         "version": JSON_VERSION,
-        "kernel": options.kernel,
+        "kernel": kernel,
         "end": end.kind,
         "exit_code": end.exit_code,
         "reason": end.reason or None,

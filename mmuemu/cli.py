@@ -14,6 +14,7 @@ from mmuemu.doctor import doctor_options
 from mmuemu.errors import Exit, MmuemuError
 from mmuemu.inspect_options import INSPECTING, inspect_options
 from mmuemu.lab import lab_options
+from mmuemu.reporter import page_options
 from mmuemu.resumer import resume_options, save_options
 from mmuemu.sweep.door import sweep_options
 
@@ -217,6 +218,8 @@ def _boot_options(commands: argparse._SubParsersAction[_Parser]) -> None:
         "--tlb-strict", action="store_true", help="model the TLB; report every use of a translation gone stale"
     )
     boot.add_argument("--json", metavar="FILE", help="write how the machine ended to FILE")
+    save_options(boot)
+    page_options(boot, "exceptions, interrupts, address spaces, devices")
     _debug_option(boot)
     boot.add_argument("kernel", metavar="KERNEL")
 
@@ -323,12 +326,7 @@ def _report_options(run: argparse.ArgumentParser) -> None:
     _trace_options(group)
     group.add_argument("-v", "--verbose", action="store_true", help="print the seed and where things were put")
     group.add_argument("--json", metavar="FILE", help="write how the run ended to FILE")
-    group.add_argument(
-        "--report",
-        metavar="FILE.html",
-        help="write one page to FILE: memory map, page tables, timeline of faults, calls, switches, flushes",
-    )
-    group.add_argument("--svg", metavar="FILE", help="write the program's memory map at its end to FILE as a figure")
+    page_options(group, "faults, calls, switches, flushes")
     _debug_option(group)
 
 

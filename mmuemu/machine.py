@@ -153,7 +153,7 @@ class Machine:
         self._tree: MountTree | None = None
         self._captures: dict[int, tuple[bytearray, bytearray]] = {}
         """What processes that were spawned have written, by their number."""
-        self._paused = False
+        self._paused = self.closed = False
         self.snapshots: Snapshots | None = None
         """Who takes snapshots, once there is one."""
 
@@ -498,6 +498,7 @@ class Machine:
 
     def close(self) -> None:
         """Free what the machine holds of the host, and give a terminal back as it was."""
+        self.closed = True
         if self.snapshots is not None:
             self.snapshots.close()
         if self._tree is not None:

@@ -53,7 +53,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )  # fmt: skip
     group.addoption(
         "--mmuemu-artifacts", metavar="DIR", default=None,
-        help="where a failing test leaves its runs as text and JSON (pytest's temporary directory)",
+        help="where a failing test leaves its runs as text, JSON and pages (pytest's temporary directory)",
     )  # fmt: skip
 
 
@@ -176,12 +176,13 @@ def _leave(item: pytest.Item, session: Session) -> str:
         command += f" --mmuemu-seed {session.options['seed']}"
     folder = item.stash[_FOLDER]
     try:
-        path, account = artifacts.write(session, folder, str(item.nodeid), command)
+        paths, account = artifacts.write(session, folder, str(item.nodeid), command)
     except OSError as error:
         return f"no report: {error.filename or folder}: {error.strerror}\nrepeat: {command}"
     except Exception as error:  # whatever a test did to its machine, pytest goes on
         return f"no report: {type(error).__name__}: {error}\nrepeat: {command}"
-    return f"{account}\nreport: {path}\nrepeat: {command}".lstrip("\n")
+    lines = "\n".join(f"report: {path}" for path in paths)
+    return f"{account}\n{lines}\nrepeat: {command}".lstrip("\n")
 
 
 __all__ = ["bare", "guest", "machine"]

@@ -1,4 +1,4 @@
-"""``mmuemu run --save`` and ``mmuemu resume``: a machine put into a file, and taken up again."""
+"""``--save`` of ``mmuemu run`` and ``boot``, and ``mmuemu resume``: a machine put into a file, and taken up again."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mmuemu.errors import MmuemuError, UsageError
 
 if TYPE_CHECKING:
+    from mmuemu.board import Board
     from mmuemu.machine import Machine, Outcome
 
 
@@ -39,8 +40,8 @@ def resume_options(
         "resume",
         help="go on with a machine that was saved",
         usage="mmuemu resume [options] FILE",
-        description="Go on with the machine in FILE, which mmuemu run --save wrote. Exit codes are those of mmuemu "
-        "run. Resume files of people you trust only: a made-up one may show its programs any host file of yours.",
+        description="Go on with the machine in FILE, which --save of mmuemu run or boot wrote. Exit codes are those of "
+        "that command. Resume files of people you trust only: a made-up one may show programs any host file of yours.",
     )
     parser.add_argument("--timeout", type=seconds, metavar="SECONDS", help="stop after this much time (exit code 124)")
     parser.add_argument(
@@ -96,13 +97,18 @@ def go(machine: Machine, options: Namespace) -> Outcome:
     if outcome.limit is None:
         _say(f"mmuemu: the program ended before it was saved: there is no {options.save}\n")
         return outcome
-    started = time.perf_counter()
-    machine.save(options.save)
-    size = os.path.getsize(options.save)
-    _say(f"mmuemu: saved to {options.save} ({size >> 10} KiB, {(time.perf_counter() - started) * 1000:.0f} ms)\n")
+    save(machine, options.save)
     if outcome.limit == "pause" or (outcome.limit == "instructions" and limit == at):
         outcome.exit_code, outcome.limit = 0, None
     return outcome
+
+
+def save(machine: Machine | Board, path: str) -> None:
+    """Save a machine, and say so."""
+    started = time.perf_counter()
+    machine.save(path)
+    size = os.path.getsize(path)
+    _say(f"mmuemu: saved to {path} ({size >> 10} KiB, {(time.perf_counter() - started) * 1000:.0f} ms)\n")
 
 
 def resume(options: Namespace) -> int:
@@ -111,10 +117,17 @@ def resume(options: Namespace) -> int:
     from mmuemu.machine import Outcome as Ended
     from mmuemu.reporter import open_output
     from mmuemu.runner import after, facts, listen
+    from mmuemu.savefile import read_file
+    from mmuemu.savefile import resume as taken_up
     from mmuemu.tracing import call_trace
 
     check(options)
-    with Machine.resume(options.file) as machine:
+    content = read_file(options.file)
+    if content[0]["kind"] == "board":
+        from mmuemu.booter import resume as resume_board
+
+        return resume_board(options, content)
+    with taken_up(Machine, options.file, content) as machine:
         report = None if options.json is None else open_output(options.json, "--json")
         with call_trace(machine, options, _say) as trace:
             listen(machine, trace.say)

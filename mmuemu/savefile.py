@@ -13,19 +13,22 @@ import os
 import stat as host_stat
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from mmuemu import __version__
-from mmuemu.cpu.window import STATE_OFFSET
+from mmuemu.cpu.window import BREAKPOINT_POINTERS, STATE_OFFSET
 from mmuemu.errors import MmuemuError, UsageError
 from mmuemu.kernel.files.stream import HostStream, StreamInode, waiter
-from mmuemu.snapshots import cpu_parts
+from mmuemu.snapshots import Parts, cpu_parts
 from mmuemu.statefile import Writer
 from mmuemu.statereader import Reader
 from mmuemu.x86.paging import PAGE_SIZE
 
 if TYPE_CHECKING:
+    from mmuemu.cpu.cpu import Cpu
     from mmuemu.machine import Machine
 
 FORMAT: Final = 1
@@ -45,6 +48,11 @@ def save(machine: Machine, path: str) -> None:
         raise UsageError("a machine is saved between runs, not by a callback in one")
     header, pages = _describe(machine)
     _check(machine, header, pages)
+    write_file(path, header, pages)
+
+
+def write_file(path: str, header: dict[str, Any], pages: list[bytes]) -> None:
+    """Put a header and pages into a file. Raises UsageError for a path that cannot be written."""
     text = json.dumps(header, separators=(",", ":")).encode()
     body = struct.pack("<Q", len(text)) + text + b"".join(pages)
     packed = zlib.compress(body, 1)
@@ -76,27 +84,24 @@ def _describe(machine: Machine) -> tuple[dict[str, Any], list[bytes]]:
     frames = [number << 12 for number, count in enumerate(memoryview(counts).cast("I")) if count]
     header = {
         "mmuemu": __version__,
+        "kind": "machine",
         "made": made,
         "files": asdict(machine.files),
         "program": machine.program,
         "cwd": os.getcwd() if machine.files.cwd is None else machine.files.cwd,
         "frames": frames,
-        "counts": _text(counts),
+        "counts": text_of(counts),
         "unclean": sorted(unclean),
-        "window": _text(cpu.window.snapshot()),
-        "cpu": [
-            [number, name, getattr(part, name)]
-            for number, (part, names) in enumerate(cpu_parts(cpu))
-            for name in names
-            if hasattr(part, name)
-        ],
+        "window": text_of(cpu.window.snapshot()),
+        "cpu": parts_facts(cpu_parts(cpu)),
         "time": kernel.clock.now(),
         "objects": Writer(machine, kernel.ram).objects,
     }
     return header, [kernel.ram.read(frame, PAGE_SIZE) for frame in frames]
 
 
-def _text(data: bytes) -> str:
+def text_of(data: bytes) -> str:
+    """Bytes for JSON."""
     return base64.b64encode(data).decode()
 
 
@@ -111,17 +116,28 @@ def _check(machine: Machine, header: dict[str, Any], pages: list[bytes]) -> None
         _put(fresh, json.loads(json.dumps(header)), b"".join(pages))
 
 
-def resume(kind: type[Machine], path: str) -> Machine:
-    """The machine that was saved to ``path``. Raises UsageError for a file that cannot be read, is none of ours, of
-    another version, cut off or changed."""
-    header, pages = _read(path)
+Content = tuple[dict[str, Any], memoryview]
+"""The header and the pages of a file."""
+
+
+def resume(kind: type[Machine], path: str, content: Content | None = None) -> Machine:
+    """The machine that was saved to ``path``, whose ``content`` may be known. Raises UsageError for a file that cannot
+    be read, is none of ours, of another version, cut off or changed."""
+    header, pages = content or read_file(path)
+    if header["kind"] != "machine":
+        raise UsageError(f"{path}: it holds a bare machine, which Board.resume and mmuemu resume take up")
+    with refusals(path), ExitStack() as stack:
+        machine = stack.enter_context(_construct(kind, header))
+        _put(machine, header, pages)
+        stack.pop_all()
+    return machine
+
+
+@contextmanager
+def refusals(path: str) -> Iterator[None]:
+    """Whatever goes wrong with what a file says is told as an error of that file."""
     try:
-        machine = _construct(kind, header)
-        try:
-            _put(machine, header, pages)
-        except BaseException:
-            machine.close()
-            raise
+        yield
     except MmuemuError as error:
         raise UsageError(f"{path}: it cannot be resumed here: {error}") from None
     except (
@@ -134,10 +150,10 @@ def resume(kind: type[Machine], path: str) -> Machine:
         StopIteration,
     ) as error:
         raise UsageError(f"{path}: it is damaged ({type(error).__name__}: {error})") from None
-    return machine
 
 
-def _read(path: str) -> tuple[dict[str, Any], memoryview]:
+def read_file(path: str) -> Content:
+    """What a file holds. Raises UsageError for one that cannot be read, is not ours, of another version, damaged."""
     try:
         with open(path, "rb") as file:
             if not host_stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -164,7 +180,7 @@ def _read(path: str) -> tuple[dict[str, Any], memoryview]:
         header = json.loads(body[8 : 8 + length])
         if header["mmuemu"] != __version__:
             raise UsageError(f"{path}: a snapshot of mmuemu {header['mmuemu']}; this is mmuemu {__version__}")
-        if len(header["frames"]) * PAGE_SIZE != len(body) - 8 - length:
+        if header["kind"] not in ("machine", "board") or len(header["frames"]) * PAGE_SIZE != len(body) - 8 - length:
             raise ValueError("its pages")
     except (zlib.error, struct.error, ValueError, TypeError, KeyError, RecursionError, MemoryError) as error:
         raise UsageError(f"{path}: it is damaged ({error})") from None
@@ -197,21 +213,12 @@ def _put(machine: Machine, header: dict[str, Any], pages: bytes | memoryview) ->
     reader = Reader(header["objects"], machine, kernel.ram)
     for frame in cpu.engine.executed_frames() | kernel.frames.executed:
         cpu.engine.forget_code(frame)
-    window = base64.b64decode(header["window"])
-    if len(window) != len(cpu.window.raw):
-        raise ValueError("the CPU's state")
-    start = cpu.window.snapshot()[:STATE_OFFSET]
-    cpu.window.load(start + window[STATE_OFFSET:])
-    cpu.window.restore()
+    start = put_window(cpu, header["window"])
     for task in kernel.tasks.values():
         if task.snapshot:
             task.snapshot = start + task.snapshot[STATE_OFFSET:]
     kernel.idle_state = start + kernel.idle_state[STATE_OFFSET:]
-    parts = cpu_parts(cpu)
-    for number, name, value in header["cpu"]:
-        if name not in parts[number][1]:
-            raise ValueError(f"the CPU's {name}")
-        setattr(parts[number][0], name, tuple(value) if isinstance(value, list) else value)
+    put_parts(cpu_parts(cpu), header["cpu"])
     cpu.engine.flush()
     kernel.clock.set(header["time"])
     made = list(reader.made.values())
@@ -222,6 +229,37 @@ def _put(machine: Machine, header: dict[str, Any], pages: bytes | memoryview) ->
     for mm in {task.mm: None for task in kernel.tasks.values()}:
         kernel.adopt(mm)
     kernel.scheduler.resumed()
+
+
+def parts_facts(parts: Parts) -> list[list[Any]]:
+    """Attributes of the CPU's own objects, for a file."""
+    return [
+        [number, name, getattr(part, name)]
+        for number, (part, names) in enumerate(parts)
+        for name in names
+        if hasattr(part, name)
+    ]
+
+
+def put_parts(parts: Parts, facts: list[list[Any]]) -> None:
+    """Put :func:`parts_facts` back. Raises ValueError for attributes that are none of those."""
+    for number, name, value in facts:
+        if name not in parts[number][1]:
+            raise ValueError(f"the CPU's {name}")
+        setattr(parts[number][0], name, tuple(value) if isinstance(value, list) else value)
+
+
+def put_window(cpu: Cpu, text: str) -> bytes:
+    """Give the CPU the registers of a file, but for what are addresses of the host; the start of every snapshot of the
+    window here. Raises ValueError for another size."""
+    window = base64.b64decode(text)
+    if len(window) != len(cpu.window.raw):
+        raise ValueError("the CPU's state")
+    start = cpu.window.snapshot()[:STATE_OFFSET]
+    cpu.window.load(start + window[STATE_OFFSET:])
+    cpu.window.q[BREAKPOINT_POINTERS] = memoryview(bytes(32)).cast("Q")
+    cpu.window.restore()
+    return start
 
 
 def _of(objects: list[Any], kind: type) -> list[Any]:

@@ -6,12 +6,11 @@ snapshots in which they are the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from mmuemu.errors import UsageError
-from mmuemu.memory.written import WrittenPages
+from mmuemu.keptpages import KeptPages, Pages
 from mmuemu.statecopy import Graph, Record, Rules
 from mmuemu.x86.paging import PAGE_SIZE
 
@@ -70,9 +69,18 @@ FEW_FRAMES: Final = 256
 """With no more in use, to compare them all is cheaper than to have the host tell which were written."""
 
 
-def cpu_parts(cpu: Cpu) -> list[tuple[Any, tuple[str, ...]]]:
+Parts = list[tuple[Any, tuple[str, ...]]]
+"""Objects, and the attributes of each that are a state."""
+
+
+def cpu_parts(cpu: Cpu) -> Parts:
     """The CPU's own objects, and what of each is a state."""
     return [(cpu, _CPU), (cpu.engine, _ENGINE), (cpu.ring_three, _RING_THREE)]
+
+
+def parts_state(parts: Parts) -> list[tuple[Any, str, Any]]:
+    """The values of the attributes that are there."""
+    return [(part, name, getattr(part, name)) for part, names in parts for name in names if hasattr(part, name)]
 
 
 @dataclass(slots=True, eq=False)
@@ -81,8 +89,8 @@ class Snapshot:
 
     keeper: Snapshots = field(repr=False)
     records: list[Record] = field(repr=False)
-    pages: dict[int, bytes] = field(repr=False)
-    """Physical address -> content of each frame in use."""
+    pages: Pages = field(repr=False)
+    """Of the frames in use."""
     references: tuple[bytes, frozenset[int]] = field(repr=False)
     """As :meth:`FrameAllocator.references` gives them."""
     window: bytes = field(repr=False)
@@ -105,13 +113,8 @@ class Snapshots:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self._graph = Graph([machine], _RULES)
-        self._pages: dict[int, bytes] = {}
-        """What the last snapshot or restore held, by physical address."""
-        self._tracker: WrittenPages | None = None
-        """Tells what was written since; without it everything is compared."""
-        self._few = True
+        self._pages = KeptPages(machine.kernel.ram)
         self._end = 0
-        """Above the highest frame that was ever in use."""
 
     def _check(self) -> None:
         if self.machine.kernel.running:
@@ -127,42 +130,19 @@ class Snapshots:
         records = self._graph.take()
         references = kernel.frames.references()
         cpu.window.save()
-        parts = [
-            (part, name, getattr(part, name)) for part, names in cpu_parts(cpu) for name in names if hasattr(part, name)
-        ]
-        pages = self._take_pages(references[0])
+        parts = parts_state(cpu_parts(cpu))
+        used = [number << 12 for number, count in enumerate(memoryview(references[0]).cast("I")) if count]
+        pages = self._pages.take(used, self._memory_end())
         era = None if quota is None else (quota, *quota.next_era())
         return Snapshot(self, records, pages, references, cpu.window.snapshot(), parts, kernel.clock.now(), era)
 
-    def _written(self) -> set[int] | None:
-        """Frames that may differ from what the last snapshot or restore held; None: all may."""
+    def _memory_end(self) -> int:
+        """Above the highest frame that was ever in use."""
         frames = self.machine.kernel.frames
         self._end = max(self._end, frames.high)
-        if self._few and frames.used > FEW_FRAMES:
-            self._few = False
-            self._tracker = WrittenPages.of(frames.ram)
-        if self._tracker is None:
-            return None
-        try:
-            return self._tracker.take(self._end)
-        except OSError:
-            self.close()
-            return None
-
-    def _take_pages(self, counts: bytes) -> dict[int, bytes]:
-        memory, last = self.machine.kernel.ram.bytes, self._pages
-        written = self._written()
-        pages: dict[int, bytes] = {}
-        for number, count in enumerate(memoryview(counts).cast("I")):
-            if count:
-                frame = number << 12
-                before = last.get(frame)
-                if before is None or written is None or frame in written:
-                    page = bytes(memory[frame : frame + PAGE_SIZE])
-                    before = before if before == page else page
-                pages[frame] = before
-        self._pages = pages
-        return pages
+        if frames.used > FEW_FRAMES:
+            self._pages.track()
+        return self._end
 
     def restore(self, snapshot: Snapshot) -> None:
         """Make the machine what it was. Raises UsageError while it runs, and for another machine's snapshot."""
@@ -175,9 +155,9 @@ class Snapshots:
             quota, era, lost = snapshot.era
             quota.go_back(era, lost)
         executed = cpu.engine.executed_frames() | kernel.frames.executed
-        written = self._written()
+        end = self._memory_end()
         kernel.frames.put_references(*snapshot.references)
-        changed = self._put_pages(snapshot.pages, written)
+        changed = self._pages.put(snapshot.pages, end)
         self._graph.put(snapshot.records)
         for frame in executed:
             if frame in changed or frame not in snapshot.pages:
@@ -190,27 +170,6 @@ class Snapshots:
         kernel.clock.set(snapshot.time)
         kernel.scheduler.resumed()
 
-    def _put_pages(self, pages: dict[int, bytes], written: set[int] | None) -> set[int]:
-        """Put the content of frames back; those that had another."""
-        memory, last = self.machine.kernel.ram.bytes, self._pages
-        suspects: Iterable[int] = pages
-        if written is not None and last is pages:
-            suspects = pages.keys() & written
-        elif written is not None:
-            suspects = {frame for frame, page in pages.items() if frame in written or last.get(frame) is not page}
-        changed = set()
-        for frame in suspects:
-            page = pages[frame]
-            if memory[frame : frame + PAGE_SIZE].tobytes() != page:
-                memory[frame : frame + PAGE_SIZE] = page
-                changed.add(frame)
-        self._pages = pages
-        if changed:
-            self._written()
-        return changed
-
     def close(self) -> None:
         """Look no longer at what is written."""
-        if self._tracker is not None:
-            self._tracker.close()
-            self._tracker = None
+        self._pages.close()

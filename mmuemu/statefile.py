@@ -26,18 +26,20 @@ from mmuemu.kernel.files.hostfd import HostHandle
 from mmuemu.kernel.syscalls.table import Syscall
 
 Json = Any
-_MODULES: Final = ("mmuemu.kernel.", "mmuemu.loader.", "mmuemu.memory.", "mmuemu.speculation.", "mmuemu.x86.")
+_MODULES: Final = (
+    *("mmuemu.devices.", "mmuemu.kernel.", "mmuemu.loader.", "mmuemu.memory.", "mmuemu.speculation.", "mmuemu.x86."),
+)
 """Whose classes and functions a file may name, besides those of :data:`_OTHERS`."""
 _OTHERS: Final = {
     "builtins:object": object, "builtins:int": int, "builtins:list": list, "builtins:set": set,
     "builtins:dict": dict, "builtins:bytearray": bytearray, "builtins:bytes": bytes, "random:Random": random.Random,
     "builtins:tuple": tuple,
 }  # fmt: skip
-_MACHINE: Final = ("mmuemu.machine:Machine", "mmuemu.standard:Capture", "mmuemu.machine:Files")
+_MACHINE: Final = ("mmuemu.machine:Machine", "mmuemu.standard:Capture", "mmuemu.machine:Files", "mmuemu.board:Board")
 _HOST: Final = (
     "mmuemu.cpu.", "mmuemu.memory.ram.", "mmuemu.kernel.events.Events.", "mmuemu.kernel.options.Options.",
     "mmuemu.kernel.files.hostfd.HostDescriptors.", "mmuemu.kernel.scheduler.Ticker.", "_thread.", "ctypes.",
-    "threading.", "mmuemu.machine.Files.", "mmuemu.speculation.models.",
+    "threading.", "mmuemu.machine.Files.", "mmuemu.speculation.models.", "mmuemu.booter.",
 )  # fmt: skip
 """Classes whose objects the new machine must have already."""
 DICTS: Final = {"dict": dict, "Counter": Counter, "OrderedDict": OrderedDict, "defaultdict": defaultdict}
@@ -46,6 +48,11 @@ _WITHOUT: Final[dict[str, frozenset[str]]] = {
         {"events", "on_oom_kill", "on_stopped", "on_unknown_syscall", "options", "table", "tracer"}
     ),
     "mmuemu.kernel.files.stream:StreamInode": frozenset({"waiter"}),
+    "mmuemu.board:Board": frozenset({"options", "running", "snapshots", "trace"}),
+    "mmuemu.devices.bus:MmioBus": frozenset({"trace"}),
+    "mmuemu.devices.bus:PortBus": frozenset({"trace"}),
+    "mmuemu.devices.debug_exit:DebugConsole": frozenset({"_out"}),
+    "mmuemu.devices.serial:Uart": frozenset({"_out"}),
     "mmuemu.machine:Machine": frozenset({"files", "made", "snapshots", "speculation_settings"}),
     "mmuemu.memory.frames:FrameAllocator": frozenset({"_counts", "on_exhausted", "on_free", "ram"}),
     "mmuemu.speculation.blocks:BlockCache": frozenset({"ops", "_ops_generation", "_read_at"}),

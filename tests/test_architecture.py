@@ -20,11 +20,11 @@ MAY_USE = {
     "speculation": {"x86", "memory", "mmu", "cpu", "errors", "jsonfile"},
     "kernel": {"x86", "memory", "mmu", "cpu", "loader", "guest", "errors"},
     "gdbstub": {"x86", "cpu", "mmu", "memory", "kernel", "errors", "board", "machine"},
-    "view": {"x86", "memory", "mmu", "cpu", "loader", "guest", "speculation", "kernel", "errors"},
+    "view": {"x86", "memory", "mmu", "cpu", "loader", "guest", "devices", "speculation", "kernel", "errors"},
     # Helpers of a door, the pytest plugin: it composes what doors do.
     "testing": {
         "x86", "memory", "mmu", "cpu", "loader", "kernel", "speculation", "view", "errors", "machine", "guestprocess",
-        "board", "sources", "leaks",
+        "board", "sources", "leaks", "reporter", "runner",
     },
     # A door with rooms behind it: it composes what the other doors do, many times.
     "sweep": {

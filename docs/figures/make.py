@@ -18,6 +18,7 @@ FIGURES = {
         "demo meltdown --seed 1 --bytes 1 --trace-file {scratch}/meltdown",
         "explain --svg {figure} {scratch}/meltdown",
     ),
+    "memory-map.svg": ("run --seed 1 --clear-env --svg {figure} samples/hello.s",),
 }
 """Figure -> the commands of ``mmuemu`` that make it, run in the checkout. Each is the same on every host."""
 

@@ -101,10 +101,15 @@ class BareMetal:
 
     def interrupt(self, vector: int, *, nmi: bool = False) -> None:
         """Deliver an external interrupt (the caller has checked :attr:`interruptible`)."""
-        if nmi and self.cpu.privileged is not None:
+        if nmi:
+            self.block_nmi()
+        self.deliver(Event(vector, 0, self.cpu.rip, external=True))
+
+    def block_nmi(self) -> None:
+        """No NMI until the next IRET."""
+        if self.cpu.privileged is not None:
             self.nmi_blocked = True
             self.cpu.privileged.at_next_iret(self._unblock_nmi)
-        self.deliver(Event(vector, 0, self.cpu.rip, external=True))
 
     def _unblock_nmi(self) -> None:
         """The next IRET, whoever's it is, lets NMIs in again (SDM volume 3, 6.7.1)."""

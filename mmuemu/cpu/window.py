@@ -64,6 +64,8 @@ Q_XCR0: Final = 613
 D_ERROR_CODE: Final = 1346
 Q_DR0: Final = 675
 D_OLD_EXCEPTION: Final = 1374
+BREAKPOINT_POINTERS: Final = slice(683, 687)
+"""Of the 64-bit words: where the engine keeps what it made of DR0 to DR3, addresses of the host."""
 Q_PKRU: Final = 663
 
 HFLAG_CPL: Final = 3

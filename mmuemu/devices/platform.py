@@ -86,7 +86,6 @@ class Platform:
         com2_out: Callable[[bytes], None] | None = None,
         debug_out: Callable[[bytes], None] = _discard,
         wake: Callable[[], None] = lambda: None,
-        remapped: Callable[[], None] = lambda: None,
         x2apic: bool = True,
         tsc_deadline: bool = True,
         address_bits: int = 40,
@@ -95,7 +94,7 @@ class Platform:
         """``ram`` bytes of memory, ``epoch`` seconds since 1970; COM2 exists if it has an output.
 
         ``wake``: called when something may be deliverable, or the next event has come nearer, or the machine has
-        ended: a CPU that is running should look again. ``remapped``: called when ``mmio`` has got other ranges.
+        ended: a CPU that is running should look again.
         ``firmware``: start in the state a BIOS leaves, not in that of power-up.
         """
         self.clock = clock or InstructionClock()
@@ -103,7 +102,6 @@ class Platform:
         self.ending: Ending | None = None
         """Set once the guest has ended the machine; nothing is delivered after that."""
         self._wake = wake
-        self._remapped = remapped
         self._com2_out = com2_out
         self.ports = PortBus()
         self.mmio = MmioBus()
@@ -204,7 +202,6 @@ class Platform:
         self.mmio.release("lapic")
         for claim in self.lapic.ranges():
             self.mmio.claim(claim)
-        self._remapped()
 
     def _as_firmware_leaves_it(self) -> None:
         for port, value in FIRMWARE_PORTS:

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from mmuemu.testing.bare import BareResult
     from mmuemu.testing.results import Result
     from mmuemu.testing.session import Session
+    from mmuemu.view.report.events import EventLog
 
 JSON_VERSION: Final = 1
 LAST_CALLS: Final = 50
 _LONGEST_NAME: Final = 100
+_MOST_PAGES: Final = 4
 _MOST_OUTPUT: Final = 4096
 """Bytes of a program's output that are kept, the last ones."""
 
@@ -31,8 +33,10 @@ def file_name(node: str) -> str:
     return f"{name[-_LONGEST_NAME:]}-{hashlib.sha256(node.encode()).hexdigest()[:8]}"
 
 
-def write(session: Session, folder: Path, node: str, command: str) -> tuple[Path, str]:
-    """Write ``NAME.txt`` and ``NAME.json`` for a test that failed; that text and an account. Raises OSError."""
+def write(session: Session, folder: Path, node: str, command: str) -> tuple[list[Path], str]:
+    """Write ``NAME.txt``, ``NAME.json`` and a page of each machine, ``NAME.html``, ``NAME-2.html`` ..., for a test that
+    failed; that text, the pages, and an account. Raises OSError.
+    """
     facts = {
         "version": JSON_VERSION,
         "test": node,
@@ -52,7 +56,44 @@ def write(session: Session, folder: Path, node: str, command: str) -> tuple[Path
     path = base.with_name(base.name + ".txt")
     path.write_text("\n".join(text) + "\n", encoding="utf-8", errors="backslashreplace")
     base.with_name(base.name + ".json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    return path, "\n".join(repr(result) for result in (*session.runs, *session.bare_runs))
+    return [path, *_write_pages(session, base, command)], "\n".join(
+        repr(result) for result in (*session.runs, *session.bare_runs)
+    )
+
+
+def _write_pages(session: Session, base: Path, command: str) -> list[Path]:
+    """The pages of the machines that still stand, the last run's first; their files."""
+    from mmuemu.view.report.events import EventLog
+
+    runs: dict[Machine, Result | None] = dict.fromkeys(reversed(session.machines))
+    runs = {result.machine: result for result in reversed(session.runs)} | {
+        machine: None
+        for machine in runs
+        if machine.task is not None and machine not in {r.machine for r in session.runs}
+    }
+    written: list[Path] = []
+    for machine, result in list(runs.items())[:_MOST_PAGES]:
+        if machine.closed:
+            continue
+        text = _page(machine, EventLog() if result is None else result.log(), result, command)
+        number = f"-{len(written) + 1}" if written else ""
+        path = base.with_name(f"{base.name}{number}.html")
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
+        written.append(path)
+    return written
+
+
+def _page(machine: Machine, log: EventLog, result: Result | None, command: str) -> str:
+    from mmuemu.machine import Outcome
+    from mmuemu.reporter import run_page
+    from mmuemu.runner import facts
+    from mmuemu.view.report.recording import Recording
+
+    recording = Recording(machine.kernel, machine.speculation, None)
+    recording.log = log
+    recording.close()
+    outcome = Outcome(0, limit="the test stopped it") if result is None else result.outcome
+    return run_page(recording, machine, outcome, [], {**facts(machine, outcome, []), "repeat": command})
 
 
 def _plain(value: Any) -> Any:

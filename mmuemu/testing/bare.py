@@ -9,14 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from mmuemu.board import BOOT_TABLES, Board, BoardEnd, BoardOptions
+from mmuemu.board import Board, BoardEnd, BoardOptions
 from mmuemu.cpu.attach import Attachment
 from mmuemu.cpu.traps import Trap
 from mmuemu.cpu.watchdog import Expired, Watchdog
 from mmuemu.errors import Exit
 from mmuemu.loader.elf import read_image
 from mmuemu.loader.kernel_image import read_kernel
-from mmuemu.loader.multiboot import Block, place
 from mmuemu.memory.ram import parse_size
 from mmuemu.mmu.state import Access, PageFault, Translation
 from mmuemu.testing.faults import Fault, of_trap
@@ -163,14 +162,7 @@ class Bare:
             )
         )  # fmt: skip
         self._session.closers.append(board.close)
-        reserved = [Block(size - BOOT_TABLES, size)] if image.kind == "long" else []
-        plan = place(image, size, [], command_line, reserved)
-        for address, count in plan.zeros:
-            board.ram.zero(address, count)
-        for address, data in plan.writes:
-            board.write(address, data)
-        enter = board.enter_long if image.kind == "long" else board.enter_protected
-        enter(plan.entry, plan.registers)
+        board.load(image, [], command_line)
         try:
             with Watchdog(board.cpu, timeout) as watchdog:
                 end = board.run(max_instructions=max_instructions, expired=lambda: watchdog.expired)

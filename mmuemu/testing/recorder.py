@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mmuemu.kernel.task import Task
     from mmuemu.machine import Machine
     from mmuemu.speculation.trace import Window
+    from mmuemu.view.report.events import EventLog
 
 MOST_CALLS: Final = 100_000
 MOST_FAULTS: Final = 1000
@@ -58,10 +59,18 @@ class Fill:
         return f"{self.line:#x} by {self.instruction:#x} in ring {self.ring} ({' > '.join(self.causes)})"
 
 
+Moment = tuple[int, int, int, Call | Fault]
+"""Nanoseconds of the guest's clock, process, thread, what happened."""
+
+
 class Recorder:
     """Listens to one machine (it is its tracer)."""
 
     def __init__(self, machine: Machine) -> None:
+        self.moments: deque[Moment] = deque(maxlen=MOST_CALLS)
+        """Of calls and refused faults, in order."""
+        self._now = machine.kernel.clock.now
+        self._start = self._now()
         self.calls: deque[Call] = deque(maxlen=MOST_CALLS)
         self.faults: deque[Fault] = deque(maxlen=MOST_FAULTS)
         self.fills: deque[Fill] = deque(maxlen=MOST_FILLS)
@@ -78,7 +87,9 @@ class Recorder:
     def leave(self, task: Task, call: Syscall | None, number: int, arguments: tuple[int, ...], result: int) -> None:
         """A call returns."""
         name, count = (f"syscall_{number}", 6) if call is None else (call.name, len(call.kinds))
-        self.calls.append(Call(task.pid, name, arguments[:count], result))
+        made = Call(task.pid, name, arguments[:count], result)
+        self.calls.append(made)
+        self.moments.append((self._now() - self._start, task.pid, task.tid, made))
 
     def signal(self, task: Task, info: SigInfo) -> None:
         """A signal is delivered: nothing is kept of it."""
@@ -92,11 +103,25 @@ class Recorder:
     def ended(self, task: Task) -> None:
         """A thread ends."""
 
+    def log(self) -> EventLog:
+        """What happened, as a report shows it."""
+        from mmuemu.view.report.events import FAULT, SYSCALL, EventLog
+
+        log = EventLog()
+        for time, pid, tid, what in self.moments:
+            if isinstance(what, Call):
+                log.add(SYSCALL, time, pid, tid, str(what).partition("] ")[2])
+            else:
+                log.add(FAULT, time, pid, tid, f"refused {what}")
+        return log
+
     # -- the rest ------------------------------------------------------------------------------------------------
 
     def _fault(self, event: FaultEvent) -> None:
         if not event.resolved:
-            self.faults.append(refused(event))
+            made = refused(event)
+            self.faults.append(made)
+            self.moments.append((self._now() - self._start, event.task.pid, event.task.tid, made))
 
     def _window(self, window: Window) -> None:
         self.fills.extend(Fill(fill.linear, fill.line, fill.address, fill.causes, window.ring) for fill in window.fills)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mmuemu.machine import Machine, Outcome
     from mmuemu.testing.programs import Program
     from mmuemu.testing.recorder import Call, Fill, Recorder
+    from mmuemu.view.report.events import EventLog
 
 
 class Result:
@@ -30,6 +31,10 @@ class Result:
         name = "" if self.signal is None else f", {self.signal.name}"
         fault = self.fault
         return f"<Result of {self.program.name}: {how}{name}{'' if fault is None else f', {fault}'}>"
+
+    def log(self) -> EventLog:
+        """The run's system calls and refused page faults, as a report shows them."""
+        return self._recorder.log()
 
     @property
     def machine(self) -> Machine:

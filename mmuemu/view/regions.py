@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -254,13 +254,13 @@ def _nothings(kernel: Kernel) -> Iterator[tuple[int, int, str]]:
             start = end
 
 
-def with_gaps(kernel: Kernel, regions: list[Region]) -> list[Region]:
-    """``regions`` (in address order) with what lies between them, from 0 to 2^64."""
-    pieces = list(_nothings(kernel))
+def fill_gaps(pieces: Iterable[tuple[int, int, str]], regions: Iterable[Region]) -> list[Region]:
+    """``regions`` (in address order) with what lies between them in ``pieces``: (start, end, words), in order."""
+    stretches = list(pieces)
     out: list[Region] = []
 
     def fill(start: int, end: int) -> None:
-        for low, high, words in pieces:
+        for low, high, words in stretches:
             if max(start, low) < min(end, high):
                 out.append(Region(max(start, low), min(end, high), "", "gap", words))
 
@@ -271,6 +271,11 @@ def with_gaps(kernel: Kernel, regions: list[Region]) -> list[Region]:
         at = max(at, region.end)
     fill(at, 1 << 64)
     return out
+
+
+def with_gaps(kernel: Kernel, regions: list[Region]) -> list[Region]:
+    """``regions`` (in address order) with what lies between them, from 0 to 2^64."""
+    return fill_gaps(_nothings(kernel), regions)
 
 
 def memory_map(
@@ -284,6 +289,7 @@ def memory_map(
 __all__ = [
     "Region",
     "auxiliary",
+    "fill_gaps",
     "kernel_regions",
     "living",
     "memory_map",

@@ -5,17 +5,19 @@ The tables are read as words of guest RAM, as the processor reads them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from mmuemu.mmu.modes import FIVE_LEVEL, FOUR_LEVEL, PagingMode
+from mmuemu.mmu.rules import pse36_bits
 from mmuemu.view.entries import bit_names, rights
 from mmuemu.view.sheet import Sheet, human
-from mmuemu.x86.paging import ADDRESS_MASK, NX, PAGE_SIZE, PS, RW, US, A, D, P
+from mmuemu.x86.paging import ADDRESS_MASK, NX, PAGE_SIZE, RW, US, A, D, P
 
 if TYPE_CHECKING:
     from mmuemu.memory.page_table import PageTable
+    from mmuemu.mmu.state import PagingState
 
 _MASK: Final = (1 << 64) - 1
 _RIGHTS: Final = RW | US
@@ -85,6 +87,8 @@ class Table:
     start: int
     end: int
     parts: list[Table | Run] = field(default_factory=list)
+    note: str = ""
+    """Why it is empty here, when it was not read."""
 
     def runs(self) -> Iterator[Run]:
         """Every run below, in address order."""
@@ -103,15 +107,34 @@ class Table:
 
 
 class _Reader:
-    """Reads one address space's tables."""
+    """Reads the tables of one address space, by a paging ``mode``; memory is in ``words`` of an entry's size.
 
-    def __init__(self, table: PageTable, start: int, end: int) -> None:
-        self.table = table
-        self.mode: PagingMode = FIVE_LEVEL if table.levels == 5 else FOUR_LEVEL
-        self.q = table.frames.ram.qwords
-        self.size = table.frames.ram.size
+    ``kept`` turns an entry without P into what was kept in it (0: nothing). ``large``: bit 7 may map a page. No more
+    than ``most`` tables are read, and none in itself: the others stay empty, with a note.
+    """
+
+    def __init__(
+        self,
+        mode: PagingMode,
+        words: memoryview,
+        start: int,
+        end: int,
+        *,
+        kept: Callable[[int], int],
+        large: bool = True,
+        high_bits: int = 0,
+        most: int = 1 << 30,
+    ) -> None:
+        self.mode = mode
+        self.words = words
+        self.kept = kept
+        self.large = large
+        self.high_bits = high_bits
+        self.left = most
         self.start, self.end = start, end
-        self.sign = 1 << self.mode.linear_bits - 1
+        self.sign = 1 << mode.linear_bits - 1 if mode.canonical else 0
+        self.flags = ~ADDRESS_MASK & _MASK if mode.entry_bytes == 8 else PAGE_SIZE - 1
+        self.path: list[int] = []
 
     def _extend(self, linear: int) -> int:
         return (linear | -self.sign) & _MASK if linear & self.sign else linear
@@ -121,36 +144,55 @@ class _Reader:
         index, flags, allowed = above
         level = self.mode.levels[depth]
         first = self._extend(base)
-        found = Table(level.name, index, flags, physical, first, first + level.size * 512)
-        if physical + PAGE_SIZE > self.size:
+        count = 1 << level.index_bits
+        found = Table(level.name, index, flags, physical, first, first + level.size * count)
+        at = physical // self.mode.entry_bytes
+        self.left -= 1
+        if at + count > len(self.words):
+            found.note = "beyond memory"
+        elif physical in self.path:
+            found.note = "the table itself"
+        elif self.left < 0:
+            found.note = "not shown: there are too many tables"
+        if found.note:
             return found
-        for number, entry in enumerate(self.q[physical >> 3 : (physical >> 3) + 512].tolist()):
+        self.path.append(physical)
+        for number, entry in enumerate(self.words[at : at + count].tolist()):
             linear = self._extend(base + number * level.size)
             if entry and linear < self.end and linear + level.size > self.start:
                 self._entry(found, depth, number, entry, (base + number * level.size, linear, allowed))
+                if self.left < 0:
+                    break
+        self.path.pop()
         return found
 
     def _entry(self, found: Table, depth: int, number: int, entry: int, place: tuple[int, int, int]) -> None:
         base, linear, allowed = place
         level = self.mode.levels[depth]
         last = depth == len(self.mode.levels) - 1
-        page = last or (level.may_be_large and bool(entry & PS))
+        page = last or (self.large and self.mode.maps_page(depth, entry))
         if last and not entry & P:
-            entry = self.table.kept(entry)
+            entry = self.kept(entry)
+            if not entry:
+                return
         elif not entry & P:
             return
-        allowed = allowed & (entry | ~_RIGHTS) | entry & NX
+        if level.has_rights:
+            allowed = allowed & (entry | ~_RIGHTS) | entry & NX
         if not page:
-            below = (number, entry & ~ADDRESS_MASK & _MASK, allowed)
-            found.parts.append(self.read(entry & ADDRESS_MASK, depth + 1, base, below))
+            flags = entry & self.flags
+            found.parts.append(self.read(entry & ~self.flags, depth + 1, base, (number, flags, allowed)))
             return
         self._page(found, number, entry, (linear, allowed, level.size))
 
     def _page(self, found: Table, number: int, entry: int, place: tuple[int, int, int]) -> None:
         """Lengthen the last run, or begin one."""
         linear, allowed, size = place
-        frame = entry & ADDRESS_MASK & -size
+        frame = entry & ~self.flags & -size
         flags = (entry ^ frame) & ~_OFTEN_CHANGES
+        if size > PAGE_SIZE and self.high_bits:
+            frame |= (entry & self.high_bits) << 19
+            flags &= ~self.high_bits
         run = found.parts[-1] if found.parts else None
         if not isinstance(run, Run) or run.flags != flags or run.first + run.count != number:
             run = Run(
@@ -164,8 +206,26 @@ class _Reader:
 
 def read_tables(table: PageTable, start: int = 0, end: int = 1 << 64, *, root: int | None = None) -> Table:
     """The tree of ``table`` from its root, or another one, as far as ``[start, end)`` reaches."""
-    reader = _Reader(table, start, end)
+    mode = FIVE_LEVEL if table.levels == 5 else FOUR_LEVEL
+    reader = _Reader(mode, table.frames.ram.qwords, start, end, kept=table.kept)
     return reader.read(table.root if root is None else root, 0, 0, (-1, 0, _RIGHTS))
+
+
+def read_paging(words: memoryview, state: PagingState, most: int) -> Table:
+    """The tree that a processor in ``state``, paging on, walks in memory (64-bit ``words``), ``most`` tables of it."""
+    mode = state.mode
+    narrow = mode.entry_bytes == 4
+    reader = _Reader(
+        mode,
+        words.cast("B").cast("I") if narrow else words,
+        0,
+        1 << 64,
+        kept=lambda _entry: 0,
+        large=not narrow or state.page_size_extensions,
+        high_bits=pse36_bits(state) if narrow else 0,
+        most=most,
+    )
+    return reader.read(state.cr3 & mode.root_mask, 0, 0, (-1, 0, _RIGHTS))
 
 
 # -- words -----------------------------------------------------------------------------------------------------------
@@ -286,6 +346,7 @@ __all__ = [
     "Table",
     "bits_text",
     "frames_text",
+    "read_paging",
     "read_tables",
     "run_facts",
     "summary",

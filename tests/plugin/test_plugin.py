@@ -16,6 +16,7 @@ from mmuemu.kernel.syscalls import load_all
 from mmuemu.testing.artifacts import file_name
 from tests.plugin.guests import HELLO, NULL
 from tests.plugin.installed import PROJECT, describe
+from tests.view.test_report import data_of, rows_of
 
 pytest_plugins = ["pytester"]
 # pytester forgets what is imported inside a run of its own, and the table of system calls is filled once.
@@ -205,6 +206,8 @@ def test_a_failing_test_leaves_its_runs_and_the_command(run, pytester):
             "*- mmuemu -*",
             "<Result of guest: exit code 139, SIGSEGV, #PF error W|U at rip 0x401000*",
             "report: left/here/test_it*.txt",
+            "report: left/here/test_it*.html",
+            "report: left/here/test_it*-2.html",
             "repeat: python -m pytest 'test_it.py::test_it[[]a b]' --mmuemu-seed 1",
         ]
     )
@@ -222,12 +225,20 @@ def test_a_failing_test_leaves_its_runs_and_the_command(run, pytester):
     text = path.with_suffix(".txt").read_text()
     for piece in ("exit(7)", "hi", "00401000-00402000 r-xp", "<- refuses", "--mmuemu-seed 1"):
         assert piece in text
+    shown = data_of(path.with_suffix(".html"))
+    assert "SIGSEGV" in shown["facts"]["summary"]
+    assert shown["facts"]["repeat"] == facts["repeat"]
+    regions = {region["kind"]: region["start"] for region in shown["processes"][0]["regions"]}
+    assert regions["text"] == f"{0x401000:016x}"
+    assert [row[4].split()[0] for row in rows_of(shown)] == ["refused"]
+    (other,) = (pytester.path / "left/here").glob("*-2.html")
+    assert [row[4] for row in rows_of(data_of(other))] == ["write(1, 0x402000, 3) = 3", "exit(7) = 0"]
 
 
 def test_the_command_repeats_the_failure(run, pytester):
     result = run(FAILING)
     (line,) = [line for line in result.outlines if line.startswith("repeat: ")]
-    (report,) = [line for line in result.outlines if line.startswith("report: ")]
+    report, *_ = [line for line in result.outlines if line.startswith("report: ")]
     assert "/pytest-of-" in report, "it lies below pytest's temporary directory"
     command = line.removeprefix("repeat: python -m pytest ") + " -p mmuemu.pytest_plugin -p no:cacheprovider"
     again = subprocess.run(f'"{sys.executable}" -m pytest {command}', shell=True, capture_output=True, text=True)
@@ -296,6 +307,7 @@ def test_run(guest):
     result.assert_outcomes(failed=2)
     assert sum(line.startswith("repeat: ") for line in result.outlines) == 2
     assert sum(line.startswith("report: ") for line in result.outlines) == 2
+    assert not any(line.endswith(".html") for line in result.outlines)
 
 
 def test_a_report_that_cannot_be_made_does_not_end_the_session(run):

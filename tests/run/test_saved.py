@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from collections import Counter
 
 import pytest
 from hypothesis import assume, given, settings
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from mmuemu.errors import UsageError
 from mmuemu.machine import Machine
 from mmuemu.savefile import MAGIC
+from mmuemu.view.report.data import speculation_facts
 from tests.run.harness import ENVIRONMENT, PACKAGE
 from tests.run.test_snapshots import LIMIT, VARIANTS, state, to_the_end
 
@@ -45,6 +47,29 @@ def test_who_is_resumed_does_what_was_done_before(programs, tmp_path, variant):
             assert to_the_end(machine, process) == expected
 
     check()
+
+
+def test_caches_and_predictors_are_kept(programs, tmp_path):
+    """One by one: that cycles come out equal afterwards says it of those that mattered."""
+
+    def hidden(machine):
+        core = machine.speculation
+        return speculation_facts(core, Counter()), core.board.cycles, machine.kernel.random.getstate()
+
+    path = str(tmp_path / "file")
+    with Machine(seed=7, memory="64M", cpu="skylake") as machine:
+        machine.spawn(str(programs("moments")), ["moments"], {})
+        machine.run(max_instructions=4_000)
+        here, before = machine.snapshot(), hidden(machine)
+        machine.save(path)
+        assert before[0]["caches"][0]["lines"] > 50
+        assert before[0]["btb"]["used"] > 0
+        machine.run(max_instructions=4_000)
+        assert hidden(machine)[0] != before[0]
+        machine.restore(here)
+        assert hidden(machine) == before
+    with Machine.resume(path) as machine:
+        assert hidden(machine) == before
 
 
 def mmuemu(*arguments, stdin=b"", cwd=None):

@@ -10,12 +10,14 @@ import sys
 from argparse import Namespace
 from array import array
 from collections import Counter
+from dataclasses import fields
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from mmuemu.cli import main
+from mmuemu.kernel.events import Events
 from mmuemu.machine import Machine, Outcome
 from mmuemu.reporter import Reporter
 from mmuemu.view.report.events import FAULT, FLUSH, KINDS, LIFE, LONGEST_TEXT, SIGNAL, SWITCH, SYSCALL, WINDOW, EventLog
@@ -273,6 +275,46 @@ def test_nothing_is_imported_without_the_options():
         "sys.exit(any(name.startswith('mmuemu.view.report') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def listeners(machine: Machine) -> dict[str, object]:
+    """Who is told of what while a machine runs."""
+    kernel, engine = machine.kernel, machine.kernel.cpu.engine
+    found = {field.name: len(getattr(kernel.events, field.name)) for field in fields(kernel.events)}
+    core = machine.speculation
+    told = [engine._serving] if engine.name == "python" else []
+    told += [task.mm.fault for task in kernel.tasks.values()]
+    return {
+        **found, "tracer": kernel.tracer, "watcher": engine.watcher, "snapshots": machine.snapshots,
+        "window": core and core.on_window, "watched": sum(".watch." in call.__qualname__ for call in told),
+        "hooks": len(kernel.cpu.hooks._kept),
+    }  # fmt: skip
+
+
+OPTIONS_OF = {
+    "--report": "page.html", "--svg": "map.svg", "--strace": None, "--trace": "faults,tlb,sched,signals",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("more", [[], ["--mmu", "native"], ["--cpu", "skylake"]], ids=["python", "native", "cpu"])
+def test_without_the_options_nobody_listens(more, tmp_path, monkeypatch, capfd):
+    """While a program runs, that is: no test of time would tell, so the lists are looked at."""
+    seen = []
+
+    def run(machine: Machine, **_limits: object) -> Outcome:
+        seen.append(listeners(machine))
+        return Outcome(0)
+
+    monkeypatch.setattr(Machine, "run", run)
+    assert main(["run", "--seed", "1", "--memory", "64M", *more, "/bin/true"]) == 0
+    (off,) = seen
+    assert not any(off[field.name] for field in fields(Events))
+    assert not any(off[name] for name in ("tracer", "watcher", "snapshots", "window", "watched"))
+    for option, value in OPTIONS_OF.items():
+        given = [option] if value is None else [option, str(tmp_path / value) if "." in value else value]
+        assert main(["run", "--seed", "1", "--memory", "64M", *more, *given, "/bin/true"]) == 0
+        assert {**seen[-1], "hooks": 0} != {**off, "hooks": 0}, option
+        assert seen[-1]["hooks"] == off["hooks"], "nothing of these needs a hook of the engine's own"
 
 
 def test_names_that_a_guest_chose_stay_data(tmp_path):

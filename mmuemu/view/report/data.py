@@ -6,8 +6,10 @@ Addresses are sixteen hexadecimal digits, so that their order is that of their t
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from mmuemu.mmu.modes import FIVE_LEVEL, FOUR_LEVEL, PagingMode
 from mmuemu.view.entries import bit_names
 from mmuemu.view.listing import printable
 from mmuemu.view.regions import Region, memory_map
@@ -67,6 +69,19 @@ def region_facts(region: Region) -> dict[str, Any]:
     }
 
 
+def map_facts(regions: Sequence[Region]) -> dict[str, Any]:
+    """The regions of a memory map, and how many in the middle are left out."""
+    shown = list(regions)
+    if len(regions) > MOST_REGIONS:
+        shown = [*regions[: MOST_REGIONS // 2], *regions[-MOST_REGIONS // 2 :]]
+    return {"regions": [region_facts(region) for region in shown], "cut": len(regions) - len(shown)}
+
+
+def level_facts(mode: PagingMode) -> list[tuple[str, int, int]]:
+    """Where in an address the index into each table stands: the entry's name, the lowest bit, how many bits."""
+    return [(level.name, level.shift, level.index_bits) for level in mode.levels]
+
+
 def tables_facts(table: Table, budget: Budget) -> dict[str, Any]:
     """A tree of tables and runs; ``cut`` counts what was left out of a table."""
     parts: list[dict[str, Any]] = []
@@ -81,7 +96,7 @@ def tables_facts(table: Table, budget: Budget) -> dict[str, Any]:
     found: dict[str, Any] = {
         "level": table.level,
         "index": table.index,
-        "bits": " ".join(bit_names(table.flags, page=False)),
+        "bits": " ".join([*bit_names(table.flags, page=False), *([f"({table.note})"] if table.note else [])]),
         "table": f"{table.physical:#x}",
         "start": _digits(table.start),
         "last": _digits(table.end - 1),
@@ -113,16 +128,13 @@ def kernel_tables(kernel: Kernel, table: PageTable, budget: Budget) -> dict[str,
 def process_facts(kernel: Kernel, process: Process, task: Task, budget: Budget) -> tuple[dict[str, Any], list[Region]]:
     """What a process's memory looks like now, and its memory map. Its memory must be there."""
     regions = memory_map(kernel, process, task.mm)
-    shown = regions
-    if len(regions) > MOST_REGIONS:
-        shown = regions[: MOST_REGIONS // 2] + regions[-MOST_REGIONS // 2 :]
     table = task.mm.page_table
     facts: dict[str, Any] = {
         "pid": process.pid,
         "program": printable(process.exe),
-        "regions": [region_facts(region) for region in shown],
-        "cut": len(regions) - len(shown),
+        **map_facts(regions),
         "tables": tables_facts(read_tables(table, 0, kernel.layout.user_top), budget),
+        "levels": level_facts(FIVE_LEVEL if table.levels == 5 else FOUR_LEVEL),
         "cr3": f"{table.root:#x}",
     }
     if table.user_root != table.root:

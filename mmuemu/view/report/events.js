@@ -33,11 +33,12 @@ const kinds = column("kind", Uint8Array), times = column("time", Float64Array), 
 const trackOf = column("track", Uint16Array), words = column("text", Uint32Array);
 const count = E.count, texts = E.texts, tracks = E.tracks;
 const FAULT = E.kinds.indexOf("fault");
-const refused = texts.map((text) => text.startsWith("refused "));
+const refused = texts.map((text) => text.startsWith("refused ") || text.startsWith("triple fault"));
 const KIND_WORDS = { fault: "page faults", syscall: "system calls", switch: "context switches", flush: "TLB flushes",
-  signal: "signals", life: "starts and ends", window: "transient windows" };
-const LANE = { fault: 1, syscall: 0, switch: 2, flush: 2, signal: 2, life: 2, window: 1 };
-const lanes = E.kinds.map((kind) => LANE[kind]);
+  signal: "signals", life: "starts and ends", window: "transient windows", exception: "exceptions", interrupt: "interrupts",
+  device: "device accesses", control: "control registers" };
+const LANE = { syscall: 0, device: 0, fault: 1, window: 1, exception: 1, interrupt: 1 };
+const lanes = E.kinds.map((kind) => LANE[kind] ?? 2);
 const totals = E.kinds.map(() => 0);
 const used = new Set();
 for (let at = 0; at < count; at++) { totals[kinds[at]]++; used.add(trackOf[at]); }
@@ -129,7 +130,7 @@ function paint() {
     const row = shown[at], x = toX(where(row));
     if (x > width) break;
     const lane = lanes[kinds[row]], slot = place.get(trackOf[row]) * 3 + lane;
-    if (kinds[row] === FAULT && refused[words[row]]) late.push(row);
+    if (refused[words[row]]) late.push(row);
     const long = byTime && spans[row] ? toX(times[row] + spans[row]) - x : 0;
     if (x - last[slot] < 0.7 && long < 1) continue;
     last[slot] = x;
@@ -248,7 +249,7 @@ function choose(row) {
   const track = place.get(trackOf[row]) * TRACK;
   if (track < box.scrollTop || track + TRACK + AXIS > box.scrollTop + box.clientHeight) box.scrollTop = track - TRACK;
   const [pid, tid] = tracks[trackOf[row]];
-  const who = pid ? `process ${pid}${tid === pid ? "" : ` thread ${tid}`}` : "the machine";
+  const who = pid ? `${data.space} ${pid}${tid === pid ? "" : ` thread ${tid}`}` : "the machine";
   const took = spans[row] ? `, took ${duration(spans[row])}` : "";
   $("event").textContent = `Event ${(row + 1).toLocaleString()} at ${duration(times[row])}, ${who}: ` +
     `${E.kinds[kinds[row]]} ${texts[words[row]] || "(text not kept)"}${took}`;

@@ -13,10 +13,14 @@ MOST_TEXT: Final = 7 << 20
 """Letters of all texts together."""
 LONGEST_TEXT: Final = 240
 
-KINDS: Final = ("fault", "syscall", "switch", "flush", "signal", "life", "window")
+KINDS: Final = (
+    *("fault", "syscall", "switch", "flush", "signal", "life", "window"),
+    *("exception", "interrupt", "device", "control"),
+)
 """What an event may be: a column holds the index. ``life``: a process or thread begins or ends; ``window``: transient
-execution."""
-FAULT, SYSCALL, SWITCH, FLUSH, SIGNAL, LIFE, WINDOW = range(len(KINDS))
+execution. Of bare machines: exceptions other than page faults, interrupts, accesses to devices, writes to control
+registers other than CR3, whose changes are switches."""
+FAULT, SYSCALL, SWITCH, FLUSH, SIGNAL, LIFE, WINDOW, EXCEPTION, INTERRUPT, DEVICE, CONTROL = range(len(KINDS))
 
 
 class EventLog:

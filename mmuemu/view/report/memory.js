@@ -80,9 +80,8 @@ function describe(region, faults) {
   if (region.offset !== null) facts.push(["moved by", `${region.offset}${region.mover ? ` (with ${region.mover})` : ""}`]);
   if (faults) facts.push(["page faults", faults.toLocaleString()]);
   const start = BigInt(`0x${region.start}`);
-  const names = (process.tables.level.includes("5") ? ["PML5E"] : []).concat(["PML4E", "PDPTE", "PDE", "PTE"]);
-  facts.push(["table indices", names.map((name, at) =>
-    `${name} ${(start >> BigInt(12 + 9 * (names.length - 1 - at))) & 511n}`).join(", ")]);
+  if (process.levels.length) facts.push(["table indices", process.levels.map(([name, low, wide]) =>
+    `${name} ${(start >> BigInt(low)) & ((1n << BigInt(wide)) - 1n)}`).join(", ")]);
   const table = make("dl");
   for (const [name, text] of facts) table.append(make("dt", "", name), make("dd", "", text));
   $("region").replaceChildren(table);
@@ -103,7 +102,10 @@ function showTables(root, start, last, title) {
   $("tables-title").textContent = title;
   const holder = $("tables"), filtered = start !== undefined;
   holder.replaceChildren();
-  if (!root) return;
+  if (!root) {
+    holder.append(make("div", "", "Physical addresses: no table translates them."));
+    return;
+  }
   const overlaps = (part) => !filtered || (part.start <= last && part.last >= start);
   const leads = (part) => overlaps(part) && (!part.parts || part.cut || part.parts.some(leads));
   if (filtered && !leads(root)) {

@@ -5,17 +5,35 @@ from __future__ import annotations
 import json
 from html import escape
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mmuemu.view.listing import printable
 from mmuemu.view.report.svg import GROWTH, PALETTE
 
 if TYPE_CHECKING:
-    from mmuemu.view.report.recording import Recording
+    from mmuemu.view.report.events import EventLog
 
 VERSION: Final = 1
 _SCRIPTS: Final = ("events.js", "memory.js", "start.js")
 """Parts of one script, in order."""
+
+
+class Recorded(Protocol):
+    """What a page is made of: the recording of a machine's kernel, or of a bare machine."""
+
+    @property
+    def log(self) -> EventLog: ...
+    @property
+    def processes(self) -> dict[int, dict[str, Any]]: ...
+    @property
+    def programs(self) -> dict[int, str]: ...
+    @property
+    def left_out(self) -> int: ...
+    @property
+    def kernel_tables(self) -> dict[str, Any] | None: ...
+
+    def speculation(self) -> dict[str, Any] | None:
+        """What is in caches and predictors."""
 
 
 def _part(name: str) -> str:
@@ -26,10 +44,14 @@ def _colours(which: int) -> str:
     return "".join(f"--k-{kind}:{colours[which]};" for kind, colours in PALETTE.items() if kind != "gap")
 
 
-def page(recording: Recording, facts: dict[str, Any]) -> str:
-    """The page of what ``recording`` has; ``facts`` say how the run ended (``program``, ``outcome``, and more)."""
+def page(recording: Recorded, facts: dict[str, Any], *, space: str = "process") -> str:
+    """The page of what ``recording`` has; ``facts`` say how the run ended (``program``, ``summary``, and more).
+
+    ``space`` is the word for what has a memory map of its own.
+    """
     data = {
         "version": VERSION,
+        "space": space,
         "facts": facts,
         "events": recording.log.packed(),
         "programs": {str(pid): printable(program) for pid, program in recording.programs.items()},

@@ -92,7 +92,7 @@ function drawFacts() {
     if (value === null || value === "" || (Array.isArray(value) && !value.length)) return;
     if (typeof value === "object" && !Array.isArray(value)) {
       for (const [inner, one] of Object.entries(value)) add(`${name === "statistics" ? "" : `${name}: `}${inner}`, one);
-    } else if (name !== "version") rows.push([name.replaceAll("_", " "), name === "seed" ? String(value) : say(value)]);
+    } else if (name !== "version" && name !== "summary") rows.push([name.replaceAll("_", " "), name === "seed" ? String(value) : say(value)]);
   };
   for (const [name, value] of Object.entries(facts)) add(name, value);
   for (const [name, value] of rows) {
@@ -101,21 +101,21 @@ function drawFacts() {
     line.append(head, make("td", "", value));
     $("run").append(line);
   }
-  $("summary").textContent = `${facts.outcome}; seed ${facts.seed}, layout ${facts.layout}, ASLR ${facts.aslr ? "on" : "off"}, ` +
-    `${processes.length + data.left_out} process${processes.length + data.left_out === 1 ? "" : "es"}, ${count.toLocaleString()} events`;
+  $("summary").textContent = `${facts.summary}, ${count.toLocaleString()} events`;
 }
 
 function begin() {
   readColours();
   drawFacts();
+  const present = new Set(processes.flatMap((one) => one.regions.map((region) => region.kind)));
   for (const [kind, [text]] of Object.entries(data.kinds)) {
-    if (kind === "gap") continue;
+    if (kind === "gap" || !present.has(kind)) continue;
     const item = make("span");
     item.append(swatch(`var(--k-${kind})`), text);
     $("legend").append(item);
   }
   processes.forEach((one, at) => {
-    const option = make("option", "", `${one.pid} ${one.program}`);
+    const option = make("option", "", `${one.pid || ""} ${one.program}`.trim());
     option.value = at;
     $("process").append(option);
   });
@@ -127,7 +127,10 @@ function begin() {
     drawMap();
     if (at >= 0) pick(items.findIndex((one) => one.at === at));
   });
-  const showWhole = () => showTables(process.tables, undefined, undefined, `Page tables of process ${process.pid}`);
+  const showWhole = () => showTables(process.tables, undefined, undefined, `Page tables${process.pid ? ` of ${data.space} ${process.pid}` : ""}`);
+  $("space").textContent = data.space[0].toUpperCase() + data.space.slice(1);
+  $("whole").textContent = `All of this ${data.space}`;
+  $("kernel").hidden = !data.kernel;
   $("whole").addEventListener("click", showWhole);
   $("kernel").addEventListener("click", () => showTables(data.kernel, undefined, undefined, "Page tables of the kernel half"));
   onKeys($("regions"), {
@@ -135,7 +138,7 @@ function begin() {
     Home: () => pick(0), End: () => pick(items.length - 1), Enter: () => $("tables").querySelector("summary")?.focus(),
   });
   if (process) { drawMap(); showWhole(); }
-  else $("memory").replaceChildren(make("h2", "", "Memory map"), make("p", "", "No process left its memory to look at."));
+  else $("memory").replaceChildren(make("h2", "", "Memory map"), make("p", "", `No ${data.space} left its memory to look at.`));
 
   E.kinds.forEach((kind, at) => {
     if (!totals[at] && !E.lost[at]) return;
@@ -148,7 +151,7 @@ function begin() {
   });
   const lost = E.lost.map((number, at) => number ? `${number.toLocaleString()} ${KIND_WORDS[E.kinds[at]]}` : "").filter(Boolean);
   $("lost").textContent = (lost.length ? `Not kept, because there were too many: ${lost.join(", ")}. ` : "") +
-    (data.left_out ? `The memory of ${data.left_out} more processes is not shown.` : "");
+    (data.left_out ? `The memory of ${data.left_out} more is not shown.` : "");
   $("axis").addEventListener("click", () => setAxis(!byTime));
   $("in").addEventListener("click", () => zoom(0.5));
   $("out").addEventListener("click", () => zoom(2));

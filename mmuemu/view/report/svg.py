@@ -31,6 +31,17 @@ PALETTE: Final[dict[str, tuple[str, str, str]]] = {
     "stack": ("#a6dfe0", "#1f6a70", "stack"),
     "guard": ("#e8e8e8", "#3a3d44", "guard"),
     "kernel": ("#f0a3a3", "#7d2a33", "kernel half"),
+    "kernel-code": ("#f0a3a3", "#7d2a33", "supervisor code"),
+    "kernel-data": ("#f7d98b", "#7a5a12", "supervisor data"),
+    "kernel-rodata": ("#e9c6e0", "#6d4166", "supervisor read-only data"),
+    "user-code": ("#b5cdf0", "#2f4f85", "user code"),
+    "user-data": ("#b7e0b1", "#2f6b35", "user data"),
+    "user-rodata": ("#cfe3f4", "#3a5a70", "user read-only data"),
+    "image": ("#f2b8a8", "#8a3b2a", "the kernel's file"),
+    "module": ("#f4b3d0", "#86325b", "boot modules"),
+    "tables": ("#c9c3f0", "#4b4391", "page tables"),
+    "memory": ("#d5ead0", "#3d5640", "memory"),
+    "device": ("#d9dde6", "#48505f", "devices"),
     "gap": ("none", "none", "not mapped"),
 }
 """By :attr:`Region.kind`: colour on light ground, on dark ground, words. Each box is labelled, too."""
