@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from mmuemu.errors import UsageError
+from mmuemu.options import count, seconds
 from mmuemu.reporter import open_output
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ exit codes of `mmuemu bench`:
 """
 
 
-def bench_options(commands: Any, seconds: Callable[[str], float], count: Callable[[str], int]) -> None:
-    """The parser of ``bench`` among ``commands``; ``seconds`` and ``count`` read a time and a number."""
+def bench_options(commands: Any) -> None:
+    """The parser of ``bench`` among ``commands``."""
     bench = commands.add_parser(
         "bench",
         help="measure both engines and other emulators",

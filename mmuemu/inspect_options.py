@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-INSPECTING = ("maps", "translate", "pagetable")
-"""The commands."""
-Group = Callable[[Any], None]
-"""Adds options to a parser."""
+from mmuemu.options import count, machine_options, speculation_options, view_options
+
 _EVENTS = "entry, main, exit, syscall:NAME[:N], instruction:N, address:SYMBOL|0x..."
 _EPILOG = """\
 EVENT is one of
@@ -50,13 +48,14 @@ class _Words:
         return found, unknown
 
 
-def _common(parser: argparse.ArgumentParser, groups: Sequence[Group]) -> None:
+def _common(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what is looked at")
     group.add_argument("--at", metavar="EVENT", default="entry", help=f"run to there first: {_EVENTS}")
     group.add_argument("--pid", type=int, metavar="N", help="look at process N (default: who came to the event)")
     group.add_argument("--json", action="store_true", help="print JSON")
-    for add in groups:
-        add(parser)
+    machine_options(parser)
+    speculation_options(parser)
+    view_options(parser)
 
 
 def _finish(parser: argparse.ArgumentParser) -> None:
@@ -76,8 +75,8 @@ def _command(commands: Any, name: str, words: str, usage: str, about: str) -> ar
     return parser
 
 
-def inspect_options(commands: Any, groups: Sequence[Group], count: Callable[[str], int]) -> None:
-    """Add the three commands to ``commands`` (argparse's sub-parsers), with the machine's options of ``groups``."""
+def maps_options(commands: Any) -> None:
+    """The parser of ``maps`` among ``commands``."""
     maps = _command(
         commands,
         "maps",
@@ -86,13 +85,16 @@ def inspect_options(commands: Any, groups: Sequence[Group], count: Callable[[str
         "Start PROGRAM, stop it and show its address space: areas, gaps, the kernel half; how much is in memory, and\n"
         "how far it was moved at random.",
     )
-    _common(maps, groups)
+    _common(maps)
     maps.add_argument("--format", choices=("table", "linux"), default="table", help="linux: as /proc/PID/maps")
     maps.add_argument("--all", action="store_true", help="show every process there is")
     maps.add_argument("--runs", type=count, metavar="N", help="N machines with N seeds, their addresses side by side")
     maps.add_argument("program", metavar="PROGRAM")
     _finish(maps)
 
+
+def translate_options(commands: Any) -> None:
+    """The parser of ``translate`` among ``commands``."""
     translate = _command(
         commands,
         "translate",
@@ -101,7 +103,7 @@ def inspect_options(commands: Any, groups: Sequence[Group], count: Callable[[str
         "Start PROGRAM, stop it and walk its page tables for one access to PLACE, level by level. Exit code 0: the\n"
         "access is allowed, 1: it is refused.",
     )
-    _common(translate, groups)
+    _common(translate)
     translate.add_argument(
         "--as", dest="ring", choices=("user", "kernel"), default="user", help="who accesses (default: user)"
     )
@@ -111,6 +113,9 @@ def inspect_options(commands: Any, groups: Sequence[Group], count: Callable[[str
     translate.add_argument("place", metavar="PLACE")
     _finish(translate)
 
+
+def pagetable_options(commands: Any) -> None:
+    """The parser of ``pagetable`` among ``commands``."""
     pagetable = _command(
         commands,
         "pagetable",
@@ -119,7 +124,7 @@ def inspect_options(commands: Any, groups: Sequence[Group], count: Callable[[str
         "Start PROGRAM, stop it and print its page tables as a tree, equal neighbours merged. RANGE is user (the\n"
         "default), kernel, all, START-END in hexadecimal, or a PLACE (its area or its page).",
     )
-    _common(pagetable, groups)
+    _common(pagetable)
     pagetable.add_argument(
         "--frame", metavar="N|0xADDRESS", help="show who has a frame: its number, or a physical address in hexadecimal"
     )
@@ -130,4 +135,4 @@ def inspect_options(commands: Any, groups: Sequence[Group], count: Callable[[str
     _finish(pagetable)
 
 
-__all__ = ["INSPECTING", "inspect_options"]
+__all__ = ["maps_options", "pagetable_options", "translate_options"]

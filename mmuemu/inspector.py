@@ -226,7 +226,3 @@ def _frame_of(machine: Machine, task: Task, place: str) -> int:
     if found is None:
         raise UsageError(f"--frame-of {place}: process {task.pid} has nothing mapped at {address:#x} now (see --at)")
     return found.physical + (address & found.size - 1)
-
-
-COMMANDS: Final = {"maps": show_maps, "translate": show_translation, "pagetable": show_tables}
-"""By the name on the command line."""

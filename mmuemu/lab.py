@@ -6,12 +6,12 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from mmuemu.errors import UsageError
+from mmuemu.options import seconds
 
 if TYPE_CHECKING:
     from mmuemu.labs.checking import Grade
@@ -24,8 +24,8 @@ exit codes of `mmuemu lab`:
 """
 
 
-def lab_options(commands: Any, seconds: Callable[[str], float]) -> None:
-    """The parser of ``lab`` among ``commands``; ``seconds`` reads a time."""
+def lab_options(commands: Any) -> None:
+    """The parser of ``lab`` among ``commands``."""
     lab = commands.add_parser(
         "lab",
         help="exercises with a grader",

@@ -8,10 +8,10 @@ import os
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mmuemu.errors import MmuemuError, UsageError
+from mmuemu.options import count, seconds
 
 if TYPE_CHECKING:
     from mmuemu.board import Board
@@ -32,9 +32,7 @@ def save_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def resume_options(
-    commands: Any, seconds: Callable[[str], float], count: Callable[[str], int]
-) -> argparse.ArgumentParser:
+def resume_options(commands: Any) -> argparse.ArgumentParser:
     """``mmuemu resume``."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "resume",

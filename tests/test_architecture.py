@@ -29,7 +29,7 @@ MAY_USE = {
     # A door with rooms behind it: it composes what the other doors do, many times.
     "sweep": {
         "x86", "memory", "loader", "kernel", "guest", "speculation", "view", "labs", "errors", "jsonfile", "machine",
-        "guestprocess", "standard", "sources", "linked", "demonstrator", "reporter",
+        "guestprocess", "standard", "sources", "linked", "demonstrator", "reporter", "options",
     },
     # Helpers of a door, mmuemu bench: what it measures may be anything.
     "bench": {"x86", "cpu", "view", "sources", "machine", "demonstrator", "cli", "errors"},

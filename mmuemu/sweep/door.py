@@ -6,11 +6,12 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from mmuemu.errors import MmuemuError, UsageError
+from mmuemu.options import count
 
 if TYPE_CHECKING:
     from mmuemu.sweep.conduct import Progress
@@ -27,8 +28,8 @@ exit codes of `mmuemu sweep`:
 """
 
 
-def sweep_options(commands: Any, count: Callable[[str], int]) -> None:
-    """The parser of ``sweep`` among ``commands``; ``count`` reads a positive number."""
+def sweep_options(commands: Any) -> None:
+    """The parser of ``sweep`` among ``commands``."""
     sweep = commands.add_parser(
         "sweep",
         help="run a matrix of programs, seeds, layouts, CPUs and mitigations on all cores",

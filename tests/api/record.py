@@ -152,7 +152,7 @@ def of_formats() -> Iterator[str]:
 
 def public() -> str:
     """All of it."""
-    return "".join(f"{line}\n" for part in (of_python(), of_parser(cli._parser()), of_formats()) for line in part)
+    return "".join(f"{line}\n" for part in (of_python(), of_parser(cli.make_parser()), of_formats()) for line in part)
 
 
 if __name__ == "__main__":
