@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import shutil
 import subprocess
 
 import pytest
 
 from mmuemu.errors import UsageError
-from mmuemu.machine import Machine
+from mmuemu.machine import Files, Machine
 from mmuemu.mmu.state import PageFault, Translation
 from mmuemu.sources import assemble
 
@@ -294,3 +296,18 @@ def test_memory_may_be_text():
         assert machine.kernel.ram.size == 48 << 20
     with pytest.raises(UsageError, match="not a size"):
         Machine(memory="much")
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc of Linux")
+def test_a_closed_machine_has_no_descriptors_of_the_host(tmp_path):
+    """Not even those that are kept for good: nothing waits for the garbage collector."""
+    (tmp_path / "f").write_bytes(b"text")
+    before = os.listdir("/proc/self/fd")
+    gc.disable()
+    try:
+        with Machine(memory="64M", seed=1, files=Files(cwd="/work", mounts=[f"{tmp_path}:/work:rw"])) as machine:
+            machine.spawn(assemble(COUNTER), ["counter"], {}).wait()
+            assert len(os.listdir("/proc/self/fd")) > len(before)
+        assert os.listdir("/proc/self/fd") == before
+    finally:
+        gc.enable()
