@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import re
 import shlex
@@ -170,6 +171,7 @@ def outcome(name: str, data: bytes) -> str:
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, 1)
             os.dup2(null, 2)
+            faulthandler.disable()
             signal.alarm(STALLED)
             with limited():
                 found = attempt(find(name), data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import sysconfig
 import traceback
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -17,6 +18,8 @@ TARGETS: Final = {
     "tables": "page-table entries and accesses, by our walk and by the engine's",
     "texts": "layout and CPU files, trace files, sizes, mounts, and other words of the command line",
 }
+_ELSEWHERE: Final = tuple({sysconfig.get_path(name) for name in ("stdlib", "platlib", "purelib")} | {"<"})
+"""Where code lies that is not at fault."""
 
 
 class Target(Protocol):
@@ -52,9 +55,7 @@ class Greedy(Exception):
 def signature(error: BaseException) -> str:
     """What two inputs have in common that show the same defect: the error's kind, and where it was raised."""
     frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if "/mmuemu/" in frame.filename.replace("\\", "/") or "/fuzz/" in frame.filename
+        frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_ELSEWHERE)
     ]
     where = f"{Path(frames[-1].filename).name}:{frames[-1].name}" if frames and not isinstance(error, Slow) else "?"
     return f"{type(error).__name__} in {where}"

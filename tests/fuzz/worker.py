@@ -170,7 +170,7 @@ def child(name: str, engine: str, corpus: Path, keep: Path, desk: Path, seed: in
             return 0
         options = [
             f"-max_total_time={max(int(seconds), 1)}", f"-seed={seed & 0x7FFF_FFFF or 1}",
-            f"-max_len={target.LONGEST}", "-timeout=0", "-rss_limit_mb=0", "-print_final_stats=0",
+            f"-max_len={target.LONGEST}", "-timeout=86400", "-rss_limit_mb=0", "-print_final_stats=0",
             f"-artifact_prefix={keep}{os.sep}", str(corpus),
         ]  # fmt: skip
         atheris.Setup(["fuzz", *options], trials)

@@ -1,0 +1,7 @@
+"""Inputs that once showed a defect, by target: what was wrong, and the input in hexadecimal."""
+
+from __future__ import annotations
+
+from typing import Final
+
+FOUND: Final[dict[str, dict[str, str]]] = {}
