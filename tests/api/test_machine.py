@@ -306,7 +306,7 @@ def test_a_closed_machine_has_no_descriptors_of_the_host(tmp_path):
     gc.disable()
     try:
         with Machine(memory="64M", seed=1, files=Files(cwd="/work", mounts=[f"{tmp_path}:/work:rw"])) as machine:
-            machine.spawn(assemble(COUNTER), ["counter"], {}).wait()
+            machine.spawn(assemble(COUNTER, "a.s"), ["a"], {}).wait()
             assert len(os.listdir("/proc/self/fd")) > len(before)
         assert os.listdir("/proc/self/fd") == before
     finally:
