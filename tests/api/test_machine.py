@@ -5,7 +5,10 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import signal
 import subprocess
+import threading
+import time
 
 import pytest
 
@@ -311,3 +314,23 @@ def test_a_closed_machine_has_no_descriptors_of_the_host(tmp_path):
         assert os.listdir("/proc/self/fd") == before
     finally:
         gc.enable()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="needs signals")
+def test_a_signal_of_somebody_elses_does_not_end_a_run(machine):
+    """Its handler in Python is called at once, and what it raises comes out of the run."""
+    seen = []
+    machine.load(assemble("again: jmp again\n", "a.s"), ["a"], {})
+    before = signal.signal(signal.SIGUSR1, lambda *_: seen.append(time.monotonic()))
+    try:
+        begun = time.monotonic()
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+        assert machine.run(timeout=2).limit == "timeout"
+        assert len(seen) == 1
+        assert seen[0] - begun < 1.5
+        signal.signal(signal.SIGUSR1, lambda *_: {}["raised"])
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+        with pytest.raises(KeyError, match="raised"):
+            machine.run(timeout=20)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
