@@ -48,7 +48,7 @@ class Soak:
         """The next run."""
         number, self.number = self.number, self.number + 1
         plan = self.workshop.plan(number)
-        faulthandler.dump_traceback_later(LONGEST, exit=True)
+        faulthandler.dump_traceback_later(LONGEST, exit=True, file=sys.__stderr__)
         try:
             ending = self.workshop.run(plan)
         except Exception:
