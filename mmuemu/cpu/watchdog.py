@@ -34,9 +34,7 @@ class Watchdog:
     and have a handler in Python only make the run pause for it.
     """
 
-    def __init__(
-        self, cpu: Cpu, seconds: float | None = None, ending: Collection[int] = (int(signal.SIGINT),)
-    ) -> None:
+    def __init__(self, cpu: Cpu, seconds: float | None = None, ending: Collection[int] = (int(signal.SIGINT),)) -> None:
         self.cpu = cpu
         self.seconds = seconds
         self.ending = ending

@@ -24,19 +24,21 @@ from mmuemu.machine import Machine
 from mmuemu.savefile import _LENGTHS, MAGIC
 from tests.fuzz.draw import Draw
 from tests.fuzz.machines import waiting
-from tests.fuzz.targets import Slow
+from tests.fuzz.targets import Slow, check_refusal
 
 LONGEST: Final = 256
 _MOST_EDITS: Final = 8
 _INSTRUCTIONS: Final = 500
 _VALUES: Final[tuple[Any, ...]] = (
-    None, True, 0, 1, -1, 2, 255, 4095, 4096, 1 << 31, (1 << 32) - 1, 1 << 47, 1 << 63, 1 << 64, -(1 << 63), 1 << 200, 0.5,
-    1e308, "", "x", "\0", "A" * 5000, "QUJD", "os:system", "builtins:eval", "mmuemu.cli:main", "subprocess:Popen",
-    "mmuemu.machine:Machine", "mmuemu.kernel.task:Task", "mmuemu.kernel.task:State", "/etc/passwd", "..", "native", "64M",
-    "9999999G", [], {}, [[]], {"o": 0}, {"o": 1 << 40}, {"o": -1}, {"b": "QUJD"}, {"b": "?"}, {"t": []}, {"f": [[]]},
-    {"g": [0, 1 << 62]}, {"e": "os:system", "v": "x"}, {"n": "builtins:tuple", "v": []}, {"y": "builtins:object"},
+    None, True, 0, 1, -1, 2, 255, 4095, 4096, 1 << 31, (1 << 32) - 1, 1 << 47, 1 << 63, 1 << 64, -(1 << 63), 1 << 200,
+    0.5, 1e308, "", "x", "\0", "A" * 5000, "QUJD", "os:system", "builtins:eval", "mmuemu.cli:main", "subprocess:Popen",
+    "mmuemu.machine:Machine", "mmuemu.kernel.task:Task", "mmuemu.kernel.task:State", "/etc/passwd", "..", "native",
+    "64M", "9999999G", [], {}, [[]], {"o": 0}, {"o": 1 << 40}, {"o": -1}, {"b": "QUJD"}, {"b": "?"}, {"t": []},
+    {"f": [[]]}, {"g": [0, 1 << 62]}, {"e": "os:system", "v": "x"}, {"n": "builtins:tuple", "v": []},
+    {"y": "builtins:object"},
     {"k": "new", "c": "mmuemu.machine:Machine", "s": {}}, {"k": "function", "c": "os:system"}, {"k": "host", "c": "x"},
-    {"k": "builtin", "o": {"o": 0}, "q": "__reduce__"}, {"k": "partial", "v": [1, 2, 3]}, {"k": "list", "v": [{"o": 0}]},
+    {"k": "builtin", "o": {"o": 0}, "q": "__reduce__"}, {"k": "partial", "v": [1, 2, 3]},
+    {"k": "list", "v": [{"o": 0}]},
 )  # fmt: skip
 _FORBIDDEN: Final = (
     "exec", "compile", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.remove", "os.rename", "os.mkdir",
@@ -171,9 +173,7 @@ def one(data: bytes) -> None:
             with guard.watching():
                 machine = Machine.resume(file.name)
         except UsageError as refused:
-            assert str(refused).startswith(f"{file.name}: ")
-            assert len(str(refused)) < 2000
-            assert "\n" not in str(refused)
+            check_refusal(refused, f"{file.name}: ", 2000)
             return
     try:
         with contextlib.suppress(Exception, Slow):

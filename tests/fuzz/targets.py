@@ -54,11 +54,17 @@ class Greedy(Exception):
 
 def signature(error: BaseException) -> str:
     """What two inputs have in common that show the same defect: the error's kind, and where it was raised."""
-    frames = [
-        frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_ELSEWHERE)
-    ]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_ELSEWHERE)]
     where = f"{Path(frames[-1].filename).name}:{frames[-1].name}" if frames and not isinstance(error, Slow) else "?"
     return f"{type(error).__name__} in {where}"
+
+
+def check_refusal(refused: BaseException, start: str, longest: int, *, printable: bool = True) -> None:
+    """A refusal is one line for people."""
+    text = str(refused)
+    assert text.startswith(start), text
+    assert 0 < len(text) < longest, text
+    assert text.isprintable() or not printable, text
 
 
 def digest(data: bytes) -> str:

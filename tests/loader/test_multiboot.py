@@ -310,6 +310,8 @@ def test_a_nul_cannot_be_passed():
 NUMBERS = st.sampled_from(
     [0, 1, 3, 0x28, 0x34, 0xFFF, 0x1000, 0xFFFF, MIB, 1 << 31, 0xFFFF_FFFF, 1 << 63, (1 << 64) - 1]
 )
+
+
 def refusal(data: bytes, entry: str) -> str:
     """What is said about ``data``; "hostile: " alone when it is taken."""
     try:
