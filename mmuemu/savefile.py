@@ -17,7 +17,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from mmuemu import __version__
-from mmuemu.cpu.window import STATE_OFFSET
+from mmuemu.cpu.window import carried
 from mmuemu.errors import MmuemuError, UsageError
 from mmuemu.kernel.files.stream import HostStream, StreamInode, waiter
 from mmuemu.snapshots import cpu_parts
@@ -197,16 +197,13 @@ def _put(machine: Machine, header: dict[str, Any], pages: bytes | memoryview) ->
     reader = Reader(header["objects"], machine, kernel.ram)
     for frame in cpu.engine.executed_frames() | kernel.frames.executed:
         cpu.engine.forget_code(frame)
-    window = base64.b64decode(header["window"])
-    if len(window) != len(cpu.window.raw):
-        raise ValueError("the CPU's state")
-    start = cpu.window.snapshot()[:STATE_OFFSET]
-    cpu.window.load(start + window[STATE_OFFSET:])
+    own = cpu.window.snapshot()
+    cpu.window.load(carried(own, base64.b64decode(header["window"])))
     cpu.window.restore()
     for task in kernel.tasks.values():
         if task.snapshot:
-            task.snapshot = start + task.snapshot[STATE_OFFSET:]
-    kernel.idle_state = start + kernel.idle_state[STATE_OFFSET:]
+            task.snapshot = carried(own, task.snapshot)
+    kernel.idle_state = carried(own, kernel.idle_state)
     parts = cpu_parts(cpu)
     for number, name, value in header["cpu"]:
         if name not in parts[number][1]:

@@ -66,6 +66,11 @@ Q_DR0: Final = 675
 D_OLD_EXCEPTION: Final = 1374
 Q_PKRU: Final = 663
 
+_POINTERS: Final = slice(STATE_OFFSET + 8 * (Q_DR0 + 8), STATE_OFFSET + 8 * (Q_DR0 + 12))
+"""Where a saved state points into the host's memory: the engine's own break- and watchpoints of DR0 to DR3."""
+_ROUNDINGS: Final = 4
+_PRECISIONS: Final = (32, 64, 80)
+
 HFLAG_CPL: Final = 3
 HFLAG_INHIBIT_IRQ: Final = 1 << 3
 HFLAG_CS32: Final = 1 << 4
@@ -180,6 +185,25 @@ class StateWindow:
             self.live_d.release()
             uclib.uc_context_free(self.context)
             self.context = ctypes.c_void_p()
+
+
+def carried(own: bytes, other: bytes) -> bytes:
+    """The state ``other``, of an engine in another process, as the one that ``own`` is of may have it: what is the
+    host's in it comes from ``own``. Both are as :meth:`StateWindow.snapshot` gives them.
+
+    Raises ValueError where the engine, which checks nothing, would use memory that is not the state's, or abort.
+    """
+    state = memoryview(other)[STATE_OFFSET:]
+    if (
+        len(other) != len(own)
+        or int.from_bytes(state[4 * D_FPSTT : 4 * D_FPSTT + 4], "little") > 7
+        or max(state[B_X87_ROUNDING], state[B_SSE_ROUNDING]) >= _ROUNDINGS
+        or state[B_X87_PRECISION] not in _PRECISIONS
+    ):
+        raise ValueError("the CPU's state")
+    return b"".join(
+        (own[:STATE_OFFSET], other[STATE_OFFSET : _POINTERS.start], own[_POINTERS], other[_POINTERS.stop :])
+    )
 
 
 _checked = False
