@@ -17,7 +17,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from mmuemu import __version__
-from mmuemu.cpu.window import carried
+from mmuemu.cpu.window import carried, check_floats
 from mmuemu.errors import MmuemuError, UsageError
 from mmuemu.kernel.files.stream import HostStream, StreamInode, waiter
 from mmuemu.snapshots import cpu_parts
@@ -203,6 +203,8 @@ def _put(machine: Machine, header: dict[str, Any], pages: bytes | memoryview) ->
     for task in kernel.tasks.values():
         if task.snapshot:
             task.snapshot = carried(own, task.snapshot)
+        if task.floats is not None:
+            check_floats(task.floats)
     kernel.idle_state = carried(own, kernel.idle_state)
     parts = cpu_parts(cpu)
     for number, name, value in header["cpu"]:

@@ -55,6 +55,8 @@ B_SSE_DAZ: Final = 813
 D_MXCSR: Final = 204
 B_XMM: Final = 824
 """XMM0; the next is 64 bytes further."""
+FLOATS: Final = slice(4 * D_FPSTT, B_XMM + 16 * 64)
+"""Bytes with all of x87 and SSE."""
 Q_STAR: Final = 603
 Q_LSTAR: Final = 605
 Q_FMASK: Final = 607
@@ -66,10 +68,19 @@ Q_DR0: Final = 675
 D_OLD_EXCEPTION: Final = 1374
 Q_PKRU: Final = 663
 
-_POINTERS: Final = slice(STATE_OFFSET + 8 * (Q_DR0 + 8), STATE_OFFSET + 8 * (Q_DR0 + 12))
-"""Where a saved state points into the host's memory: the engine's own break- and watchpoints of DR0 to DR3."""
 _ROUNDINGS: Final = 4
 _PRECISIONS: Final = (32, 64, 80)
+
+_REGISTERS: Final = (
+    (0, 8 * Q_CR4 + 8),
+    (8 * Q_EFER, 8 * Q_EFER + 8),
+    (FLOATS.start, FLOATS.stop),
+    (8 * Q_STAR, 8 * Q_XCR0 + 8),
+    (8 * Q_PKRU, 8 * Q_PKRU + 8),
+    (4 * D_ERROR_CODE, 8 * Q_DR0 + 64),
+    (4 * D_OLD_EXCEPTION, 4 * D_OLD_EXCEPTION + 4),
+)
+"""Bytes of the state that the guest's instructions and traps change, as far as they mean something to it."""
 
 HFLAG_CPL: Final = 3
 HFLAG_INHIBIT_IRQ: Final = 1 << 3
@@ -187,23 +198,33 @@ class StateWindow:
             self.context = ctypes.c_void_p()
 
 
-def carried(own: bytes, other: bytes) -> bytes:
-    """The state ``other``, of an engine in another process, as the one that ``own`` is of may have it: what is the
-    host's in it comes from ``own``. Both are as :meth:`StateWindow.snapshot` gives them.
-
-    Raises ValueError where the engine, which checks nothing, would use memory that is not the state's, or abort.
-    """
-    state = memoryview(other)[STATE_OFFSET:]
+def check_floats(raw: bytes | memoryview) -> None:
+    """Raises ValueError for a :data:`FLOATS` that the engine, which checks nothing, must not get: it would abort, or
+    reach beyond its registers."""
+    state = bytes(FLOATS.start) + raw
     if (
-        len(other) != len(own)
+        len(state) != FLOATS.stop
         or int.from_bytes(state[4 * D_FPSTT : 4 * D_FPSTT + 4], "little") > 7
         or max(state[B_X87_ROUNDING], state[B_SSE_ROUNDING]) >= _ROUNDINGS
         or state[B_X87_PRECISION] not in _PRECISIONS
     ):
         raise ValueError("the CPU's state")
-    return b"".join(
-        (own[:STATE_OFFSET], other[STATE_OFFSET : _POINTERS.start], own[_POINTERS], other[_POINTERS.stop :])
-    )
+
+
+def carried(own: bytes, other: bytes) -> bytes:
+    """The state ``own`` with the registers of ``other``, which may be of an engine in another process or forged.
+
+    Both are as :meth:`StateWindow.snapshot` gives them. What else there is in a state (pointers into the host's memory,
+    bounds of the engine's tables) stays. Raises ValueError as :func:`check_floats`.
+    """
+    state = memoryview(other)[STATE_OFFSET:]
+    if len(other) != len(own):
+        raise ValueError("the CPU's state")
+    check_floats(state[FLOATS])
+    out = bytearray(own)
+    for start, stop in _REGISTERS:
+        out[STATE_OFFSET + start : STATE_OFFSET + stop] = state[start:stop]
+    return bytes(out)
 
 
 _checked = False

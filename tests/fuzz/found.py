@@ -4,4 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-FOUND: Final[dict[str, dict[str, str]]] = {}
+FOUND: Final[dict[str, dict[str, str]]] = {
+    "saved": {
+        "an x87 stack outside of the CPU's state: the engine wrote to the host's memory": "fda10000001000",
+    },
+}

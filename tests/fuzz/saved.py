@@ -1,11 +1,13 @@
 """Snapshot files of a right form with wrong contents: a machine, or one line that refuses; nothing in them is executed.
 
 An input is edits of a file that :meth:`Machine.save` wrote. Each goes down the header's JSON by numbers and changes
-what it comes to (:func:`_edit`); 0xFF edits the bytes of the file instead, with (even) or without a new checksum.
+what it comes to (:func:`_edit`); 0xFF edits the bytes of the file instead, with (even) or without a new checksum,
+0xFE cuts the pages off, 0xFD changes a word of the CPU's state.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import json
@@ -135,6 +137,17 @@ def _edit(draw: Draw, header: Any) -> None:
         place[key] = draw.pick(_VALUES)
 
 
+def _turn(text: str, word: int, value: int) -> str:
+    """Base64 of the CPU's state with another 32-bit word in it."""
+    try:
+        state = bytearray(base64.b64decode(text))
+    except ValueError:
+        return text
+    if len(state) >= 4:
+        struct.pack_into("<I", state, 4 * (word % (len(state) // 4)), value)
+    return base64.b64encode(state).decode()
+
+
 def decode(data: bytes) -> bytes:
     """The file that an input stands for."""
     text, pages = _original()
@@ -149,6 +162,8 @@ def decode(data: bytes) -> bytes:
             raw.append((draw.number(1), draw.number(4), draw.number(1)))
         elif kind == 0xFE:
             pages = pages[: draw.number(3)]
+        elif kind == 0xFD and isinstance(header.get("window"), str):
+            header["window"] = _turn(header["window"], draw.number(2), draw.number(4))
         elif header.get("objects"):
             _edit(draw, header)
     content = bytearray(pack(json.dumps(header).encode(), pages))
@@ -187,6 +202,7 @@ def seeds() -> list[bytes]:
     """No edit, one edit of each part of the header, edits of raw bytes."""
     header = json.loads(_original()[0])
     found = [b"", b"\xff\x00\x05\0\0\0\x41", b"\xff\x04\x12\0\0\0\x41", b"\xff\x02\xff\0\0\0\0", b"\xfe\0\x10\0"]
+    found += [bytes((0xFD,)) + struct.pack("<HI", 10 + word, 1 << 20) for word in (44, 112, 151, 194, 202, 1366, 1390)]
     for number, key in enumerate(header):
         found += [bytes((0, number, 0, 5, value)) for value in (0, 2, 23, 37)]
         if isinstance(header[key], list | dict):
