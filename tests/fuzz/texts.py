@@ -66,7 +66,7 @@ _KEEP: Final[list[Any]] = []
 
 
 def _mount(text: str) -> None:
-    spec = text.replace("@", _shown())
+    spec = text.replace("@", _shown(), 1)
     build_namespace(ViewOptions(mounts=[spec], isolate=True)).close()
 
 

@@ -132,7 +132,7 @@ def store(keep: Path, data: bytes, name: str, text: str) -> Path:
     keep.mkdir(parents=True, exist_ok=True)
     path = keep / digest(data)[:12]
     path.write_bytes(data)
-    path.with_suffix(".txt").write_text(f"{name}\n\n{text}")
+    path.with_suffix(".txt").write_text(f"{name}\n\n{text}", errors="backslashreplace")
     return path
 
 
