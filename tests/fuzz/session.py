@@ -154,7 +154,11 @@ class Session:
         say(f"{self.name}: FOUND {name}\n  {replay}")
         with open(text, "a") as file:
             file.write(f"\n{replay}\n")
-        small = minimise(self.name, path.read_bytes(), name)
+        small = path.read_bytes()
+        if outcome(self.name, small) == name:
+            small = minimise(self.name, small, name)
+        else:
+            say("  not repeated by this input alone")
         if len(small) < path.stat().st_size:
             path.with_suffix(".small").write_bytes(small)
             say(f"  made smaller: {replay}.small")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from pathlib import Path
 from typing import Final
 
@@ -109,6 +110,14 @@ def view(top: Path) -> str:
 def handles() -> tuple[int, int]:
     """Descriptors and threads of this process."""
     return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
+
+
+def settled(before: tuple[int, int]) -> tuple[int, int]:
+    """:func:`handles`, once they are as ``before``, or after a second: a thread that was joined may still be leaving."""
+    until = time.monotonic() + 1
+    while (found := handles()) != before and time.monotonic() < until:
+        time.sleep(0.005)
+    return found
 
 
 def resident() -> int:

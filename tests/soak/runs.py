@@ -14,7 +14,7 @@ from mmuemu.machine import Files, Machine
 from tests.kernel import isolation
 from tests.run.harness import ENVIRONMENT, Programs
 from tests.run.test_processes import MODES
-from tests.soak.checks import TlbShadow, at_rest, handles, view
+from tests.soak.checks import TlbShadow, at_rest, handles, settled, view
 from tests.stress import LINES, PLAIN
 
 _STRETCHES: Final = {False: (5_000_000,) * 12, True: (100_000,) * 10}
@@ -147,7 +147,8 @@ class Workshop:
             self._through(machine, plan, shadow, ending)
             ending.code, ending.out = process.exit_code or 0, bytes(process.stderr)
         assert view(self.shown) == self.digest, "the host's files have changed"
-        assert handles() == before, f"descriptors and threads before and after: {before}, {handles()}"
+        after = settled(before)
+        assert after == before, f"descriptors and threads before and after: {before}, {after}"
         if plan.own and not ending.cut:
             assert ending.code == 0, f"the program says {ending.out[-500:]!r} and ends with {ending.code}"
         return ending

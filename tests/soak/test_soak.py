@@ -13,7 +13,7 @@ from mmuemu.kernel.address_space import AddressSpace
 from mmuemu.machine import Machine
 from mmuemu.x86.paging import RW
 from tests.soak.__main__ import Soak, main
-from tests.soak.checks import TlbShadow, at_rest, handles, view
+from tests.soak.checks import TlbShadow, at_rest, handles, settled, view
 from tests.soak.runs import Plan, Workshop
 
 pytestmark = pytest.mark.skipif(
@@ -113,6 +113,8 @@ class TestTheChecksThemselves:
         before = handles()
         with open(tmp_path / "f", "w"):
             assert handles() == (before[0] + 1, before[1])
+            assert settled(before) == (before[0] + 1, before[1])
+        assert settled(before) == before
 
     def test_a_finding_is_kept_with_its_command(self, tmp_path, monkeypatch, capsys):
         (tmp_path / "top").mkdir()
