@@ -113,7 +113,7 @@ def handles() -> tuple[int, int]:
 
 
 def settled(before: tuple[int, int]) -> tuple[int, int]:
-    """:func:`handles`, once they are as ``before``, or after a second: a thread that was joined may still be leaving."""
+    """:func:`handles`, as soon as they are ``before``, or after a second: a joined thread may still be leaving."""
     until = time.monotonic() + 1
     while (found := handles()) != before and time.monotonic() < until:
         time.sleep(0.005)
