@@ -163,7 +163,7 @@ def _read(path: str) -> tuple[dict[str, Any], memoryview]:
         length = struct.unpack_from("<Q", body)[0]
         header = json.loads(body[8 : 8 + length])
         if header["mmuemu"] != __version__:
-            raise UsageError(f"{path}: a snapshot of mmuemu {header['mmuemu']}; this is mmuemu {__version__}")
+            raise UsageError(f"{path}: a snapshot of mmuemu {header['mmuemu']!s:.20}; this is mmuemu {__version__}")
         if len(header["frames"]) * PAGE_SIZE != len(body) - 8 - length:
             raise ValueError("its pages")
     except (zlib.error, struct.error, ValueError, TypeError, KeyError, RecursionError, MemoryError) as error:

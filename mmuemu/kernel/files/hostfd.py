@@ -63,7 +63,7 @@ class HostDescriptors:
         self.limit = limit
         self._open: dict[HostHandle, None] = {}
         self._lasting: WeakSet[HostHandle] = WeakSet()
-        """Open ones that are never closed for lack of room."""
+        """Those that are never closed for lack of room."""
 
     def __len__(self) -> int:
         return len(self._open)
@@ -82,11 +82,16 @@ class HostDescriptors:
     def forget(self, handle: HostHandle) -> None:
         """``handle`` is closed."""
         self._open.pop(handle, None)
-        self._lasting.discard(handle)
 
     def close(self) -> None:
-        """Close everything."""
-        for handle in [*self._open, *self._lasting]:
+        """Close everything that is opened again on demand."""
+        for handle in list(self._open):
+            handle.close()
+
+    def close_for_good(self) -> None:
+        """Close the lasting ones, too: nobody looks at files any more."""
+        self.close()
+        for handle in list(self._lasting):
             handle.close()
 
 
