@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import mmap
 import os
 import resource
@@ -24,6 +25,7 @@ SECONDS: Final = 10
 """CPU seconds that one input may take."""
 MEGABYTES: Final = 400
 """How far one input may raise the most memory that the process ever had."""
+_PR_SET_PDEATHSIG: Final = 1  # include/uapi/linux/prctl.h
 _HEAD: Final = struct.Struct("<QQQ")
 _DESK_BYTES: Final = 1 << 20
 
@@ -154,7 +156,8 @@ def plain(trials: Trials, corpus: Path, seed: int, until: float) -> None:
 
 
 def child(name: str, engine: str, corpus: Path, keep: Path, desk: Path, seed: int, seconds: float) -> int:
-    """What ``python -m tests.fuzz --child`` does."""
+    """What ``python -m tests.fuzz --child`` does; it ends with whoever started it."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if engine == "atheris":
         import atheris
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from operator import sub
 from pathlib import Path
 from typing import Final
 
@@ -113,9 +114,9 @@ def handles() -> tuple[int, int]:
 
 
 def settled(before: tuple[int, int]) -> tuple[int, int]:
-    """:func:`handles`, as soon as they are ``before``, or after a second: a joined thread may still be leaving."""
+    """:func:`handles`, once no more than ``before``, or after a second: a joined thread may be leaving."""
     until = time.monotonic() + 1
-    while (found := handles()) != before and time.monotonic() < until:
+    while max(map(sub, found := handles(), before)) > 0 and time.monotonic() < until:
         time.sleep(0.005)
     return found
 
