@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
@@ -315,7 +315,7 @@ class Machine:
             while True:
                 left = None if deadline is None else max(deadline - time.monotonic(), 0.001)
                 try:
-                    return self._run(process, None, left, max_instructions)
+                    return self._run(process, None, left, max_instructions, ending=_GUEST_SIGNALS)
                 except KeyboardInterrupt:
                     pressed = keys.take()
                     if not pressed:
@@ -367,13 +367,14 @@ class Machine:
         timeout: float | None,
         max_instructions: int | None,
         address: int | None = None,
+        ending: Collection[int] = (int(signal.SIGINT),),
     ) -> Outcome:
         kernel = self.kernel
         before = kernel.cpu.instructions
         stop = Stop.REQUESTED
         self._paused = False
         short = timeout is None and max_instructions is not None and max_instructions <= _SHORT_RUN
-        watchdog = None if short else Watchdog(kernel.cpu, timeout)
+        watchdog = None if short else Watchdog(kernel.cpu, timeout, ending)
         with watchdog or nullcontext():
             try:
                 if until is None or not until.zombie:

@@ -19,7 +19,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from mmuemu import __version__
-from mmuemu.cpu.window import BREAKPOINT_POINTERS, STATE_OFFSET
+from mmuemu.cpu.window import carried, check_floats
 from mmuemu.errors import MmuemuError, UsageError
 from mmuemu.kernel.files.stream import HostStream, StreamInode, waiter
 from mmuemu.snapshots import Parts, cpu_parts
@@ -179,7 +179,7 @@ def read_file(path: str) -> Content:
         length = struct.unpack_from("<Q", body)[0]
         header = json.loads(body[8 : 8 + length])
         if header["mmuemu"] != __version__:
-            raise UsageError(f"{path}: a snapshot of mmuemu {header['mmuemu']}; this is mmuemu {__version__}")
+            raise UsageError(f"{path}: a snapshot of mmuemu {header['mmuemu']!s:.20}; this is mmuemu {__version__}")
         if header["kind"] not in ("machine", "board") or len(header["frames"]) * PAGE_SIZE != len(body) - 8 - length:
             raise ValueError("its pages")
     except (zlib.error, struct.error, ValueError, TypeError, KeyError, RecursionError, MemoryError) as error:
@@ -213,11 +213,13 @@ def _put(machine: Machine, header: dict[str, Any], pages: bytes | memoryview) ->
     reader = Reader(header["objects"], machine, kernel.ram)
     for frame in cpu.engine.executed_frames() | kernel.frames.executed:
         cpu.engine.forget_code(frame)
-    start = put_window(cpu, header["window"])
+    own = put_window(cpu, header["window"])
     for task in kernel.tasks.values():
         if task.snapshot:
-            task.snapshot = start + task.snapshot[STATE_OFFSET:]
-    kernel.idle_state = start + kernel.idle_state[STATE_OFFSET:]
+            task.snapshot = carried(own, task.snapshot)
+        if task.floats is not None:
+            check_floats(task.floats)
+    kernel.idle_state = carried(own, kernel.idle_state)
     put_parts(cpu_parts(cpu), header["cpu"])
     cpu.engine.flush()
     kernel.clock.set(header["time"])
@@ -250,16 +252,11 @@ def put_parts(parts: Parts, facts: list[list[Any]]) -> None:
 
 
 def put_window(cpu: Cpu, text: str) -> bytes:
-    """Give the CPU the registers of a file, but for what are addresses of the host; the start of every snapshot of the
-    window here. Raises ValueError for another size."""
-    window = base64.b64decode(text)
-    if len(window) != len(cpu.window.raw):
-        raise ValueError("the CPU's state")
-    start = cpu.window.snapshot()[:STATE_OFFSET]
-    cpu.window.load(start + window[STATE_OFFSET:])
-    cpu.window.q[BREAKPOINT_POINTERS] = memoryview(bytes(32)).cast("Q")
+    """Give the CPU the registers of a file; the state that they were put into. Raises ValueError for no state."""
+    own = cpu.window.snapshot()
+    cpu.window.load(carried(own, base64.b64decode(text)))
     cpu.window.restore()
-    return start
+    return own
 
 
 def _of(objects: list[Any], kind: type) -> list[Any]:

@@ -51,7 +51,7 @@ class FpState:
         self._q, self._d = state.q, state.d
         at = window.STATE_OFFSET
         self._raw = state.raw[at : at + window.B_XMM]
-        self._all = state.raw[at + 4 * window.D_FPSTT : at + window.B_XMM + 16 * 64]
+        self._all = state.raw[at:][window.FLOATS]
         self._known_raw = self._known_image = self._initial_raw = b""
         self.last_key: object = None
         self.last_area = (b"", b"")

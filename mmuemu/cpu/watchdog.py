@@ -12,6 +12,7 @@ import select
 import signal
 import threading
 import time
+from collections.abc import Collection
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -29,12 +30,14 @@ class Expired(BaseException):
 class Watchdog:
     """A context in which Ctrl-C, and the deadline if there is one, interrupt ``cpu``.
 
-    ``seconds`` is the time allowed from now; afterwards :attr:`expired` is true.
+    ``seconds`` is the time allowed from now; afterwards :attr:`expired` is true. Signals that are not among ``ending``
+    and have a handler in Python only make the run pause for it.
     """
 
-    def __init__(self, cpu: Cpu, seconds: float | None = None) -> None:
+    def __init__(self, cpu: Cpu, seconds: float | None = None, ending: Collection[int] = (int(signal.SIGINT),)) -> None:
         self.cpu = cpu
         self.seconds = seconds
+        self.ending = ending
         self.expired = False
         self._old_wakeup = -1
         self._old_alarm: Any = None
@@ -64,8 +67,12 @@ class Watchdog:
         while True:
             left = None if self._deadline is None else max(self._deadline - time.monotonic(), 0)
             ready, _, _ = select.select([self._read], [], [], left)
-            if ready and b"\0" in os.read(self._read, 64):
+            told = os.read(self._read, 64) if ready else b""
+            if b"\0" in told:
                 return
+            if told and not self._repeats and not any(number in self.ending for number in told):
+                self.cpu.kick()
+                continue
             if not ready and not self._repeats:
                 self.expired = True
             # A stop between two stretches of emulation is lost, so it is repeated until the run has ended.

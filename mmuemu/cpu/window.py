@@ -55,6 +55,8 @@ B_SSE_DAZ: Final = 813
 D_MXCSR: Final = 204
 B_XMM: Final = 824
 """XMM0; the next is 64 bytes further."""
+FLOATS: Final = slice(4 * D_FPSTT, B_XMM + 16 * 64)
+"""Bytes with all of x87 and SSE."""
 Q_STAR: Final = 603
 Q_LSTAR: Final = 605
 Q_FMASK: Final = 607
@@ -67,6 +69,20 @@ D_OLD_EXCEPTION: Final = 1374
 BREAKPOINT_POINTERS: Final = slice(683, 687)
 """Of the 64-bit words: where the engine keeps what it made of DR0 to DR3, addresses of the host."""
 Q_PKRU: Final = 663
+
+_ROUNDINGS: Final = 4
+_PRECISIONS: Final = (32, 64, 80)
+
+_REGISTERS: Final = (
+    (0, 8 * Q_CR4 + 8),
+    (8 * Q_EFER, 8 * Q_EFER + 8),
+    (FLOATS.start, FLOATS.stop),
+    (8 * Q_STAR, 8 * Q_XCR0 + 8),
+    (8 * Q_PKRU, 8 * Q_PKRU + 8),
+    (4 * D_ERROR_CODE, 8 * Q_DR0 + 64),
+    (4 * D_OLD_EXCEPTION, 4 * D_OLD_EXCEPTION + 4),
+)
+"""Bytes of the state that the guest's instructions and traps change, as far as they mean something to it."""
 
 HFLAG_CPL: Final = 3
 HFLAG_INHIBIT_IRQ: Final = 1 << 3
@@ -182,6 +198,35 @@ class StateWindow:
             self.live_d.release()
             uclib.uc_context_free(self.context)
             self.context = ctypes.c_void_p()
+
+
+def check_floats(raw: bytes | memoryview) -> None:
+    """Raises ValueError for a :data:`FLOATS` that the engine, which checks nothing, must not get: it would abort, or
+    reach beyond its registers."""
+    state = bytes(FLOATS.start) + raw
+    if (
+        len(state) != FLOATS.stop
+        or int.from_bytes(state[4 * D_FPSTT : 4 * D_FPSTT + 4], "little") > 7
+        or max(state[B_X87_ROUNDING], state[B_SSE_ROUNDING]) >= _ROUNDINGS
+        or state[B_X87_PRECISION] not in _PRECISIONS
+    ):
+        raise ValueError("the CPU's state")
+
+
+def carried(own: bytes, other: bytes) -> bytes:
+    """The state ``own`` with the registers of ``other``, which may be of an engine in another process or forged.
+
+    Both are as :meth:`StateWindow.snapshot` gives them. What else there is in a state (pointers into the host's memory,
+    bounds of the engine's tables) stays. Raises ValueError as :func:`check_floats`.
+    """
+    state = memoryview(other)[STATE_OFFSET:]
+    if len(other) != len(own):
+        raise ValueError("the CPU's state")
+    check_floats(state[FLOATS])
+    out = bytearray(own)
+    for start, stop in _REGISTERS:
+        out[STATE_OFFSET + start : STATE_OFFSET + stop] = state[start:stop]
+    return bytes(out)
 
 
 _checked = False

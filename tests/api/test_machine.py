@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import shutil
+import signal
 import subprocess
+import threading
+import time
 
 import pytest
 
 from mmuemu.errors import UsageError
-from mmuemu.machine import Machine
+from mmuemu.machine import Files, Machine
 from mmuemu.mmu.state import PageFault, Translation
 from mmuemu.sources import assemble
 
@@ -294,3 +299,38 @@ def test_memory_may_be_text():
         assert machine.kernel.ram.size == 48 << 20
     with pytest.raises(UsageError, match="not a size"):
         Machine(memory="much")
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc of Linux")
+def test_a_closed_machine_has_no_descriptors_of_the_host(tmp_path):
+    """Not even those that are kept for good: nothing waits for the garbage collector."""
+    (tmp_path / "f").write_bytes(b"text")
+    before = os.listdir("/proc/self/fd")
+    gc.disable()
+    try:
+        with Machine(memory="64M", seed=1, files=Files(cwd="/work", mounts=[f"{tmp_path}:/work:rw"])) as machine:
+            machine.spawn(assemble(COUNTER, "a.s"), ["a"], {}).wait()
+            assert len(os.listdir("/proc/self/fd")) > len(before)
+        assert os.listdir("/proc/self/fd") == before
+    finally:
+        gc.enable()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="needs signals")
+def test_a_signal_of_somebody_elses_does_not_end_a_run(machine):
+    """Its handler in Python is called at once, and what it raises comes out of the run."""
+    seen = []
+    machine.load(assemble("again: jmp again\n", "a.s"), ["a"], {})
+    before = signal.signal(signal.SIGUSR1, lambda *_: seen.append(time.monotonic()))
+    try:
+        begun = time.monotonic()
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+        assert machine.run(timeout=2).limit == "timeout"
+        assert len(seen) == 1
+        assert seen[0] - begun < 1.5
+        signal.signal(signal.SIGUSR1, lambda *_: {}["raised"])
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+        with pytest.raises(KeyError, match="raised"):
+            machine.run(timeout=20)
+    finally:
+        signal.signal(signal.SIGUSR1, before)

@@ -45,3 +45,21 @@ def test_a_moved_register_is_named(monkeypatch):
     monkeypatch.setattr(window, "Q_CR3", window.Q_CR3 + 1)
     with pytest.raises(MmuemuError, match=r"Unicorn 2\.\d+\.\d+ keeps CR3 elsewhere.*unicorn>=2\.1\.4"):
         window.check_layout()
+
+
+def test_a_state_of_another_process_brings_its_registers_and_nothing_else(pair):
+    own = bytes(len(pair[1].raw))
+    with pytest.raises(ValueError, match="the CPU's state"):
+        window.carried(own, own)  # a precision that there is none of
+    other = bytearray(own)
+    other[window.STATE_OFFSET + window.B_X87_PRECISION] = 80
+    for word in (window.Q_RAX, window.Q_RIP, window.Q_CR3, window.Q_LSTAR, window.Q_PKRU, window.Q_DR0 + 7):
+        other[window.STATE_OFFSET + 8 * word] = 7
+    assert window.carried(own, bytes(other)) == other
+    foreign = bytearray(other)
+    foreign[:8] = b"\xff" * 8
+    for word in (window.Q_DR0 + 8, window.Q_DR0 + 11, 620, 691, 695):
+        foreign[window.STATE_OFFSET + 8 * word] = 7
+    assert window.carried(own, bytes(foreign)) == other
+    with pytest.raises(ValueError, match="the CPU's state"):
+        window.carried(own, bytes(other[:-1]))

@@ -1,6 +1,6 @@
 """Whether processes share what they are to share and nothing else, found by walking every live page table by hand.
 
-Nothing of :class:`mmuemu.memory.page_table.PageTable` is used but the root: the entries are read as words of RAM.
+Nothing of :class:`mmuemu.memory.page_table.PageTable` is used but the roots: the entries are read as words of RAM.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from mmuemu.kernel.half import STACK_PAGES
 from mmuemu.kernel.kernel import Kernel
 from mmuemu.kernel.page_cache import FileMapping
 from mmuemu.kernel.vma import VM_EXEC, VM_MAYSHARE, VM_WRITE, Vma
+from mmuemu.memory.page_table import PageTable
 from mmuemu.x86.paging import ADDRESS_MASK, NX, PS, RW, US, A, P
 
 
@@ -64,13 +65,14 @@ def mappings(kernel: Kernel) -> list[FileMapping]:
 
 def user_half(kernel: Kernel, space: AddressSpace, tables: Counter[int]) -> Iterator[Leaf]:
     """The leaves of one user half; its tables are counted in ``tables``."""
+    top = space.page_table.levels
     root = space.page_table.root
     tables[root] += 1
-    todo = [(root, 4, 0)]
+    todo = [(root, top, 0)]
     while todo:
         table, level, base = todo.pop()
         for index, entry in _words(kernel, table):
-            if level == 4 and index >= 256:
+            if level == top and index >= 256:
                 continue
             linear = base + (index << 12 + 9 * (level - 1))
             if level > 1:
@@ -114,25 +116,51 @@ def check_shared(kernel: Kernel, frame: int, leaves: list[Leaf]) -> None:
     assert not any(leaf.entry & P and leaf.entry & RW for leaf in leaves), f"writable by several: {leaves[0]}"
 
 
+def _half(kernel: Kernel, root: int, upper: bool) -> list[int]:
+    """Entries of one half of a top table, accessed or not."""
+    first = (root >> 3) + 256 * upper
+    return [entry & ~A for entry in kernel.ram.qwords[first : first + 256].tolist()]
+
+
 def kernel_half(kernel: Kernel) -> Counter[int]:
-    """Check the upper half in every root and count its frames."""
+    """Check the upper half in every root, ring 3's with page-table isolation too, and count its frames."""
+    half = kernel.memory.half
     counts: Counter[int] = Counter()
-    top = kernel.memory.half.table.root
-    upper = kernel.ram.qwords[(top >> 3) + 256 : (top >> 3) + 512].tolist()
-    counts[top] += 1
-    assert not any(kernel.ram.qwords[(top >> 3) : (top >> 3) + 256].tolist())
-    for space in spaces(kernel):
-        root = space.page_table.root >> 3
-        own = kernel.ram.qwords[root + 256 : root + 512].tolist()
-        assert [entry & ~A for entry in own] == [entry & ~A for entry in upper], "another kernel half"
+    _check_upper(kernel, half.table, counts)
+    roots = [(space.page_table.root, half.table.root) for space in spaces(kernel)]
+    if half.trampoline is not None:
+        counts[half.table.user_root] += 1
+        inside: Counter[int] = Counter()
+        _check_upper(kernel, half.trampoline, inside)
+        counts.update(frame for frame in inside if frame not in counts)
+        for space in spaces(kernel):
+            table = space.page_table
+            counts[table.user_root] += 1
+            of_ring_3 = _half(kernel, table.user_root, False)
+            # No-execute for the kernel.
+            assert _half(kernel, table.root, False) == [entry and entry | NX for entry in of_ring_3], "two user halves"
+            roots.append((table.user_root, half.trampoline.root))
+    for root, original in roots:
+        assert _half(kernel, root, True) == _half(kernel, original, True), "another kernel half"
+    return counts
+
+
+def _check_upper(kernel: Kernel, table: PageTable, counts: Counter[int]) -> None:
+    """Check the upper half of ``table``, which has no lower one, and count its frames."""
+    counts[table.root] += 1
+    assert not any(_half(kernel, table.root, False))
     direct = kernel.memory.layout.direct_map
-    todo = [(entry & ADDRESS_MASK, 3, index << 39 | 0xFFFF << 48, entry) for index, entry in enumerate(upper, 256)]
-    for table, level, base, parent in todo:
-        if not parent:
-            continue
+    top = table.levels
+    sign = (1 << 64) - (1 << 12 + 9 * top)
+    todo = [
+        (entry & ADDRESS_MASK, top - 1, index << 12 + 9 * (top - 1) | sign, entry)
+        for index, entry in enumerate(_half(kernel, table.root, True), 256)
+        if entry
+    ]
+    for below, level, base, parent in todo:
         assert parent & (P | US) == P, f"user rights in the kernel half: {parent:#x} at {base:#x}"
-        counts[table] += 1
-        for index, entry in _words(kernel, table):
+        counts[below] += 1
+        for index, entry in _words(kernel, below):
             linear = base + (index << 12 + 9 * (level - 1))
             assert entry & (P | US) == P, f"user rights in the kernel half: {entry:#x} at {linear:#x}"
             assert not entry & RW or entry & NX or (level > 1 and not entry & PS), f"W and X at {linear:#x}"
@@ -140,7 +168,6 @@ def kernel_half(kernel: Kernel) -> Counter[int]:
                 todo.append((entry & ADDRESS_MASK, level - 1, linear, entry))
             elif not direct <= linear < direct + kernel.ram.size:
                 counts[entry & ADDRESS_MASK] += 1
-    return counts
 
 
 def check(kernel: Kernel) -> int:

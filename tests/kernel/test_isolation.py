@@ -137,3 +137,19 @@ class TestTheCheckerItself:
         machine.kernel.ram.qwords[address >> 3] |= 4
         with pytest.raises(AssertionError, match="user rights"):
             isolation.check(machine.kernel)
+
+    @pytest.mark.parametrize("place", ["lower", "upper"])
+    def test_ring_three_s_own_root_with_page_table_isolation(self, place: str, programs: Programs) -> None:
+        with Machine(seed=3, kpti=True, layout="linux-5level") as machine:
+            machine.load(str(programs("processes")), ["processes", "forks"], {})
+            machine.run(max_instructions=3_000)
+            kernel = machine.kernel
+            isolation.check(kernel)
+            table = isolation.spaces(kernel)[0].page_table
+            if place == "lower":
+                kernel.ram.qwords[(table.user_root >> 3) + 7] ^= 1
+            else:
+                # Ring 3 gets to see a part of the kernel.
+                kernel.ram.qwords[(table.user_root >> 3) + 300] = kernel.ram.qwords[(table.root >> 3) + 511]
+            with pytest.raises(AssertionError, match="two user halves" if place == "lower" else "another kernel half"):
+                isolation.check(kernel)

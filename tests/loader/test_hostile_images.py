@@ -7,22 +7,16 @@ import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
-from random import Random
 
 import pytest
 from elf_forge import Forge
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from mmuemu.errors import BadImage
 from mmuemu.loader.elf import read_image
-from mmuemu.loader.layout import choose_bases
-from mmuemu.loader.layouts import Layout
-from mmuemu.loader.plan import plan
-from mmuemu.loader.relocate import relocate
-from mmuemu.loader.selfrelocation import needs_relocation
 from mmuemu.loader.symbols import all_symbols, dynamic_symbols
 from mmuemu.x86.paging import USER_TOP
+from tests.fuzz.loader import attempt
 
 Build = Callable[[str], Path]
 
@@ -42,40 +36,6 @@ HUGE = [
     1 << 63,
     (1 << 64) - 1,
 ]
-
-
-def load(data: bytes) -> None:
-    """Everything the loader does with one file; raises BadImage or nothing."""
-    image = read_image(data, "hostile")
-    for rng in (None, Random(1)):
-        loaded = plan(image, choose_bases(Layout(), image, rng, vdso_pages=4))
-        end = 0
-        for region in loaded.regions:
-            assert end <= region.start < region.end <= USER_TOP
-            assert region.start % 4096 == region.end % 4096 == 0
-            assert region.file_offset is None or region.file_offset % 4096 == 0
-            assert region.zero_from is None or region.end - 4096 < region.zero_from < region.end
-            end = region.end
-    needs_relocation(image)
-    result = relocate(image, loaded.load_bias)
-    assert len(result.writes) <= len(data) // 8
-    for write in result.writes:
-        assert image.segment_of(write.address - loaded.load_bias, 8)
-        assert 0 <= write.value < 1 << 64
-
-
-def attempt(data: bytes, action: Callable[[bytes], object] = load) -> str | None:
-    """The reason when refused; the message must be one printable line of sensible length."""
-    try:
-        action(data)
-    except BadImage as error:
-        refused = error
-    else:
-        return None
-    assert str(refused).startswith("hostile: ")
-    assert str(refused).isprintable()
-    assert len(str(refused)) < 5000
-    return refused.why
 
 
 def test_the_seeds_themselves_load(build: Build) -> None:

@@ -3,68 +3,19 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
-from itertools import pairwise
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mmuemu.errors import BadImage, UsageError
-from mmuemu.loader.kernel_image import KernelImage, read_kernel
-from mmuemu.loader.multiboot import Block, BootPlan, Module, memory_map, place, ram
+from mmuemu.loader.kernel_image import read_kernel
+from mmuemu.loader.multiboot import Block, BootPlan, Module, memory_map, place
+from tests.fuzz.kernels import check_disjoint, check_place
+from tests.loader.kernel_forge import MIB, SEEDS, TEXT, elf, flat, header
 
-MIB = 1 << 20
 GIB = 1 << 30
 MEMORY = 64 * MIB
-TEXT = bytes(range(256)) * 8
-
-Load = tuple[int, int, int, int, int]
-"""Offset, vaddr, paddr, filesz, memsz."""
-
-
-def header(flags: int = 3, *addresses: int, checksum: int | None = None) -> bytes:
-    checksum = -(0x1BADB002 + flags) & 0xFFFF_FFFF if checksum is None else checksum
-    return struct.pack(f"<{3 + len(addresses)}I", 0x1BADB002, flags, checksum, *addresses)
-
-
-def elf(
-    loads: Sequence[Load] = ((0x1000, MIB, MIB, 0x800, 0x3000),),
-    *,
-    bits: int = 32,
-    entry: int = MIB + 0x10,
-    machine: int | None = None,
-    kind: int = 2,
-    head: bytes | None = None,
-    at: int = 0x1000,
-    interpreter: bool = False,
-    size: int = 0x3000,
-    sections: Sequence[tuple[int, int, int, int, int]] = (),
-) -> bytes:
-    """A kernel file; ``sections`` are (type, flags, address, offset, size) behind the null section."""
-    wide = bits == 64
-    records = [(1, *load) for load in loads] + ([(3, 0, 0, 0, 0, 0)] if interpreter else [])
-    layout = "<IIQQQQQQ" if wide else "<IIIIIIII"
-    out = bytearray(size)
-    for number, (type_, offset, vaddr, paddr, filesz, memsz) in enumerate(records):
-        fields = (type_, 7, offset, vaddr, paddr, filesz, memsz, 4096)
-        fields = fields if wide else (type_, offset, vaddr, paddr, filesz, memsz, 7, 4096)
-        struct.pack_into(layout, out, 64 + number * struct.calcsize(layout), *fields)
-    entry_size = 64 if wide else 40
-    table = b"".join(
-        struct.pack("<IIQQQQIIQQ" if wide else "<10I", 0, *section, 0, 0, 1, 0) for section in [(0,) * 5, *sections]
-    )
-    shoff = len(out) if sections else 0
-    struct.pack_into(
-        "<16sHHIQQQIHHHHHH" if wide else "<16sHHIIIIIHHHHHH", out, 0,
-        b"\x7fELF" + bytes([2 if wide else 1, 1, 1]), kind, machine or (62 if wide else 3), 1, entry, 64, shoff, 0,
-        64 if wide else 52, struct.calcsize(layout), len(records), entry_size, len(sections) and len(sections) + 1, 1,
-    )  # fmt: skip
-    for offset, _, _, filesz, _ in loads:
-        out[offset : offset + filesz] = (TEXT * (filesz // len(TEXT) + 1))[: max(min(filesz, len(out) - offset), 0)]
-    head = header() if head is None else head
-    out[at : at + len(head)] = head
-    return bytes(out) + (table if sections else b"")
 
 
 def why(data: bytes, **options: str) -> str:
@@ -113,27 +64,6 @@ class Memory:
         return entries
 
 
-def check_disjoint(plan: BootPlan, memory_size: int) -> None:
-    """Everything lies in memory and nothing on anything else."""
-    pieces = [(at, at + len(data)) for at, data in plan.writes] + [(at, at + size) for at, size in plan.zeros]
-    pieces.sort()
-    for (_, end), (start, _) in pairwise(pieces):
-        assert end <= start
-    for start, end in pieces:
-        assert any(block.start <= start and end <= block.end for block in ram(memory_size))
-        assert any(block.start <= start and end <= block.end for block in joined(plan.occupied))
-
-
-def joined(blocks: Sequence[Block]) -> list[Block]:
-    out: list[Block] = []
-    for block in sorted(blocks):
-        if out and out[-1].end >= block.start:
-            out[-1] = Block(out[-1].start, max(out[-1].end, block.end))
-        else:
-            out.append(block)
-    return out
-
-
 # Reading.
 
 
@@ -178,10 +108,6 @@ def test_flags(bit):
         assert why(data) == f"asks by multiboot header flags {1 << bit:#x} for what no multiboot 1 loader knows"
     elif bit != 16:
         assert read_kernel(data, "kernel").flags == 1 << bit
-
-
-def flat(header_addr=MIB + 8, load=MIB, load_end=0, bss_end=0, entry=MIB + 0x40, size=0x400) -> bytes:
-    return bytes(8) + header(1 << 16, header_addr, load, load_end, bss_end, entry) + TEXT[: size - 40]
 
 
 def test_address_fields():
@@ -384,25 +310,12 @@ def test_a_nul_cannot_be_passed():
 NUMBERS = st.sampled_from(
     [0, 1, 3, 0x28, 0x34, 0xFFF, 0x1000, 0xFFFF, MIB, 1 << 31, 0xFFFF_FFFF, 1 << 63, (1 << 64) - 1]
 )
-SEEDS = [
-    elf(sections=[(3, 0, 0, 0x2000, 0x40), (2, 0, 0, 0x2100, 0x123)]),
-    elf(bits=64, loads=[(0x1000, MIB, MIB, 0x800, 0x900), (0x2000, 0, 0x8000, 0x100, 0x100)]),
-    elf(bits=64, head=b"", sections=[(3, 0, 0, 0x2000, 0x40)]),
-    flat(load_end=MIB + 0x200, bss_end=MIB + 0x5000),
-]
-
-
-def accepted(image: KernelImage) -> None:
-    plan = place(image, MEMORY, [Module(b"abc", "m")], "x")
-    check_disjoint(plan, MEMORY)
-    assert sum(len(data) for _, data in plan.writes) <= 70_000 * 41 + 3 * len(image.data)
-    assert any(segment.address <= plan.entry < segment.end for segment in image.segments)
 
 
 def refusal(data: bytes, entry: str) -> str:
     """What is said about ``data``; "hostile: " alone when it is taken."""
     try:
-        accepted(read_kernel(data, "hostile", entry))  # type: ignore[arg-type]
+        check_place(read_kernel(data, "hostile", entry), MEMORY)  # type: ignore[arg-type]
     except BadImage as refused:
         return str(refused)
     return "hostile: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import struct
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from mmuemu.cpu.window import B_SSE_ROUNDING, D_FPSTT, Q_DR0, STATE_OFFSET
 from mmuemu.errors import UsageError
 from mmuemu.machine import Machine
 from mmuemu.savefile import MAGIC
@@ -187,6 +189,17 @@ def rewritten(whole, change):
     return content + hashlib.sha256(content).digest()
 
 
+def window(at, value):
+    """The CPU's state with the 32-bit word ``at`` changed."""
+
+    def change(header):
+        state = bytearray(base64.b64decode(header["window"]))
+        struct.pack_into("<I", state, STATE_OFFSET + 4 * at, value)
+        header["window"] = base64.b64encode(state).decode()
+
+    return change
+
+
 CHANGES = {
     "version": lambda header: header.update(mmuemu="0.0.1"),
     "missing": lambda header: header.pop("objects"),
@@ -203,6 +216,8 @@ CHANGES = {
     "dunder": lambda header: header["objects"].append({"k": "function", "c": "mmuemu.kernel.clock:__builtins__.eval"}),
     "unknown kind": lambda header: header["objects"].append({"k": "pickle", "c": "x"}),
     "window": lambda header: header.update(window="AAAA"),
+    "x87 stack outside of the state": window(D_FPSTT, 1 << 20),
+    "rounding that there is none of": window(B_SSE_ROUNDING // 4, 0x0707_0707),
     "cpu part": lambda header: header["cpu"].append([0, "uc", 1]),
     "option": lambda header: header["made"].update(nonsense=1),
 }
@@ -214,6 +229,17 @@ def test_a_forged_file_is_refused_in_one_line(saved, tmp_path, change):
     with pytest.raises(UsageError) as refused:
         resumed(rewritten(saved.read_bytes(), CHANGES[change]), path)
     assert "\n" not in str(refused.value)
+
+
+def test_a_pointer_into_the_host_s_memory_is_not_taken_from_a_file(saved, tmp_path):
+    """The engine's break- and watchpoints stand behind the debug registers; it follows them when DR7 is written."""
+    path = tmp_path / "f"
+    for word in (2 * Q_DR0 + 16, 2 * Q_DR0 + 23, 2 * 691, 2 * 695):
+        path.write_bytes(rewritten(saved.read_bytes(), window(word, 0x4141_4141)))
+        with Machine.resume(str(path)) as machine:
+            machine.kernel.cpu.window.save()
+            assert not machine.kernel.cpu.window.d[word]
+            assert machine.run(max_instructions=LIMIT).exit_code == 0
 
 
 def test_what_a_file_cannot_hold_is_refused_by_save_and_nothing_is_written(tmp_path, saved):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Final, Protocol
+from weakref import WeakSet
 
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 
@@ -61,6 +62,8 @@ class HostDescriptors:
     def __init__(self, limit: int = DEFAULT_OPEN) -> None:
         self.limit = limit
         self._open: dict[HostHandle, None] = {}
+        self._lasting: WeakSet[HostHandle] = WeakSet()
+        """Those that are never closed for lack of room."""
 
     def __len__(self) -> int:
         return len(self._open)
@@ -71,13 +74,24 @@ class HostDescriptors:
             next(iter(self._open)).close()
         self._open[handle] = None
 
+    def last(self, handle: HostHandle) -> None:
+        """Keep ``handle`` open as long as somebody has it."""
+        self._open.pop(handle, None)
+        self._lasting.add(handle)
+
     def forget(self, handle: HostHandle) -> None:
-        """``handle`` is closed or looks after itself."""
+        """``handle`` is closed."""
         self._open.pop(handle, None)
 
     def close(self) -> None:
-        """Close everything."""
+        """Close everything that is opened again on demand."""
         for handle in list(self._open):
+            handle.close()
+
+    def close_for_good(self) -> None:
+        """Close the lasting ones, too: nobody looks at files any more."""
+        self.close()
+        for handle in list(self._lasting):
             handle.close()
 
 
@@ -87,7 +101,7 @@ class HostHandle:
     ``node`` gives the file; for regular files it is a weak reference, so that a file nobody has open goes at once.
     """
 
-    __slots__ = ("_flags", "_node", "_pool", "fd")
+    __slots__ = ("__weakref__", "_flags", "_node", "_pool", "fd")
 
     def __init__(self, pool: HostDescriptors, node: Callable[[], Located | None], flags: int) -> None:
         self._pool = pool
@@ -143,6 +157,7 @@ class HostHandle:
         """Use ``fd``, opened elsewhere, for good."""
         self.close()
         self.fd = fd
+        self._pool.last(self)
 
     def pin(self) -> bool:
         """Keep the descriptor as long as the inode (its name is about to be removed); False if it cannot be."""
@@ -150,7 +165,7 @@ class HostHandle:
             self.get()
         except SyscallError:
             return False
-        self._pool.forget(self)
+        self._pool.last(self)
         return True
 
     def close(self) -> None:

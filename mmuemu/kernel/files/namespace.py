@@ -180,7 +180,7 @@ class MountTree:
         """Close every host descriptor kept open, and give the host its terminal back."""
         if self.terminal_stream is not None:
             self.terminal_stream.restore_modes()
-        self.descriptors.close()
+        self.descriptors.close_for_good()
 
 
 def host_flags(stream: int | IO[bytes], default: int) -> int:
