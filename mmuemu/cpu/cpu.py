@@ -206,7 +206,7 @@ class Cpu(Registers):
         library.emu_stop(self.handle)
 
     def make_breakable(self) -> None:
-        """Have :meth:`interrupt`, :meth:`kick` and :meth:`stop` end runs at exact places, for a tenth more time."""
+        """Have :meth:`interrupt`, :meth:`kick` and :meth:`stop` end runs at exact places, for a twentieth more time."""
         self.breaker = Breaker(self.uc)
 
     def _break(self) -> None:
