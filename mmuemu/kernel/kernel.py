@@ -268,8 +268,11 @@ class Kernel:
                     left = None if left is None else left - done
                     if self.clock.virtual:
                         self.clock.passed(done * INSTRUCTION_NS)
-                if stop not in (Stop.LIMIT, Stop.KICKED) or (left is not None and left <= 0):
-                    return Stop.INTERRUPTED if cpu.interrupted else stop
+                over = left is not None and left <= 0
+                if over or stop not in (Stop.LIMIT, Stop.KICKED):
+                    if cpu.interrupted:
+                        return Stop.INTERRUPTED
+                    return Stop.LIMIT if over and stop is Stop.KICKED else stop
                 self.scheduler.tick()
                 if self.attention or self.reschedule:
                     self._stopped_somewhere()

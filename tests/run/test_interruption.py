@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from mmuemu import Machine
+from mmuemu.cpu.stop import Stop
 from mmuemu.kernel.abi.signals import Signal
 from mmuemu.kernel.events import FaultEvent, SyscallEvent
 from mmuemu.kernel.signals.pending import SigInfo
+from mmuemu.sources import assemble
 from tests.run.harness import ENGINES, Programs, command_line, compare, emulator_environment, mmuemu
 
 
@@ -109,3 +111,19 @@ def test_a_break_whose_reason_was_heard_before(most: int | None, programs: Progr
             thread.join()
     assert outcome.exit_code == 0
     assert capfd.readouterr().out == "spins\nlost 0 begun 1 ended by 0\n"
+
+
+def test_a_kick_with_the_last_instruction_of_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit is what ended the run."""
+    with Machine(seed=1) as machine:
+        machine.load(assemble("again: jmp again", "loop.s"), ["loop"], {})
+        cpu = machine.kernel.cpu
+        plain = cpu.run
+
+        def kicked(**options: int | None) -> Stop:
+            assert plain(**options) is Stop.LIMIT
+            return Stop.KICKED
+
+        monkeypatch.setattr(cpu, "run", kicked)
+        assert machine.run(max_instructions=1000).limit == "instructions"
+        assert machine.instructions == 1000
