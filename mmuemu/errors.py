@@ -18,6 +18,11 @@ class Exit(IntEnum):
     """The program does not exist."""
 
 
+def printable(text: str) -> str:
+    """``text`` with a question mark for whatever is not printed as itself (escape sequences, half characters)."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+
+
 class MmuemuError(Exception):
     """A failure with a message meant for a person: one line that names the thing and the way out."""
 
@@ -34,7 +39,7 @@ class BadImage(MmuemuError):
     exit_code = Exit.CANNOT_LOAD
 
     def __init__(self, name: str, why: str) -> None:
-        super().__init__(f"{name}: {why}")
+        super().__init__(printable(f"{name}: {why}"))
         self.name = name
         self.why = why
 

@@ -7,8 +7,7 @@ import sys
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from mmuemu.errors import UsageError
-from mmuemu.view.listing import printable
+from mmuemu.errors import UsageError, printable
 from mmuemu.view.timeline import MOST_ROWS, Picture, picture
 from mmuemu.view.transient import head_line
 from mmuemu.view.transient_file import Header, Traced, TraceReader

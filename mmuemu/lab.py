@@ -68,8 +68,8 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _start(options: argparse.Namespace) -> int:
+    from mmuemu.errors import printable
     from mmuemu.labs.catalogue import find, start
-    from mmuemu.view.sheet import printable
 
     found = find(options.name)
     folder = Path(options.dir or found.name)
@@ -110,7 +110,7 @@ def _output(path: str | None, stack: ExitStack) -> IO[str] | None:
 
 
 def _show(grade: Grade) -> None:
-    from mmuemu.view.sheet import printable
+    from mmuemu.errors import printable
 
     for test in grade.tests:
         print(f"{test.points:>3} of {test.max:<3} {printable(test.title)}")

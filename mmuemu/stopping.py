@@ -6,9 +6,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from mmuemu.errors import Exit, MmuemuError, UsageError
+from mmuemu.errors import Exit, MmuemuError, UsageError, printable
 from mmuemu.kernel.kernel import Kernel
-from mmuemu.view.listing import printable
 from mmuemu.view.places import find_address, find_symbol
 from mmuemu.view.regions import AT_ENTRY, auxiliary
 

@@ -9,7 +9,7 @@ from mmuemu.bench.figures import Measurement
 from mmuemu.bench.goals import goals
 from mmuemu.bench.table import WORDS, cells, failures, names, rates
 from mmuemu.bench.workloads import ENGINES, WORKLOADS
-from mmuemu.view.listing import printable
+from mmuemu.errors import printable
 
 _HEAD: Final = """\
 # Benchmarks

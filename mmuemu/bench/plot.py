@@ -9,7 +9,7 @@ from typing import Final
 
 from mmuemu.bench.figures import Measurement, Row
 from mmuemu.bench.table import duration, names
-from mmuemu.view.listing import printable
+from mmuemu.errors import printable
 
 _MARKS: Final[dict[str, tuple[str, str, str]]] = {
     # shape, colour on light ground, on dark ground

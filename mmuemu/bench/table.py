@@ -8,7 +8,7 @@ from typing import Final
 from mmuemu.bench.figures import Measurement, Row
 from mmuemu.bench.goals import Goal, goals
 from mmuemu.bench.workloads import ENGINES
-from mmuemu.view.listing import printable
+from mmuemu.errors import printable
 from mmuemu.view.sheet import Sheet
 
 _SCALES: Final = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))

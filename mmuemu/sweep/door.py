@@ -149,8 +149,8 @@ def _tell(found: Summary, as_json: bool, out: str, file: IO[str] | None = None) 
     if as_json:
         file.write(json.dumps({**found.facts(), "results": out}, indent=2) + "\n")
         return
+    from mmuemu.errors import printable
     from mmuemu.sweep.cells import DONE, IMPOSSIBLE, LOST
-    from mmuemu.view.listing import printable
 
     states = found.states
     file.write(

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from mmuemu.view.listing import printable
+from mmuemu.errors import printable
 
 if TYPE_CHECKING:
     from mmuemu.machine import Machine

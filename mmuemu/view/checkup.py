@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from mmuemu.view.sheet import Sheet, printable
+from mmuemu.errors import printable
+from mmuemu.view.sheet import Sheet
 
 VERSION: Final = 1
 OK: Final = "ok"

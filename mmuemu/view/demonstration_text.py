@@ -9,10 +9,10 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
+from mmuemu.errors import printable
 from mmuemu.guest.attacks import ATTACKS
 from mmuemu.speculation.flaws import FLAWS
 from mmuemu.view.demonstration import ARCHITECTURAL, Demonstration, chains
-from mmuemu.view.listing import printable
 
 _BUCKETS: Final = 16
 _NARROWEST: Final = 10

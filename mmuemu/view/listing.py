@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Final
 
 from mmuemu.cpu import decode
-from mmuemu.view.sheet import printable as printable
+from mmuemu.errors import printable
 
 _KEPT: Final = 4096
 disassemble: Final = lru_cache(_KEPT)(decode.disassemble)

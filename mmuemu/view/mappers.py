@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mmuemu.errors import UsageError
+from mmuemu.errors import UsageError, printable
 from mmuemu.kernel.half import STACK_PAGES
-from mmuemu.view.listing import printable
 from mmuemu.view.regions import Region, kernel_regions, living, user_regions
 from mmuemu.view.sheet import Sheet
 from mmuemu.view.tables import Table, read_tables

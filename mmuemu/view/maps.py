@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from math import log2
 from typing import TYPE_CHECKING, Any, Final
 
+from mmuemu.errors import printable
 from mmuemu.kernel.half import kernel_places
 from mmuemu.loader.entropy import possible_bits
-from mmuemu.view.listing import printable
 from mmuemu.view.regions import Region, memory_map, program_image
 from mmuemu.view.sheet import Sheet, human
 

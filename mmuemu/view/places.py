@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from mmuemu.errors import BadImage, UsageError
+from mmuemu.errors import BadImage, UsageError, printable
 from mmuemu.kernel.maps import area_name
 from mmuemu.kernel.proc import KernelProc
 from mmuemu.loader.elf import read_image
 from mmuemu.loader.symbols import all_symbols
 from mmuemu.loader.tables import SHN_ABS, STB_LOCAL
-from mmuemu.view.listing import printable
 from mmuemu.view.symbols import LARGEST_IMAGE, NAMELESS
 from mmuemu.x86.paging import USER_TOP_5LEVEL
 

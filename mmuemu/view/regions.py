@@ -6,14 +6,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from mmuemu.errors import BadImage
+from mmuemu.errors import BadImage, printable
 from mmuemu.kernel.maps import area_name
 from mmuemu.kernel.registers import SP
 from mmuemu.kernel.smaps import Usage
 from mmuemu.kernel.vma import VM_ACCESS, VM_EXEC, VM_MAYSHARE, VM_WRITE
 from mmuemu.loader.elf import ElfImage, ElfType, read_image
 from mmuemu.loader.layout import Bases, choose_bases
-from mmuemu.view.listing import printable
 from mmuemu.x86.paging import D
 
 if TYPE_CHECKING:

@@ -22,11 +22,6 @@ def human(count: int) -> str:
     return f"{text.removesuffix('.0')}{_UNITS[unit]}"
 
 
-def printable(text: str) -> str:
-    """``text`` with a question mark for whatever is not printed as itself (escape sequences, half characters)."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
-
-
 @dataclass(slots=True)
 class Sheet:
     """A table: ``columns`` are titles, with ``>`` before those that are aligned to the right."""
@@ -75,4 +70,4 @@ def show(parts: Iterable[str | Sheet], file: IO[str] | None = None) -> None:
             console.print(Text(line, style=style), soft_wrap=True)
 
 
-__all__ = ["Sheet", "human", "printable", "show"]
+__all__ = ["Sheet", "human", "show"]

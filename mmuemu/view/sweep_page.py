@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Final
 
-from mmuemu.view.listing import printable
+from mmuemu.errors import printable
 from mmuemu.view.plain_page import page
 
 _STYLE: Final = """\

@@ -9,8 +9,8 @@ from itertools import pairwise
 from math import log2
 from typing import Final
 
+from mmuemu.errors import printable
 from mmuemu.speculation.trace import NEVER
-from mmuemu.view.listing import printable
 from mmuemu.view.transient import where
 from mmuemu.view.transient_file import Traced
 from mmuemu.view.transient_rows import Row, rows_of

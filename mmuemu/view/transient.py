@@ -8,8 +8,9 @@ from typing import IO, TYPE_CHECKING, Final, Protocol
 
 from mmuemu import __version__
 from mmuemu.cpu.decode import accesses
+from mmuemu.errors import printable
 from mmuemu.speculation.trace import NEVER, Window
-from mmuemu.view.listing import instruction_length, named, printable, references
+from mmuemu.view.listing import instruction_length, named, references
 from mmuemu.view.transient_file import Header, Traced, TraceWriter
 
 if TYPE_CHECKING:

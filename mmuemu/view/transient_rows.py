@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from mmuemu.cpu.decode import accesses
+from mmuemu.errors import printable
 from mmuemu.speculation.trace import NEVER, Step
-from mmuemu.view.listing import named, printable
+from mmuemu.view.listing import named
 from mmuemu.view.transient import LEVELS, instruction, where
 from mmuemu.view.transient_file import Traced
 

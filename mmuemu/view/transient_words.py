@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from mmuemu.errors import printable
 from mmuemu.speculation.flaws import FLAWS
-from mmuemu.view.listing import printable
 from mmuemu.view.transient import LEVELS, span, where
 from mmuemu.view.transient_rows import path_of
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from mmuemu.cpu.window import Q_PKRU
+from mmuemu.errors import printable
 from mmuemu.kernel.vma import VM_EXEC, VM_READ, VM_WRITE
 from mmuemu.mmu.modes import PagingMode
 from mmuemu.mmu.state import Access, PageFault, PagingState, Step, Translation
 from mmuemu.mmu.walk import walk
 from mmuemu.view.entries import bit_names, rights
-from mmuemu.view.listing import printable
 from mmuemu.view.sheet import Sheet, human
 from mmuemu.view.symbols import Names
 from mmuemu.x86.exceptions import Vector, vector_name

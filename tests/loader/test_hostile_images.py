@@ -13,6 +13,7 @@ from elf_forge import Forge
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from mmuemu.errors import BadImage
 from mmuemu.loader.elf import read_image
 from mmuemu.loader.symbols import all_symbols, dynamic_symbols
 from mmuemu.x86.paging import USER_TOP
@@ -199,3 +200,7 @@ def test_a_hash_table_pointing_everywhere(hash_tag: int) -> None:
     assert reason is not None
     assert reason.startswith("has a broken symbol hash table")
     assert time.process_time() - started < 3
+
+
+def test_what_a_file_holds_is_shown_printably() -> None:
+    assert str(BadImage("a\x1b[2J", "needs the dynamic linker \x08\n")) == "a?[2J: needs the dynamic linker ??"

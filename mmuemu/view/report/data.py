@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from mmuemu.errors import printable
 from mmuemu.mmu.modes import FIVE_LEVEL, FOUR_LEVEL, PagingMode
 from mmuemu.view.entries import bit_names
-from mmuemu.view.listing import printable
 from mmuemu.view.regions import Region, memory_map
 from mmuemu.view.report.svg import height
 from mmuemu.view.sheet import human

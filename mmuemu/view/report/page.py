@@ -7,7 +7,7 @@ from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from mmuemu.view.listing import printable
+from mmuemu.errors import printable
 from mmuemu.view.report.svg import GROWTH, PALETTE
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from html import escape
 from math import log2
 from typing import Final
 
-from mmuemu.view.listing import printable
+from mmuemu.errors import printable
 from mmuemu.view.regions import Region
 from mmuemu.view.sheet import human
 from mmuemu.x86.paging import PAGE_SIZE
