@@ -28,6 +28,10 @@ class MmuemuError(Exception):
 
     exit_code: int = Exit.OURS
 
+    def __str__(self) -> str:
+        """The line; what it says of a file's or a guest's words is printable."""
+        return printable(super().__str__())
+
 
 class UsageError(MmuemuError):
     """An option, argument or call that cannot be meant."""
@@ -39,7 +43,7 @@ class BadImage(MmuemuError):
     exit_code = Exit.CANNOT_LOAD
 
     def __init__(self, name: str, why: str) -> None:
-        super().__init__(printable(f"{name}: {why}"))
+        super().__init__(f"{name}: {why}")
         self.name = name
         self.why = why
 
