@@ -7,9 +7,8 @@ After arch/x86/mm/fault.c (``access_error``, ``do_user_addr_fault``) and mm/memo
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mmuemu.errors import OutOfFrames
 from mmuemu.kernel.abi.errno import SyscallError
@@ -72,8 +71,7 @@ class FaultResult(IntEnum):
         return (0, 1, 2, 2, 0, 4)[self]
 
 
-@dataclass(frozen=True, slots=True)
-class FaultRecord:
+class FaultRecord(NamedTuple):
     """A fault for who watches: what was asked, and the page's entry before and after."""
 
     address: int

@@ -8,8 +8,7 @@ at any time, so every operation walks anew.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mmuemu.errors import OutOfFrames
 from mmuemu.memory.ram import ZERO_PAGE
@@ -41,8 +40,7 @@ def _nothing(_entry: int, _la: int, _size: int) -> None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class Mapping:
+class Mapping(NamedTuple):
     """What a linear address is mapped to: the base and size of its page and the entry that maps it.
 
     ``flags`` are the flag bits of the leaf with RW, US and NX combined over all levels as the processor does.

@@ -13,8 +13,7 @@ arch/x86/entry/syscalls/syscall_64.tbl.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 SIGNED_32: Final = frozenset({"int", "fd", "dirfd", "pid", "whence", "signal", "clockid"})
 """Kinds that are C ``int``: the low 32 bits, sign-extended."""
@@ -46,8 +45,7 @@ def signed64(value: int) -> int:
     return value - (1 << 64) if value >> 63 else value
 
 
-@dataclass(frozen=True, slots=True)
-class Syscall:
+class Syscall(NamedTuple):
     """One system call: its number, name, argument kinds and the function that serves it."""
 
     number: int
