@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.registers import ORIG_AX
-from mmuemu.kernel.syscalls.table import TABLE, Syscall
+from mmuemu.kernel.syscalls.table import TABLE, Syscall, forms
 from mmuemu.kernel.task import State, Task
 from mmuemu.kernel.wait import Blocked
 
@@ -154,7 +154,7 @@ def number_of(name: str | int) -> int:
 
 def watched(events: Events, number: int) -> Syscall:
     """The call ``number`` with the callbacks asked first; one that does not exist yet can only be answered."""
-    plain = TABLE.get(number) or Syscall(number, f"syscall_{number}", ("ulong",) * 6, _missing, (None,) * 6)
+    plain = TABLE.get(number) or Syscall(number, f"syscall_{number}", ("ulong",) * 6, _missing, forms(*("ulong",) * 6))
 
     def function(task: Task, *arguments: int) -> int:
         if not task.in_call:
@@ -168,7 +168,7 @@ def watched(events: Events, number: int) -> Syscall:
             task.call_state = None
         return plain.function(task, *arguments)
 
-    return Syscall(number, plain.name, plain.kinds, function, plain.converters)
+    return Syscall(number, plain.name, plain.kinds, function, plain.forms)
 
 
 def _ask(callbacks: list[Callable[[SyscallEvent], object]], event: SyscallEvent) -> int | None:
