@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.cpu.emulated import emulate
-from mmuemu.cpu.rings import enter_kernel
 from mmuemu.cpu.traps import Trap
 from mmuemu.errors import MmuemuError, OutOfFrames
 from mmuemu.kernel import switching
@@ -122,7 +121,7 @@ class Entry:
 
     def syscall(self) -> None:
         """The ``syscall`` instruction: into ring 0 at LSTAR."""
-        enter_kernel(self.kernel.cpu)
+        self.kernel.cpu.enter_kernel()
 
     def port_in(self, port: int, size: int) -> int:
         """No device answers: all ones, as on a bus nobody drives."""

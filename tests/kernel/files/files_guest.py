@@ -189,7 +189,7 @@ class Guest:
         raw = tuple(a & 0xFFFF_FFFF_FFFF_FFFF for a in args)
         self.kernel.current = self.task
         try:
-            result = NUMBERS[name].call(self.task, raw)
+            result = serve(self.task, name, raw)
         except Blocked as blocked:
             return Sleeping(self, name, raw, blocked)
         raise AssertionError(f"{name} returned {result}")
