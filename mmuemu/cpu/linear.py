@@ -42,7 +42,8 @@ class LinearMemory:
     a debugger's view: accesses as with EFLAGS.AC = 1, no accessed bits set.
 
     A translation is kept, by root, with the entries it was made from and used again while they read the same: the
-    result is that of a walk, for a quarter of its price. Where the CPU has a TLB model, addresses are translated through it.
+    result is that of a walk, for a quarter of its price. Where the CPU has a TLB model, addresses are translated
+    through it.
     """
 
     __slots__ = ("_bytes", "_cpu", "_kept", "_peek", "_qwords", "_root", "_spaces", "_user", "_walk")
