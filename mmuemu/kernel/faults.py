@@ -208,6 +208,7 @@ class PagedSpace:
         """Put ``entry`` into tables yet to be made; without room for them its frame is let go."""
         try:
             self.page_table.map_page(la, entry)
+            self.installed = entry
         except OutOfFrames:
             self._count(entry & ADDRESS_MASK, self.vmas.find(la), la, -1)
             self.frames.release(entry & ADDRESS_MASK)
@@ -231,6 +232,8 @@ class PagedSpace:
         if new == old:
             return self._recheck(la, error)
         self._q[address >> 3] = new
+        if not error & _KEY:
+            self.installed = new
         self.minor_faults += 1
         return RESOLVED
 

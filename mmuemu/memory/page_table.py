@@ -170,6 +170,8 @@ class PageTable:
 
         With two roots the user's gets it too, and the kernel's becomes no-execute (``__pti_set_user_pgtbl``).
         """
+        if not entry:
+            self.frames.ram.tables_gone += 1
         if self._paired and depth == self.levels and slot & 511 < 256:
             self._q[slot + 512] = entry
             entry |= NX if entry else 0
@@ -189,6 +191,7 @@ class PageTable:
         slot = self._slot(la, level)
         old = self._q[slot]
         if old & P and level > 1 and not old & PS and self._is_empty(old & ADDRESS_MASK):
+            self._hang(slot, 0, level)
             self.frames.release(old & ADDRESS_MASK)
         elif old:
             raise ValueError(f"{la:#x} is mapped already (entry {old:#x})")
