@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mmuemu.cpu.window import FS
 from mmuemu.errors import UsageError
@@ -29,8 +28,7 @@ _NAMES = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Area:
+class Area(NamedTuple):
     """One area of an address space: ``[start, end)``, ``"rw-p"`` as in /proc/PID/maps, and its name."""
 
     start: int

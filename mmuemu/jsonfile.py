@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -35,7 +34,9 @@ class Reader:
     def unknown(self, key: str, known: Iterable[str]) -> NoReturn:
         """Refuse a key that none of ``known`` is."""
         names = list(known)
-        near = difflib.get_close_matches(key.rpartition(".")[2], names, 1)
+        from difflib import get_close_matches
+
+        near = get_close_matches(key.rpartition(".")[2], names, 1)
         hint = f"did you mean {near[0]}?" if near else "there are " + ", ".join(names)
         raise UsageError(f"{self.what}: {key}: no such key; {hint}")
 

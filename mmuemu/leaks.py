@@ -319,7 +319,8 @@ def _system_call(number: int) -> bytes:
 
 def _load(program: str | bytes) -> tuple[bytes, dict[str, int]]:
     """A program's ELF image and the addresses of its symbols."""
-    from mmuemu.sources import assemble, build, is_source, labels
+    from mmuemu.sourcefile import is_source
+    from mmuemu.sources import assemble, build, labels
 
     if isinstance(program, bytes):
         return program, _symbols(program, "program")

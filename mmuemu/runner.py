@@ -17,7 +17,7 @@ from mmuemu.machine import Files, Machine, NotFound, Outcome
 from mmuemu.memory.ram import parse_size
 from mmuemu.reporter import Reporter, open_output
 from mmuemu.resumer import check, go
-from mmuemu.sources import build, is_source
+from mmuemu.sourcefile import is_source
 from mmuemu.speculation.flaws import FLAWS
 from mmuemu.tracing import CallTrace, call_trace, machine_trace
 
@@ -100,6 +100,8 @@ def find_program(command: list[str], options: Namespace) -> tuple[str | bytes, l
     if is_source(name):
         if not os.path.exists(name):
             raise NotFound(f"{name}: no such file")
+        from mmuemu.sources import build
+
         stem = os.path.splitext(os.path.basename(name))[0]
         return build(name), [stem, *rest]
     if os.sep in name or options.root is not None:

@@ -18,7 +18,6 @@ from typing import Any, Final
 from mmuemu.errors import BadImage
 from mmuemu.x86.paging import PAGE_SIZE
 
-SUFFIXES: Final = frozenset({".s", ".S", ".asm", ".c"})
 _BASE: Final = 0x40_0000
 _TEXT: Final = _BASE + PAGE_SIZE
 _MARKER: Final = bytes.fromhex("6d6d75656d75 0f0b cc 5ec710a5 0f0b 737461727473".replace(" ", ""))
@@ -36,11 +35,6 @@ MOST_FILLED: Final = 64 << 20
 PATIENCE: Final = 5
 """Seconds that Keystone gets for a source."""
 _C_FLAGS: Final = ("-static", "-O1", "-g")
-
-
-def is_source(path: str) -> bool:
-    """Whether ``path`` names something to be built first."""
-    return os.path.splitext(path)[1] in SUFFIXES
 
 
 def build(path: str) -> bytes:

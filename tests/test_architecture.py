@@ -24,15 +24,15 @@ MAY_USE = {
     # Helpers of a door, the pytest plugin: it composes what doors do.
     "testing": {
         "x86", "memory", "mmu", "cpu", "loader", "kernel", "speculation", "view", "errors", "machine", "guestprocess",
-        "board", "sources", "leaks", "reporter", "runner",
+        "board", "sourcefile", "sources", "leaks", "reporter", "runner",
     },
     # A door with rooms behind it: it composes what the other doors do, many times.
     "sweep": {
         "x86", "memory", "loader", "kernel", "guest", "speculation", "view", "labs", "errors", "jsonfile", "machine",
-        "guestprocess", "standard", "sources", "linked", "demonstrator", "reporter", "options",
+        "guestprocess", "standard", "sourcefile", "sources", "linked", "demonstrator", "reporter", "options",
     },
     # Helpers of a door, mmuemu bench: what it measures may be anything.
-    "bench": {"x86", "cpu", "view", "sources", "machine", "demonstrator", "cli", "errors"},
+    "bench": {"x86", "cpu", "view", "sourcefile", "sources", "machine", "demonstrator", "cli", "errors"},
     # Exercises: their graders are tests that the plugin runs.
     "labs": {"mmu", "guest", "testing", "errors"},
 }  # fmt: skip

@@ -11,7 +11,7 @@ from mmuemu.cpu import window
 from mmuemu.cpu.delivery import Delivery, Event, TripleFault
 from mmuemu.cpu.emulated import emulate
 from mmuemu.cpu.privileged import Privileged
-from mmuemu.cpu.rings import enter_kernel, put_protected_ring, put_ring
+from mmuemu.cpu.rings import put_protected_ring, put_ring
 from mmuemu.cpu.traps import Trap
 from mmuemu.x86.exceptions import Vector
 from mmuemu.x86.msrs import MSR_SYSENTER_CS, MSR_SYSENTER_EIP, MSR_SYSENTER_ESP
@@ -139,7 +139,7 @@ class BareMetal:
         state = self.cpu.window
         state.save()
         if state.q[window.Q_EFER] & EFER_SCE and state.d[window.D_HFLAGS] & window.HFLAG_CS64:
-            enter_kernel(self.cpu)
+            self.cpu.enter_kernel()
         else:
             self.cpu.raise_trap(
                 Trap(Vector.UD, 0, state.q[window.Q_RIP], 0, state.d[window.D_HFLAGS] & 3), state.snapshot()

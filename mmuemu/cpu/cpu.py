@@ -21,7 +21,7 @@ from mmuemu.cpu.linear import LinearMemory
 from mmuemu.cpu.ports import install_ports
 from mmuemu.cpu.privileged import Privileged
 from mmuemu.cpu.registers import Registers
-from mmuemu.cpu.rings import put_flat_protected
+from mmuemu.cpu.rings import kernel_entry, put_flat_protected
 from mmuemu.cpu.setup import Ram, map_ram, new_uc
 from mmuemu.cpu.stop import Stop as Stop
 from mmuemu.cpu.traps import NoHandler, Trap, TrapHandler
@@ -88,7 +88,8 @@ class Cpu(Registers):
         self.engine: Engine = ENGINES[mmu](self)
         self.engine.install()
         self.fast_calls, self.ring_three = FastCalls(self), RingThree(self)
-        self.syscall_places = self.fast_calls.places
+        self.enter_kernel = kernel_entry(self)
+        """What ``syscall`` does; for the handler, from :meth:`TrapHandler.syscall`."""
         self.peek = LinearMemory(self, peek=True)
         """Linear memory by the saved window and supervisor rights, for looking only."""
         self._install_hooks()

@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, Final, Protocol
 from unicorn import unicorn_const
 
 from mmuemu.cpu import library
+from mmuemu.cpu.structures import UNKNOWN, StructureCache, permitted
 from mmuemu.cpu.traps import Trap
 from mmuemu.cpu.window import D_HFLAGS, Q_CR0, Q_CR2, Q_CR3, Q_CR4, Q_EFER, Q_PKRU, Q_RFLAGS, Q_RIP
 from mmuemu.mmu.state import Access, PagingState
-from mmuemu.mmu.walk import EXECUTABLE, NON_CANONICAL, WRITABLE, PageWalker, page_walker
+from mmuemu.mmu.walk import NON_CANONICAL, WRITABLE, PageWalker, page_walker
 from mmuemu.x86.exceptions import Vector
-from mmuemu.x86.paging import ADDRESS_MASK, NX, PAGE_MASK, PAGE_SIZE
-from mmuemu.x86.paging import D as DIRTY
+from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
 from mmuemu.x86.registers import RFLAGS_AC
 
 if TYPE_CHECKING:
     from mmuemu.cpu.cpu import Cpu
+    from mmuemu.memory.ram import GuestRam
 
 PROBE: Final = 0x1000_0000_0000_0000
 """A non-canonical window onto physical memory, through which translated code is forgotten by frame."""
@@ -99,6 +100,9 @@ class Engine(Protocol):
 
     def forget_rules(self) -> None:
         """The CPU model has changed."""
+
+    def cache_structures(self, ram: GuestRam) -> None:
+        """Remember where tables of the last level lie, if it walks itself."""
 
     def walk_now(self) -> PageWalker:
         """The walk by the paging state in the saved window."""
@@ -265,6 +269,7 @@ class PythonEngine(_Engine):
         self._serving: Callable[[int, int, int, int], bool] = self._fill
         self._executed: dict[int, int] = {}
         self._stored: dict[int, int] = {}
+        self.structures: StructureCache | None = None
         self.refused: tuple[int, int, int] | None = None
 
     def install(self) -> None:
@@ -303,23 +308,18 @@ class PythonEngine(_Engine):
             if self.probing:
                 self.answer_probe(result, page)
                 return True
-            cpu = self.cpu
             access = kind - MEM_READ
-            q, d = self._live_q, self._live_d
-            user = d[D_HFLAGS] & 3 == 3
-            ac = not user and q[Q_RFLAGS] & RFLAGS_AC != 0
-            key = (q[Q_CR0], q[Q_CR4], q[Q_EFER], q[Q_PKRU] & 0xFFFF_FFFF, cpu.pkrs)
-            walk = self.walkers.get(key) or self.walker(key)
-            updates: list[tuple[int, int]] = []
-            found = walk(q[Q_CR3], page, access, user, ac, updates, None)
-            if found < 0 and self.permitted is not None and self.permits(page, access):
-                found = walk(q[Q_CR3], page, access, False, False, updates, None)
-            elif found < 0:
-                found = self._missing(found, walk, q[Q_CR3], page, access, user, ac, updates)
+            q = self._live_q
+            user = self._live_d[D_HFLAGS] & 3 == 3
+            structures = self.structures
+            if structures is not None and self.permitted is None:
+                found = structures.look_up(q[Q_CR3], page, access, user, q[Q_PKRU] & 3)
+                if found <= 0:
+                    found = self._walk(page, access, user, found)
+            else:
+                found = self._walk(page, access, user, UNKNOWN)
             if found < 0:
                 return False
-            if updates:
-                self.commit(updates)
             if access == FETCH or found & WRITABLE:
                 found = self.exclusive(page, found, access)
             entry = self._results.get(result) or self._result(result)
@@ -333,31 +333,38 @@ class PythonEngine(_Engine):
             self.cpu.fail(error)
             return False
 
-    def _missing(
-        self,
-        found: int,
-        walk: PageWalker,
-        root: int,
-        page: int,
-        access: int,
-        user: bool,
-        ac: bool,
-        updates: list[tuple[int, int]],
-    ) -> int:
-        """The handler is asked to map the page; the walk's result then, or -1 when the access stays refused."""
-        handler = self.cpu.handler
-        while found < 0:
-            if updates:
-                self.commit(updates)
-            entry = 0 if found == NON_CANONICAL else handler.page_fault(page, -1 - found)
+    def _walk(self, page: int, access: int, user: bool, found: int) -> int:
+        """Translate by a walk, unless ``found`` refuses already, or -1: the handler is asked to map what is refused."""
+        q, cpu, structures = self._live_q, self.cpu, self.structures
+        root = q[Q_CR3]
+        updates: list[tuple[int, int]] = []
+        while True:
+            if found == UNKNOWN:
+                ac = not user and q[Q_RFLAGS] & RFLAGS_AC != 0
+                key = (q[Q_CR0], q[Q_CR4], q[Q_EFER], q[Q_PKRU] & 0xFFFF_FFFF, cpu.pkrs)
+                walk = self.walkers.get(key) or self.walker(key)
+                found = walk(root, page, access, user, ac, updates, None)
+                if found < 0 and self.permitted is not None and self.permits(page, access):
+                    found = walk(root, page, access, False, False, updates, None)
+                if updates:
+                    self.commit(updates)
+            if found >= 0:
+                # Supervisor rights to a page of the lower half, or the other way round, are never common.
+                if structures is not None and user is not bool(page >> 63) and not structures.knows(root, page, user):
+                    structures.learn(page, user, PagingState(root, q[Q_CR0], q[Q_CR4], q[Q_EFER]))
+                return found
+            entry = 0 if found == NON_CANONICAL else cpu.handler.page_fault(page, -1 - found)
             if entry == 0:
                 if self.refused is None:
                     self.refused = (page, found, access)
                 return -1
-            found = _permitted(entry, access) if entry > 1 and user else -1
-            if found < 0:
-                found = walk(root, page, access, user, ac, updates, None)
-        return found
+            found = UNKNOWN
+            if entry > 1 and user and structures is not None and structures.knows(root, page, True):
+                found = max(permitted(entry, access), UNKNOWN)
+
+    def cache_structures(self, ram: GuestRam) -> None:
+        """Remember where tables of the last level lie from now on: nobody but PageTable edits those in ``ram``."""
+        self.structures = StructureCache(ram)
 
     def exclusive(self, page: int, found: int, access: int) -> int:
         """Keep stores through one linear address from changing code that runs at another.
@@ -386,6 +393,8 @@ class PythonEngine(_Engine):
     def flush(self, cause: str = "request") -> None:
         super().flush(cause)
         self._stored.clear()
+        if self.structures is not None and cause == "request":
+            self.structures.forget()
 
     def commit(self, updates: list[tuple[int, int]]) -> None:
         """Set the accessed and dirty bits that a walk owes."""
@@ -421,14 +430,6 @@ class PythonEngine(_Engine):
         return Trap(Vector.PF, -1 - found, rip, address, cpl)
 
 
-def _permitted(entry: int, access: int) -> int:
-    """Page and permissions of a user page's entry, or -1 when the access needs a walk after all."""
-    permissions = 5 | (entry & WRITABLE if entry & DIRTY else 0)
-    if entry & NX:
-        permissions &= ~EXECUTABLE
-    return entry & ADDRESS_MASK | permissions if permissions >> access & 1 else -1
-
-
 class NativeEngine(_Engine):
     """The engine's own walker; Python sees page faults only."""
 
@@ -447,6 +448,9 @@ class NativeEngine(_Engine):
     def watch(self, watcher: TlbWatcher) -> None:
         """Tell ``watcher`` of every flush; of fills, the engine's own walk tells nobody."""
         self.watcher = watcher
+
+    def cache_structures(self, ram: GuestRam) -> None:
+        """The engine's own walk remembers nothing."""
 
     def count_fault(self) -> None:
         self.fills += 1

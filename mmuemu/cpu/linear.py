@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _MASK_64: Final = (1 << 64) - 1
 _LEVELS_KEPT: Final = 4
 _MOST_KEPT: Final = 4096
+_MOST_SPACES: Final = 32
 
 
 class AccessFault(Exception):
@@ -40,11 +41,12 @@ class LinearMemory:
     Physical addresses beyond RAM read as ones. Call :meth:`sync` when the window has been saved anew. ``peek`` makes it
     a debugger's view: accesses as with EFLAGS.AC = 1, no accessed bits set.
 
-    A translation is kept with the entries it was made from and used again while they read the same: the result is
-    that of a walk, for a quarter of its price. Where the CPU has a TLB model, addresses are translated through it.
+    A translation is kept, by root, with the entries it was made from and used again while they read the same: the
+    result is that of a walk, for a quarter of its price. Where the CPU has a TLB model, addresses are translated
+    through it.
     """
 
-    __slots__ = ("_bytes", "_cpu", "_kept", "_peek", "_qwords", "_root", "_user", "_walk")
+    __slots__ = ("_bytes", "_cpu", "_kept", "_peek", "_qwords", "_root", "_spaces", "_user", "_walk")
 
     def __init__(self, cpu: Cpu, *, peek: bool = False, user: bool = False) -> None:
         self._cpu = cpu
@@ -54,6 +56,7 @@ class LinearMemory:
         self._user = user
         self._root = 0
         self._walk: PageWalker | None = None
+        self._spaces: dict[tuple[int, PageWalker | None], dict[int, tuple[int, ...]]] = {}
         self._kept: dict[int, tuple[int, ...]] = {}
 
     def sync(self) -> LinearMemory:
@@ -62,7 +65,9 @@ class LinearMemory:
         root = q[Q_CR3]
         walk = self._walk_now() if q[Q_CR0] & CR0_PG else None
         if root != self._root or walk is not self._walk:
-            self._kept.clear()
+            if len(self._spaces) >= _MOST_SPACES:
+                self._spaces.clear()
+            self._kept = self._spaces.setdefault((root, walk), {})
             self._root, self._walk = root, walk
         return self
 

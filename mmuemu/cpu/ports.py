@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 def install_ports(cpu: Cpu) -> None:
     """Hook both instructions of ``cpu``."""
-    state = cpu.window
+    state, hflags = cpu.window, window.D_HFLAGS
+    live_q, live_d = state.live_q, state.live_d
 
-    def refused() -> bool:
+    def refused(cpl: int) -> bool:
         """Whether CPL > IOPL; the engine checks neither that nor the TSS's permission bitmap (there is none)."""
-        cpl = state.live_d[window.D_HFLAGS] & 3
-        if cpl <= state.live_q[window.Q_RFLAGS] >> 12 & 3:
+        if cpl <= live_q[window.Q_RFLAGS] >> 12 & 3:
             return False
         state.save()
         cpu.raise_trap(Trap(Vector.GP, 0, state.q[window.Q_RIP], 0, cpl), state.snapshot())
@@ -31,14 +31,15 @@ def install_ports(cpu: Cpu) -> None:
 
     def port_out(_uc: int, port: int, size: int, value: int) -> None:
         try:
-            if not refused():
+            cpl = live_d[hflags] & 3
+            if not cpl or not refused(cpl):
                 cpu.handler.port_out(port, size, value)
         except BaseException as error:
             cpu.fail(error)
 
     def port_in(_uc: int, port: int, size: int) -> int:
         try:
-            return 0 if refused() else cpu.handler.port_in(port, size) & 0xFFFF_FFFF
+            return 0 if refused(live_d[hflags] & 3) else cpu.handler.port_in(port, size) & 0xFFFF_FFFF
         except BaseException as error:
             cpu.fail(error)
             return 0

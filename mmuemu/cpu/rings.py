@@ -5,6 +5,7 @@ Setting CS and SS through Unicorn's interface changes no privilege: the hidden f
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.cpu import window
@@ -57,37 +58,49 @@ def put_protected_ring(state: StateWindow, code: int, stack: int) -> None:
     d[window.D_HFLAGS] = hidden | window.HFLAG_CS32 | window.HFLAG_SS32
 
 
-def enter_kernel(cpu: Cpu) -> None:
-    """What ``syscall`` does (SDM volume 2, SYSCALL), from the syscall hook: RCX, R11, RFLAGS, CS, SS, RIP."""
-    flags = cpu.rflags
-    state = cpu.window
+def kernel_entry(cpu: Cpu) -> Callable[[], None]:
+    """What ``syscall`` does on ``cpu`` (SDM volume 2, SYSCALL), for its hook: RCX, R11, RFLAGS, CS, SS, RIP."""
+    state, places, ram = cpu.window, cpu.fast_calls.places, cpu.ram_bytes
     q, d = state.live_q, state.live_d
-    rip = q[window.Q_RIP]
-    if not d[window.D_HFLAGS] & window.HFLAG_CS64:
-        # Compatibility mode: Intel processors have SYSCALL in 64-bit code only.
-        state.save()
-        cpu.raise_trap(Trap(Vector.UD, 0, rip, 0, d[window.D_HFLAGS] & 3), state.snapshot())
-        return
-    place = cpu.syscall_places.get(rip)
-    if place is not None and cpu.ram_bytes[place] == 0x0F:
-        length = 2
-    else:
-        state.save()
-        length = cpu.fast_calls.length(rip)
-    q[window.Q_RCX] = rip + length
-    q[window.Q_R11] = flags
-    q[window.Q_RIP] = q[window.Q_LSTAR] - length
-    kept = flags & ~q[window.Q_FMASK]
-    q[window.Q_RFLAGS] = kept & ~(RFLAGS_ARITHMETIC | RFLAGS_DF) | 2
-    q[window.Q_CC_SRC] = kept & RFLAGS_ARITHMETIC
-    d[window.D_CC_OP] = window.CC_OP_EFLAGS
-    d[window.D_DF] = 0xFFFF_FFFF if kept & RFLAGS_DF else 1
-    code = q[window.Q_STAR] >> 32 & 0xFFFC
-    d[window.CS.selector] = code
-    d[window.CS.flags] = 0x00AF_9B00
-    d[window.SS.selector] = code + 8
-    d[window.SS.flags] = 0x00CF_9300
-    d[window.D_HFLAGS] &= ~window.HFLAG_CPL
+    rip_at, rflags_at, star_at, lstar_at, fmask_at = (
+        window.Q_RIP, window.Q_RFLAGS, window.Q_STAR, window.Q_LSTAR, window.Q_FMASK,
+    )  # fmt: skip
+    rcx_at, r11_at = window.Q_RCX, window.Q_R11
+    cc_src_at, cc_op_at, df_at, hflags_at = window.Q_CC_SRC, window.D_CC_OP, window.D_DF, window.D_HFLAGS
+    cs, cs_flags, ss, ss_flags = window.CS.selector, window.CS.flags, window.SS.selector, window.SS.flags
+    code_flags, stack_flags = _CODE_FLAGS[0], _STACK_FLAGS[0]
+    lazily = ~(RFLAGS_ARITHMETIC | RFLAGS_DF)
+
+    def enter() -> None:
+        rip, hidden = q[rip_at], d[hflags_at]
+        if not hidden & window.HFLAG_CS64:
+            # Compatibility mode: Intel processors have SYSCALL in 64-bit code only.
+            state.save()
+            cpu.raise_trap(Trap(Vector.UD, 0, rip, 0, hidden & 3), state.snapshot())
+            return
+        flags = cpu.rflags
+        place = places.get(rip)
+        if place is not None and ram[place] == 0x0F:
+            length = 2
+        else:
+            state.save()
+            length = cpu.fast_calls.length(rip)
+        q[rcx_at] = rip + length
+        q[r11_at] = flags
+        q[rip_at] = q[lstar_at] - length
+        kept = flags & ~q[fmask_at]
+        q[rflags_at] = kept & lazily | 2
+        q[cc_src_at] = kept & RFLAGS_ARITHMETIC
+        d[cc_op_at] = window.CC_OP_EFLAGS
+        d[df_at] = 0xFFFF_FFFF if kept & RFLAGS_DF else 1
+        code = q[star_at] >> 32 & 0xFFFC
+        d[cs] = code
+        d[cs_flags] = code_flags
+        d[ss] = code + 8
+        d[ss_flags] = stack_flags
+        d[hflags_at] = hidden & ~3
+
+    return enter
 
 
 def put_flat_protected(state: StateWindow, cr0: int) -> None:

@@ -9,8 +9,7 @@ one Unicorn release, so :func:`check_layout` proves it at start-up and refuses t
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from unicorn import Uc, unicorn_const
 from unicorn import x86_const as x86
@@ -124,8 +123,7 @@ REGISTERS: Final[dict[str, int]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """A segment register's place in the state: indices of its selector, base, limit and flags."""
 
     selector: int

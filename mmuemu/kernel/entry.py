@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.cpu.emulated import emulate
-from mmuemu.cpu.rings import enter_kernel
 from mmuemu.cpu.traps import Trap
 from mmuemu.errors import MmuemuError, OutOfFrames
 from mmuemu.kernel import switching
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from mmuemu.kernel.task import Task
 
 _MASK: Final = (1 << 64) - 1
+_NONE: Final[tuple[int, ...]] = ()
 MOST_UNKNOWN: Final = 256
 """How many different numbers of calls that do not exist are counted and told of."""
 
@@ -121,7 +121,7 @@ class Entry:
 
     def syscall(self) -> None:
         """The ``syscall`` instruction: into ring 0 at LSTAR."""
-        enter_kernel(self.kernel.cpu)
+        self.kernel.cpu.enter_kernel()
 
     def port_in(self, port: int, size: int) -> int:
         """No device answers: all ones, as on a bus nobody drives."""
@@ -147,15 +147,16 @@ class Entry:
         q = kernel.ram.qwords
         base = task.registers.base
         number = q[base + ORIG_AX] & 0xFFFF_FFFF
-        arguments = (q[base + 14], q[base + 13], q[base + 12], q[base + 7], q[base + 9], q[base + 8])
         call = kernel.table.get(number)
-        if kernel.tracer is not None and not task.in_call:
-            kernel.tracer.enter(task, call, number, arguments)
+        tracer = kernel.tracer
+        arguments = _NONE if tracer is None else _arguments(task)
+        if tracer is not None and not task.in_call:
+            tracer.enter(task, call, number, arguments)
         if call is None:
             result = self._unknown(number)
         else:
             try:
-                result = call.call(task, arguments)
+                result = call.call(task, q, base)
             except Blocked as blocked:
                 self._sleep(task, blocked)
                 return
@@ -168,18 +169,16 @@ class Entry:
         if task.in_call or task.call_state is not None:
             task.in_call = False
             task.call_state = None
-        if kernel.tracer is not None:
-            kernel.tracer.leave(task, call, number, arguments, result)
+        if tracer is not None:
+            tracer.leave(task, call, number, arguments, result)
         if not task.ended:
             q[base + AX] = result & _MASK
 
     def call_left(self, task: Task, result: int) -> None:
         """Tell the tracer how a call ended that a signal interrupted."""
         if self.kernel.tracer is not None:
-            registers = task.registers
-            number = registers[ORIG_AX] & 0xFFFF_FFFF
-            arguments = (registers[DI], registers[SI], registers[DX], registers[R10], registers[R8], registers[R9])
-            self.kernel.tracer.leave(task, TABLE.get(number), number, arguments, result)
+            number = task.registers[ORIG_AX] & 0xFFFF_FFFF
+            self.kernel.tracer.leave(task, TABLE.get(number), number, _arguments(task), result)
 
     def _sleep(self, task: Task, blocked: Blocked) -> None:
         """The call cannot go on: the task sleeps, unless a signal is there already."""
@@ -202,3 +201,9 @@ class Entry:
         if unknown[number] == 1 and self.kernel.on_unknown_syscall is not None:
             self.kernel.on_unknown_syscall(number)
         return -Errno.ENOSYS
+
+
+def _arguments(task: Task) -> tuple[int, ...]:
+    """The six argument registers of a call, raw."""
+    registers = task.registers
+    return registers[DI], registers[SI], registers[DX], registers[R10], registers[R8], registers[R9]

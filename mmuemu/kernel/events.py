@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.registers import ORIG_AX
-from mmuemu.kernel.syscalls.table import TABLE, Syscall
+from mmuemu.kernel.syscalls.table import TABLE, Syscall, forms
 from mmuemu.kernel.task import State, Task
 from mmuemu.kernel.wait import Blocked
 
@@ -26,8 +26,7 @@ _HANDLED: Final = object()
 """In ``task.call_state``: the callbacks have been asked, and the delay they wanted is on."""
 
 
-@dataclass(slots=True)
-class FaultEvent:
+class FaultEvent(NamedTuple):
     """A page fault of a task, after the kernel has looked at it.
 
     ``address`` is exact for a refused access and the page's for one that was resolved by mapping the page.
@@ -46,8 +45,7 @@ class FaultEvent:
     """Where the instruction that was refused lies."""
 
 
-@dataclass(slots=True)
-class SignalEvent:
+class SignalEvent(NamedTuple):
     """What happens to a signal, in this order: ``sent`` or ``ignored``, ``delivered``, ``handler``, ``return``."""
 
     what: str
@@ -62,8 +60,7 @@ class SignalEvent:
     """The handler's address, SIG_DFL or SIG_IGN, where it is delivered; for ``return`` where the task goes on."""
 
 
-@dataclass(slots=True)
-class SwitchEvent:
+class SwitchEvent(NamedTuple):
     """Another task is put on the CPU."""
 
     previous: Task | None
@@ -157,7 +154,7 @@ def number_of(name: str | int) -> int:
 
 def watched(events: Events, number: int) -> Syscall:
     """The call ``number`` with the callbacks asked first; one that does not exist yet can only be answered."""
-    plain = TABLE.get(number) or Syscall(number, f"syscall_{number}", ("ulong",) * 6, _missing, (None,) * 6)
+    plain = TABLE.get(number) or Syscall(number, f"syscall_{number}", ("ulong",) * 6, _missing, forms(*("ulong",) * 6))
 
     def function(task: Task, *arguments: int) -> int:
         if not task.in_call:
@@ -171,7 +168,7 @@ def watched(events: Events, number: int) -> Syscall:
             task.call_state = None
         return plain.function(task, *arguments)
 
-    return Syscall(number, plain.name, plain.kinds, function, plain.converters)
+    return Syscall(number, plain.name, plain.kinds, function, plain.forms)
 
 
 def _ask(callbacks: list[Callable[[SyscallEvent], object]], event: SyscallEvent) -> int | None:

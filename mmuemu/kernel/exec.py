@@ -25,9 +25,8 @@ from mmuemu.kernel.address_space import (
 from mmuemu.kernel.files.paths import path_of
 from mmuemu.kernel.images import relocates
 from mmuemu.kernel.itimers import forget_posix_timers
-from mmuemu.kernel.linker import Linker, map_image
 from mmuemu.kernel.process import Process
-from mmuemu.kernel.program import NotFound, Program, Starter, find_program, words
+from mmuemu.kernel.program import NotFound, Program, Starter, find_program, map_image, words
 from mmuemu.kernel.registers import UserRegisters
 from mmuemu.kernel.signals.frame import NO_ALTSTACK
 from mmuemu.kernel.switching import first_state
@@ -150,6 +149,8 @@ class Loader:
         sp, auxv, strings = self._stack(space, memory, program, planned, bases, envp, credentials)
         registers = {regs.SP: sp, regs.IP: entry}
         if program.libraries is not None or relocates(planned.image):
+            from mmuemu.kernel.linker import Linker
+
             registers |= Linker(self.kernel, space, memory).start(planned, program.libraries)
         return Loaded(space, memory, registers, auxv, entry, strings)
 

@@ -7,9 +7,8 @@ After arch/x86/mm/fault.c (``access_error``, ``do_user_addr_fault``) and mm/memo
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mmuemu.errors import OutOfFrames
 from mmuemu.kernel.abi.errno import SyscallError
@@ -72,8 +71,7 @@ class FaultResult(IntEnum):
         return (0, 1, 2, 2, 0, 4)[self]
 
 
-@dataclass(frozen=True, slots=True)
-class FaultRecord:
+class FaultRecord(NamedTuple):
     """A fault for who watches: what was asked, and the page's entry before and after."""
 
     address: int
@@ -210,6 +208,7 @@ class PagedSpace:
         """Put ``entry`` into tables yet to be made; without room for them its frame is let go."""
         try:
             self.page_table.map_page(la, entry)
+            self.installed = entry
         except OutOfFrames:
             self._count(entry & ADDRESS_MASK, self.vmas.find(la), la, -1)
             self.frames.release(entry & ADDRESS_MASK)
@@ -233,6 +232,8 @@ class PagedSpace:
         if new == old:
             return self._recheck(la, error)
         self._q[address >> 3] = new
+        if not error & _KEY:
+            self.installed = new
         self.minor_faults += 1
         return RESOLVED
 

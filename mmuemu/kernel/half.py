@@ -11,9 +11,8 @@ entry area: the GDT, the per-CPU page and the trampoline that changes CR3.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from random import Random
-from typing import Final
+from typing import Final, NamedTuple
 
 from mmuemu.errors import OutOfFrames, UsageError
 from mmuemu.guest.build import load
@@ -67,8 +66,7 @@ def _nothing() -> None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class KernelLayout:
+class KernelLayout(NamedTuple):
     """Where the kernel's three areas begin, as linear addresses."""
 
     direct_map: int = DIRECT_MAP
@@ -94,8 +92,7 @@ class KernelLayout:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class KernelStack:
+class KernelStack(NamedTuple):
     """One task's kernel stack: the linear address of its top, and its frames from the lowest on."""
 
     top: int

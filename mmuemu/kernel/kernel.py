@@ -247,6 +247,7 @@ class Kernel:
         cpu = self.cpu
         self._until = until
         cpu.forget_interrupt()
+        cpu.engine.cache_structures(self.ram)
         left = max_instructions
         unlimited = None if self.debugger is None else _UNLIMITED
         self.running = True

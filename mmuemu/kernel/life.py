@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.cpu import window
@@ -256,7 +255,7 @@ def exit_group(process: Process, status: int | None = None, death: Death | None 
         process.group_exit = True
         process.exit_status = status
         if death is not None and process.oom_reason:
-            death = replace(death, reason=process.oom_reason)
+            death = death._replace(reason=process.oom_reason)
         process.death = death
     for thread in list(process.threads.values()):
         exit_task(thread)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 from mmuemu.errors import BadImage
 from mmuemu.guest.build import load
 from mmuemu.kernel import registers as regs
-from mmuemu.kernel.abi.mman import MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE, PROT_WRITE
-from mmuemu.kernel.program import NotLinked
+from mmuemu.kernel.abi.mman import MAP_ANONYMOUS, MAP_PRIVATE
+from mmuemu.kernel.program import NotLinked, map_image
 from mmuemu.loader.layout import page_up
 from mmuemu.loader.linking import Array, Calls, Linked, TlsPlan, link, link_alone, plan_tls, thread_block
 from mmuemu.loader.plan import LoadPlan, plan_library
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mmuemu.kernel.address_space import AddressSpace
-    from mmuemu.kernel.files.openfile import OpenFile
     from mmuemu.kernel.kernel import Kernel
     from mmuemu.kernel.program import LibraryFile
     from mmuemu.kernel.user_memory import UserMemory
@@ -42,20 +41,6 @@ _GAP_PAGES: Final = 1 << 12
 _READ, _READ_WRITE, _READ_EXEC = 1, 3, 5
 _PRIVATE: Final = MAP_PRIVATE | MAP_ANONYMOUS
 _MASK: Final = (1 << 64) - 1
-
-
-def map_image(space: AddressSpace, memory: UserMemory, planned: LoadPlan, file: OpenFile, path: str) -> None:
-    """Map an image's regions and zero what follows a segment's file part (Linux's padzero). Raises SyscallError."""
-    for region in planned.regions:
-        flags = MAP_PRIVATE | MAP_FIXED
-        length = region.end - region.start
-        if region.file_offset is None:
-            space.mmap(region.start, length, region.prot, flags | MAP_ANONYMOUS)
-        else:
-            space.mmap(region.start, length, region.prot, flags, file, region.file_offset, path)
-    for region in planned.regions:
-        if region.zero_from is not None and region.prot & PROT_WRITE:
-            memory.write(region.zero_from, bytes(-region.zero_from % PAGE_SIZE))
 
 
 class Linker:

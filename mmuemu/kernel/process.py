@@ -21,7 +21,7 @@ INIT: int = 1
 """The process that orphans belong to; it exists in name only and reaps at once."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Process:
     """One process. It lives until its parent has waited for it; its ``threads`` end before that."""
 

@@ -1,4 +1,4 @@
-"""Program files: finding one, reading it, following ``#!`` lines to the interpreter that runs it (execve(2))."""
+"""Program files: finding one, reading it, following ``#!`` lines to its interpreter (execve(2)), mapping it."""
 
 from __future__ import annotations
 
@@ -9,19 +9,24 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from mmuemu.errors import BadImage, Exit, MmuemuError
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.fcntl import AT_FDCWD, O_NOFOLLOW, O_RDONLY, X_OK
+from mmuemu.kernel.abi.mman import MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE, PROT_WRITE
 from mmuemu.kernel.files.inode import Caller
 from mmuemu.kernel.files.opening import open_file
 from mmuemu.kernel.files.paths import path_of, resolve
 from mmuemu.kernel.images import content, image_of
-from mmuemu.loader.elf import ElfImage
-from mmuemu.loader.libraries import Closure, find_libraries, needs_libraries
+from mmuemu.loader.elf import DT_NEEDED, ElfImage
+from mmuemu.x86.paging import PAGE_SIZE
 
 if TYPE_CHECKING:
     from mmap import mmap
 
+    from mmuemu.kernel.address_space import AddressSpace
     from mmuemu.kernel.files.context import FsContext
     from mmuemu.kernel.files.fdtable import FdTable
     from mmuemu.kernel.files.openfile import OpenFile
+    from mmuemu.kernel.user_memory import UserMemory
+    from mmuemu.loader.libraries import Closure
+    from mmuemu.loader.plan import LoadPlan
 
 LINE: Final = 256
 """BINPRM_BUF_SIZE: a ``#!`` line ends there at the latest (include/uapi/linux/binfmts.h)."""
@@ -113,8 +118,9 @@ def _interpreter_line(head: bytes) -> tuple[bytes, list[bytes]]:
 
 def _libraries(caller: Caller, image: ElfImage, environment: Sequence[bytes]) -> Closure[LibraryFile] | None:
     """The libraries of a program that names some and no interpreter. Raises NotLinked."""
-    if image.interp is not None or not needs_libraries(image):
+    if image.interp is not None or DT_NEEDED not in (image.dynamic or {}):
         return None
+    from mmuemu.loader.libraries import find_libraries
 
     def opened(name: str) -> LibraryFile | None:
         try:
@@ -216,3 +222,17 @@ def find_program(caller: Caller, path: bytes, arguments: Sequence[bytes], enviro
 def words(error: SyscallError) -> str:
     """What the error number means."""
     return os.strerror(error.errno) if os.name == "posix" else error.errno.name
+
+
+def map_image(space: AddressSpace, memory: UserMemory, planned: LoadPlan, file: OpenFile, path: str) -> None:
+    """Map an image's regions and zero what follows a segment's file part (Linux's padzero). Raises SyscallError."""
+    for region in planned.regions:
+        flags = MAP_PRIVATE | MAP_FIXED
+        length = region.end - region.start
+        if region.file_offset is None:
+            space.mmap(region.start, length, region.prot, flags | MAP_ANONYMOUS)
+        else:
+            space.mmap(region.start, length, region.prot, flags, file, region.file_offset, path)
+    for region in planned.regions:
+        if region.zero_from is not None and region.prot & PROT_WRITE:
+            memory.write(region.zero_from, bytes(-region.zero_from % PAGE_SIZE))

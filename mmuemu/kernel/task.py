@@ -34,7 +34,7 @@ class State(Enum):
     DEAD = "Z"
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Task:
     """What a system call may use; ``memory`` is ``copy_from_user`` and ``copy_to_user``."""
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from mmuemu.cpu.fpstate import FpState
 from mmuemu.cpu.traps import Trap
@@ -24,8 +23,7 @@ from mmuemu.kernel.abi.signals import (
 from mmuemu.x86.exceptions import Vector
 
 
-@dataclass(frozen=True, slots=True)
-class Death:
+class Death(NamedTuple):
     """Why a process died of a signal: its number, code and address, and the trap behind it, if one was."""
 
     signal: int

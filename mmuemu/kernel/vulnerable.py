@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from mmuemu.guest.build import PLACES, load
 from mmuemu.kernel.abi.errno import SyscallError
 from mmuemu.kernel.alternatives import harden_vulnerable, mark
-from mmuemu.kernel.syscalls.table import Syscall, signed64
+from mmuemu.kernel.syscalls.table import Syscall, forms, signed64
 from mmuemu.x86.paging import PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -105,5 +105,7 @@ def _result(_task: Task, *arguments: int) -> int:
     return value
 
 
-CALL: Final = Syscall(NUMBER, "mmuemu_driver", ("int", "ulong", "ptr", "int", "ptr", "long"), _result, (None,) * 6)
+CALL: Final = Syscall(
+    NUMBER, "mmuemu_driver", ("int", "ulong", "ptr", "int", "ptr", "long"), _result, forms(*("ulong",) * 6)
+)
 """What the kernel's table gets when the driver is there."""

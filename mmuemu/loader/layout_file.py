@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, fields, replace
 from itertools import pairwise
 from typing import Any, Final
 
@@ -53,10 +52,10 @@ class _Reader(Reader):
         return value
 
     def fill(self, key: str, value: object, base: Any) -> Any:
-        """A copy of the dataclass ``base`` with what the object ``value`` says otherwise."""
-        given = self.members(key, value, [field.name for field in fields(base)])
+        """A copy of the named tuple ``base`` with what the object ``value`` says otherwise."""
+        given = self.members(key, value, list(base._fields))
         prefix = f"{key}." if key else ""
-        return replace(base, **{n: self.member(prefix + n, v, getattr(base, n)) for n, v in given.items()})
+        return base._replace(**{n: self.member(prefix + n, v, getattr(base, n)) for n, v in given.items()})
 
     def member(self, key: str, value: object, before: object) -> object:
         if isinstance(before, (Place, KernelArea)):
@@ -86,12 +85,12 @@ def as_json(layout: Layout) -> dict[str, Any]:
     """The description of ``layout`` for a file, addresses in hexadecimal."""
 
     def shown(key: str, value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: shown(name, member) for name, member in value.items()}
+        if isinstance(value, (Place, KernelArea)):
+            return {name: shown(name, member) for name, member in value._asdict().items()}
         plain = isinstance(value, (bool, str)) or key in _COUNTS
         return value if plain else f"{value:#x}"
 
-    return {name: shown(name, value) for name, value in asdict(layout).items()}
+    return {name: shown(name, value) for name, value in layout._asdict().items()}
 
 
 def check(layout: Layout) -> Layout:

@@ -8,8 +8,7 @@ kernel's VMSPLIT_2G with the kernel's 2 GiB sign-extended to the top of the 64-b
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from mmuemu.x86.paging import PAGE_SIZE, SIZE_1G, SIZE_2M, USER_TOP, USER_TOP_5LEVEL
 
@@ -20,8 +19,7 @@ GRANULARITY: Final = 0x10000
 """What Windows rounds addresses to (SYSTEM_INFO.dwAllocationGranularity)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where something of the user's begins: at ``base``, moved by a random number of ``bits`` bits, in ``step`` bytes.
 
     Which way it moves is told where the place is used.
@@ -37,8 +35,7 @@ class Place:
         return ((1 << self.bits) - 1) * self.step
 
 
-@dataclass(frozen=True, slots=True)
-class KernelArea:
+class KernelArea(NamedTuple):
     """A part of the kernel's range: ``size`` bytes from ``base``, whose content moves up by one of ``slides``
     distances (0 the least) that are ``step`` bytes apart.
     """
@@ -53,8 +50,7 @@ class KernelArea:
         return self.base + self.size
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(NamedTuple):
     """The shape of a 64-bit address space. Sizes and addresses are in bytes; what is left out is Linux's."""
 
     name: str = "linux"
@@ -99,8 +95,7 @@ class Layout:
 
 
 LINUX: Final = Layout()
-LINUX_5LEVEL: Final = replace(
-    LINUX,
+LINUX_5LEVEL: Final = LINUX._replace(
     name="linux-5level",
     about="Linux with 5-level paging (CR4.LA57): above 47 bits only where a hint asks for it",
     levels=5,
@@ -126,8 +121,7 @@ WINDOWS: Final = Layout(
     vmalloc=KernelArea(0xFFFF_F880_0000_0000, 128 << 30, 1 << 16, GRANULARITY),
     text=KernelArea(0xFFFF_F800_0000_0000, 512 << 30, 1 << 8, SIZE_2M),
 )
-WINDOWS_5LEVEL: Final = replace(
-    WINDOWS,
+WINDOWS_5LEVEL: Final = WINDOWS._replace(
     name="windows-x64-5level",
     about="The same with 5-level paging: all of the kernel's range can be used",
     levels=5,

@@ -13,13 +13,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 from mmuemu.errors import BadImage
-from mmuemu.loader.elf import DT_NULL, ElfImage, ElfType, read_image
+from mmuemu.loader.elf import DT_NEEDED, DT_NULL, ElfImage, ElfType, read_image
 from mmuemu.loader.tables import symbol_table
 
 if TYPE_CHECKING:
     from mmap import mmap
 
-DT_NEEDED: Final = 1
 DT_SONAME: Final = 14
 DT_RPATH: Final = 15
 DT_RUNPATH: Final = 29
@@ -132,11 +131,6 @@ def dynamic_strings(image: ElfImage, *tags: int) -> list[str]:
         return []
     table = symbol_table(image)
     return [table.string(value) for value in values] if table is not None else []
-
-
-def needs_libraries(image: ElfImage) -> bool:
-    """Whether ``image`` names libraries."""
-    return DT_NEEDED in (image.dynamic or {})
 
 
 class _Search(Generic[File]):

@@ -8,8 +8,7 @@ at any time, so every operation walks anew.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mmuemu.errors import OutOfFrames
 from mmuemu.memory.ram import ZERO_PAGE
@@ -41,8 +40,7 @@ def _nothing(_entry: int, _la: int, _size: int) -> None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class Mapping:
+class Mapping(NamedTuple):
     """What a linear address is mapped to: the base and size of its page and the entry that maps it.
 
     ``flags`` are the flag bits of the leaf with RW, US and NX combined over all levels as the processor does.
@@ -172,6 +170,8 @@ class PageTable:
 
         With two roots the user's gets it too, and the kernel's becomes no-execute (``__pti_set_user_pgtbl``).
         """
+        if not entry:
+            self.frames.ram.tables_gone += 1
         if self._paired and depth == self.levels and slot & 511 < 256:
             self._q[slot + 512] = entry
             entry |= NX if entry else 0
@@ -191,6 +191,7 @@ class PageTable:
         slot = self._slot(la, level)
         old = self._q[slot]
         if old & P and level > 1 and not old & PS and self._is_empty(old & ADDRESS_MASK):
+            self._hang(slot, 0, level)
             self.frames.release(old & ADDRESS_MASK)
         elif old:
             raise ValueError(f"{la:#x} is mapped already (entry {old:#x})")

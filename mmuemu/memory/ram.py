@@ -68,13 +68,16 @@ class GuestRam:
     whoever needs speed; ``address`` is the host pointer for ``uc_mem_map_ptr``, valid until :meth:`close`.
     """
 
-    __slots__ = ("_area", "_populates", "address", "bytes", "qwords", "size")
+    __slots__ = ("_area", "_populates", "address", "bytes", "qwords", "size", "tables_gone")
 
     def __init__(self, size: int) -> None:
         """Reserve ``size`` bytes. Raises UsageError unless it is a positive multiple of 4,096."""
         if size <= 0 or size & PAGE_MASK:
             raise UsageError(f"guest memory must be a positive multiple of {PAGE_SIZE} bytes, not {size}")
         self.size = size
+        self.tables_gone = 0
+        """Page tables that :class:`~mmuemu.memory.page_table.PageTable` has taken away: who remembers where tables lie
+        looks here."""
         self._area = anonymous(size)
         self._populates = _LINUX
         self.address = _host_address(self._area)

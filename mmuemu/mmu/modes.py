@@ -6,7 +6,7 @@ A mode is its levels from the root down; the walk reads this description and hol
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from mmuemu.x86.paging import ADDRESS_MASK, PS
 
@@ -37,8 +37,7 @@ class Level:
         return linear >> self.shift & (1 << self.index_bits) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class PagingMode:
+class PagingMode(NamedTuple):
     """A paging mode: its levels from the root down and the shape of its addresses and entries.
 
     ``linear_bits``: the width of a linear address; only a mode with ``canonical`` addresses checks the bits above.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from mmuemu.errors import UsageError
 from mmuemu.mmu.modes import FIVE_LEVEL, FOUR_LEVEL, NO_PAGING, PAE, THIRTY_TWO_BIT, PagingMode
@@ -117,8 +117,7 @@ class PagingState:
         return self.cr3 & ((1 << self.maxphyaddr) - 1) & self.mode.root_mask
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One entry that a walk read: its level's name, where it lies, what it holds and what it covers."""
 
     level: str
@@ -127,8 +126,7 @@ class Step:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class Translation:
+class Translation(NamedTuple):
     """A permitted access: the physical address and what else the page allows at this privilege.
 
     ``readable``, ``writable`` and ``executable`` are what a TLB may cache for the same privilege:
@@ -151,8 +149,7 @@ class Translation:
         return pat_index(self.steps[-1].entry, self.size) if self.steps else 0
 
 
-@dataclass(frozen=True, slots=True)
-class PageFault:
+class PageFault(NamedTuple):
     """A refused access: #PF with its error code, or #GP/#SS with error code 0 before any walk.
 
     The latter is for an address that is not canonical, or on the wrong side of LASS. ``updates`` are the accessed

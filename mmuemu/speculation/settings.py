@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from mmuemu.errors import UsageError
-from mmuemu.speculation.catalogue import check, find_cpu, lacks
 from mmuemu.speculation.flaws import parse_flaws
-from mmuemu.speculation.mitigations import Mitigations, parse_mitigations
-from mmuemu.speculation.models import CpuSpec
+
+if TYPE_CHECKING:
+    from mmuemu.speculation.mitigations import Mitigations
+    from mmuemu.speculation.models import CpuSpec
 
 
 class Settings(NamedTuple):
@@ -53,6 +54,9 @@ def resolve(
         return None
     if mmu != "python":
         raise UsageError(f"--cpu needs --mmu python: speculation follows every translation, and {mmu} shows none")
+    from mmuemu.speculation.catalogue import check, find_cpu
+    from mmuemu.speculation.mitigations import parse_mitigations
+
     spec = find_cpu(cpu) if isinstance(cpu, str) else check(cpu)
     flaws = _flaws(spec, more, less)
     found = parse_mitigations(text, spec, flaws)
@@ -60,6 +64,8 @@ def resolve(
 
 
 def _flaws(spec: CpuSpec, more: list[str], less: list[str]) -> frozenset[str]:
+    from mmuemu.speculation.catalogue import lacks
+
     added, removed = parse_flaws(more, "--vulnerable"), parse_flaws(less, "--not-vulnerable")
     if "all" in more:
         # Of every flaw there is: those this processor has the parts for.

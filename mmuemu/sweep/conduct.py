@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
 from mmuemu.errors import BadImage
-from mmuemu.sources import is_source
+from mmuemu.sourcefile import is_source
 from mmuemu.sweep.cells import ERROR, LOST, PROGRAM, Cell
 from mmuemu.sweep.plan import Plan
 from mmuemu.sweep.pool import Lost, Pool

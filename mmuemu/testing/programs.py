@@ -14,6 +14,7 @@ from mmuemu import sources
 from mmuemu.errors import UsageError
 from mmuemu.loader.elf import read_image
 from mmuemu.loader.symbols import all_symbols
+from mmuemu.sourcefile import is_source
 
 _KEPT: Final = 64
 
@@ -70,7 +71,7 @@ def from_file(path: str | os.PathLike[str]) -> Program:
     if not os.path.isfile(text):
         raise UsageError(f"{text}: no such file")
     name = os.path.splitext(os.path.basename(text))[0]
-    if not sources.is_source(text):
+    if not is_source(text):
         return Program(name, os.path.abspath(text))
     if text.endswith(".c"):
         return from_c(Path(text).read_text(), name)

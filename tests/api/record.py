@@ -69,6 +69,7 @@ def text(value: Any) -> str:
 
 
 def annotation(of: Any) -> str:
+    of = getattr(of, "__forward_arg__", of)
     return of if isinstance(of, str) else getattr(of, "__name__", str(of))
 
 

@@ -136,11 +136,9 @@ def test_syscall_and_sysret_change_the_ring_for_real(mmu, asm):
     kernel = asm("mov rbx, cr3; .byte 0x48, 0x0f, 0x07", KERNEL)
     prepare(mmu, asm("stc; syscall; mov rax, cr3"))
     mmu.ram.write(mmu.page_table.lookup(KERNEL).physical, kernel)
-    from mmuemu.cpu.rings import enter_kernel
-
     mmu.cpu.uc.msr_write(MSR_STAR, 0x23 << 48 | 0x10 << 32)
     mmu.cpu.uc.msr_write(MSR_LSTAR, KERNEL)
-    mmu.cpu.handler.syscall = lambda: enter_kernel(mmu.cpu)
+    mmu.cpu.handler.syscall = mmu.cpu.enter_kernel
     assert mmu.run() == Trap(Vector.GP, 0, CODE + 3, 0, 3)
     registers = mmu.cpu.registers()
     assert registers["rbx"] == mmu.page_table.root

@@ -10,8 +10,8 @@ from mmuemu.mmu import walk as walk_module
 from tests.exhaustive.machine import run
 
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="the guest is built with gcc")
-PARTS = 101
-"""Every 101st combination: about 36,000 of 3.6 million."""
+PARTS = 251
+"""Every 251st combination: about 14,500 of 3.6 million."""
 
 
 @pytest.mark.parametrize("engine", ["python", "native"])

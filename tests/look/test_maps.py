@@ -12,7 +12,7 @@ from mmuemu.guestprocess import GuestProcess
 from mmuemu.loader.elf import read_image
 from mmuemu.loader.entropy import possible_bits
 from mmuemu.loader.layout import choose_bases
-from mmuemu.loader.layouts import LAYOUTS, LINUX, Place, replace
+from mmuemu.loader.layouts import LAYOUTS, LINUX, Place
 from mmuemu.stopping import run_to
 from mmuemu.view.sheet import Sheet, human
 from tests.look.conftest import FLAVOURS, FORKER, SELF_MAPS, look, looked
@@ -115,8 +115,7 @@ def test_offsets_lead_back_to_the_places_without_aslr(built, machine, layout, fl
     assert movers == {"heap", "stack", "mmap", "direct_map", "vmalloc", "text"} | image
 
 
-SMALL = replace(
-    LINUX,
+SMALL = LINUX._replace(
     image=Place(LINUX.image.base, 3),
     heap=Place(LINUX.heap.base, 2),
     stack=Place(LINUX.stack.base, 4),

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mmuemu.errors import UsageError
 from mmuemu.kernel.abi.errno import Errno, SyscallError
@@ -37,8 +36,7 @@ _KEPT_OUT: Final = ("/", "/proc", "/sys", "/dev")
 """Working directories that are never shown: they would give the whole host, or its kernel."""
 
 
-@dataclass(frozen=True)
-class ViewOptions:
+class ViewOptions(NamedTuple):
     """How to compose the guest's tree.
 
     ``root``: a host directory to be the guest's ``/`` (changes stay in memory). ``mounts``: strings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.ipc.ids import IPC_NOWAIT, READ, WRITE, Ids, IpcObject, seconds
@@ -31,8 +31,7 @@ class Message:
     text: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(NamedTuple):
     """What msgrcv(2) asks for: ``kind`` and ``flags`` as given, and at most ``size`` bytes of text."""
 
     kind: int

@@ -13,8 +13,9 @@ arch/x86/entry/syscalls/syscall_64.tbl.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+
+from mmuemu.kernel.registers import DI, DX, R8, R9, R10, SI
 
 SIGNED_32: Final = frozenset({"int", "fd", "dirfd", "pid", "whence", "signal", "clockid"})
 """Kinds that are C ``int``: the low 32 bits, sign-extended."""
@@ -30,15 +31,23 @@ UNSIGNED_64: Final = frozenset(
 """Kinds that are pointers, ``size_t`` or ``unsigned long``: all 64 bits."""
 
 
+_PLACES: Final = (DI, SI, DX, R10, R8, R9)
+_LOW: Final = (1 << 32) - 1
+_ALL: Final = (1 << 64) - 1
+_KINDS: Final = (
+    (SIGNED_32, _LOW, 1 << 31),
+    (UNSIGNED_32, _LOW, 0),
+    (SIGNED_64, _ALL, 1 << 63),
+    (UNSIGNED_64, _ALL, 0),
+)
+Form = tuple[int, int, int]
+"""Which of the pt_regs holds an argument, the bits of it that count, and its sign bit (0: it has none)."""
+
+
 def signed32(value: int) -> int:
     """The low 32 bits of ``value`` as a C ``int``."""
     value &= 0xFFFF_FFFF
     return value - 0x1_0000_0000 if value & 0x8000_0000 else value
-
-
-def unsigned32(value: int) -> int:
-    """The low 32 bits of ``value``."""
-    return value & 0xFFFF_FFFF
 
 
 def signed64(value: int) -> int:
@@ -46,35 +55,35 @@ def signed64(value: int) -> int:
     return value - (1 << 64) if value >> 63 else value
 
 
-@dataclass(frozen=True, slots=True)
-class Syscall:
+class Syscall(NamedTuple):
     """One system call: its number, name, argument kinds and the function that serves it."""
 
     number: int
     name: str
     kinds: tuple[str, ...]
     function: Callable[..., int]
-    converters: tuple[Callable[[int], int] | None, ...]
+    forms: tuple[Form, ...]
 
-    def call(self, task: Any, raw: tuple[int, ...]) -> int:
-        """Convert the raw 64-bit arguments and run the function."""
-        return self.function(task, *[c(v) if c else v for c, v in zip(self.converters, raw, strict=False)])
+    def call(self, task: Any, words: Any, base: int) -> int:
+        """Run the function with the arguments of the pt_regs that begin at ``words[base]``."""
+        return self.function(task, *[(words[base + at] & bits ^ sign) - sign for at, bits, sign in self.forms])
 
 
 TABLE: Final[dict[int, Syscall]] = {}
 """Every implemented call by number; filled by importing the modules of this package."""
 
 
-def _converter(kind: str) -> Callable[[int], int] | None:
-    if kind in SIGNED_32:
-        return signed32
-    if kind in UNSIGNED_32:
-        return unsigned32
-    if kind in SIGNED_64:
-        return signed64
-    if kind in UNSIGNED_64:
-        return None
+def _bits(kind: str) -> tuple[int, int]:
+    """The bits that count of an argument, and its sign bit."""
+    for kinds, bits, sign in _KINDS:
+        if kind in kinds:
+            return bits, sign
     raise ValueError(f"unknown argument kind {kind!r}")
+
+
+def forms(*kinds: str) -> tuple[Form, ...]:
+    """The forms of a call's arguments, from the first on (System V ABI, A.2.1)."""
+    return tuple((at, *_bits(kind)) for at, kind in zip(_PLACES, kinds, strict=False))
 
 
 def syscall(number: int, name: str, *kinds: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
@@ -83,7 +92,7 @@ def syscall(number: int, name: str, *kinds: str) -> Callable[[Callable[..., int]
     def register(function: Callable[..., int]) -> Callable[..., int]:
         if number in TABLE:
             raise ValueError(f"system call {number} is registered twice ({TABLE[number].name}, {name})")
-        TABLE[number] = Syscall(number, name, kinds, function, tuple(_converter(k) for k in kinds))
+        TABLE[number] = Syscall(number, name, kinds, function, forms(*kinds))
         return function
 
     return register

@@ -127,7 +127,7 @@ CASES = (
     one("mknod pipe p"),
     shell("tr", "translated, squeezed, in a pipe", "tr a-z A-Z <text.txt | tr -s 'A-Z' | tr -cd 'A-Z\\n' | tail -n 4"),
     shell("yes", "cut short by head", "yes on and on | head -n 2000 | md5sum"),
-    shell("tee", "to three readers", "tee one two <words.txt | tee -a one >/dev/null; cksum one two"),
+    shell("tee", "to three readers", "tee one two <words.txt | tee -a three >/dev/null; cksum one two three"),
     shell("mktemp", "directory and file", 'd=$(mktemp -d ./XXXXXX); f=$(mktemp -p "$d"); ls "$d" | wc -l; rm -r "$d"'),
     shell("tail", "follows until its writer is gone", "sleep 0.3 & tail --pid=$! -s 0.1 -n 2 -f words.txt; echo done"),
     shell("tail", "follows a file that grows and one that is replaced", _FOLLOWED),

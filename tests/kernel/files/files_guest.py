@@ -98,6 +98,13 @@ class FakeKernel:
         self.timers.expire(self.clock.time)
 
 
+def serve(task, name: str, args: tuple[int, ...]) -> int:
+    """Make a call with raw 64-bit arguments."""
+    call = NUMBERS[name]
+    words = dict(zip((form[0] for form in call.forms), args, strict=False))
+    return call.call(task, words, 0)
+
+
 class Sleeping:
     """A call that sleeps. ``woken`` tells whether what it waits for has said so."""
 
@@ -128,7 +135,7 @@ class Sleeping:
         task.kernel.current = task
         task.call_state, self.state = self.state, None
         try:
-            result = NUMBERS[self.name].call(task, self.args)
+            result = serve(task, self.name, self.args)
         except Blocked as blocked:
             self._wait(blocked)
             return None
@@ -182,7 +189,7 @@ class Guest:
         raw = tuple(a & 0xFFFF_FFFF_FFFF_FFFF for a in args)
         self.kernel.current = self.task
         try:
-            result = NUMBERS[name].call(self.task, raw)
+            result = serve(self.task, name, raw)
         except Blocked as blocked:
             return Sleeping(self, name, raw, blocked)
         raise AssertionError(f"{name} returned {result}")
@@ -199,7 +206,7 @@ class Guest:
         try:
             while True:
                 try:
-                    return NUMBERS[name].call(self.task, padded)
+                    return serve(self.task, name, padded)
                 except Blocked as blocked:
                     if blocked.deadline is None:
                         raise

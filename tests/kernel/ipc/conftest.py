@@ -77,7 +77,9 @@ class Task:
         self.kernel.current = self
         name, arguments = self.made
         try:
-            result: Any = NUMBERS[name].call(self, arguments + (0,) * (6 - len(arguments)))
+            call = NUMBERS[name]
+            words = dict(zip((form[0] for form in call.forms), arguments + (0,) * 6, strict=False))
+            result: Any = call.call(self, words, 0)
         except Blocked as blocked:
             self.queues = blocked.queues
             self.deadline = blocked.deadline
