@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from mmuemu.errors import OutOfFrames
 from mmuemu.kernel.abi.errno import Errno, SyscallError
@@ -20,28 +20,47 @@ from mmuemu.x86.paging import ADDRESS_MASK, US, P
 
 if TYPE_CHECKING:
     from mmuemu.kernel.task import Task
+    from mmuemu.view.strace.calls import Spec
 
+_Key = TypeVar("_Key")
 STRING_LIMIT: Final = 32
 """Bytes of a string or buffer that are shown (strace's -s default)."""
 PATH_LIMIT: Final = 4096
 RESTARTED: Final = -512
 """-ERESTARTSYS: the call is made again after a signal handler."""
 _ESCAPES: Final = {9: "\\t", 10: "\\n", 11: "\\v", 12: "\\f", 13: "\\r", 34: '\\"', 92: "\\\\"}
-_QUOTED: Final = {byte: f"\\{byte:o}" for byte in (*range(32), *range(127, 256))} | _ESCAPES
-_BEFORE_DIGIT: Final = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\xff](?=[0-7])")
-"""Bytes that take all three octal digits, lest the next byte be read as one."""
+_QUOTED: Final = [_ESCAPES.get(byte) or (chr(byte) if 32 <= byte < 127 else f"\\{byte:o}") for byte in range(256)]
+_LONG: Final = [f"\\{byte:03o}" if text[1:].isdigit() else text for byte, text in enumerate(_QUOTED)]
+"""Before a digit: bytes that take all three octal digits, lest the next byte be read as one."""
+_BEFORE_DIGIT: Final = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f-\xff][0-7]")
 _MASK: Final = (1 << 64) - 1
 _READABLE: Final = P | US
 _FIRST_PIECE: Final = 64
 """Bytes of a string that are read first."""
+_MOST_REMEMBERED: Final = 512
+
+
+class Remembered(dict[_Key, str]):
+    """The text of each key that was asked for, made by ``make``; of so many that all are forgotten, made anew."""
+
+    def __init__(self, make: Callable[[_Key], str]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, key: _Key) -> str:
+        if len(self) >= _MOST_REMEMBERED:
+            self.clear()
+        text = self[key] = self._make(key)
+        return text
 
 
 class Call:
     """A system call under way: who makes it, with what, and, once it has returned, its result."""
 
-    __slots__ = ("args", "kept", "limit", "number", "reads", "result", "task")
+    __slots__ = ("args", "entered", "kept", "limit", "number", "result", "spec", "task")
 
-    def __init__(self, task: Task, number: int, args: tuple[int, ...], limit: int = STRING_LIMIT) -> None:
+    def __init__(self, spec: Spec, task: Task, number: int, args: tuple[int, ...], limit: int = STRING_LIMIT) -> None:
+        self.spec = spec
         self.task = task
         self.number = number
         self.args = args
@@ -50,8 +69,8 @@ class Call:
         self.result = 0
         self.kept: object = None
         """What memory held when it was called, for types that show both."""
-        self.reads: list[Read] | None = None
-        """What has been read of memory, while somebody wants to know."""
+        self.entered = ""
+        """The part of its line that was known when it was called."""
 
     @property
     def failed(self) -> bool:
@@ -59,15 +78,31 @@ class Call:
         return -4096 < self.result < 0
 
     def read(self, address: int, count: int) -> bytes | None:
-        """Guest memory, or None where there is none; neither the caches of a CPU model nor A bits notice."""
-        data = peek(self.task, address, count)
-        if self.reads is not None:
-            self.reads.append((address, count, data))
-        return data
+        """Guest memory, or None where there is none; neither the caches of a CPU model nor A bits notice.
+
+        Pages come in as by the call itself.
+        """
+        mm = self.task.mm
+        if 0 < count <= 4096 - (address & 0xFFF) and address < mm.task_size:
+            slot = mm.page_table.entry_address(address) >> 3
+            ram = mm.frames.ram
+            entry = ram.qwords[slot] if slot >= 0 else 0
+            if entry & _READABLE == _READABLE:
+                at = entry & ADDRESS_MASK | address & 0xFFF
+                return bytes(ram.bytes[at : at + count])
+        if count <= 0:
+            return None if count else b""
+        touch, mm.touch = mm.touch, None
+        try:
+            return self.task.memory.read(address, count)
+        except (SyscallError, OutOfFrames):
+            return None
+        finally:
+            mm.touch = touch
 
     def string(self, address: int, limit: int) -> bytes | None:
         """The C string at ``address``, at most ``limit`` bytes of it; None where none can be read."""
-        parts = []
+        parts: list[bytes] = []
         size = _FIRST_PIECE
         while limit > 0:
             size = min(size, limit, 4096 - (address & 0xFFF))
@@ -76,55 +111,13 @@ class Call:
                 return None
             end = piece.find(b"\0")
             if end >= 0:
+                if not parts:
+                    return piece[:end]
                 parts.append(piece[:end])
                 break
             parts.append(piece)
             address, limit, size = address + size, limit - size, 1024
         return b"".join(parts)
-
-
-Read = tuple[int, int, "bytes | None"]
-"""Address, how many bytes were asked for, what was there."""
-
-
-def peek(task: Task, address: int, count: int) -> bytes | None:
-    """``count`` bytes of a task's memory, or None where there are none; pages come in as by the call itself."""
-    mm = task.mm
-    if 0 < count <= 4096 - (address & 0xFFF) and address < mm.task_size:
-        slot = mm.page_table.entry_address(address) >> 3
-        ram = mm.frames.ram
-        entry = ram.qwords[slot] if slot >= 0 else 0
-        if entry & _READABLE == _READABLE:
-            at = entry & ADDRESS_MASK | address & 0xFFF
-            return bytes(ram.bytes[at : at + count])
-    if count <= 0:
-        return None if count else b""
-    touch, mm.touch = mm.touch, None
-    try:
-        return task.memory.read(address, count)
-    except (SyscallError, OutOfFrames):
-        return None
-    finally:
-        mm.touch = touch
-
-
-def unchanged(task: Task, reads: list[Read]) -> bool:
-    """Whether memory still says what was read."""
-    mm = task.mm
-    entry_address, ram = mm.page_table.entry_address, mm.frames.ram
-    for address, count, data in reads:
-        offset = address & 0xFFF
-        if 0 < count <= 4096 - offset and address < mm.task_size:
-            slot = entry_address(address) >> 3
-            entry = ram.qwords[slot] if slot >= 0 else 0
-            if entry & _READABLE == _READABLE:
-                at = entry & ADDRESS_MASK | offset
-                if bytes(ram.bytes[at : at + count]) != data:
-                    return False
-                continue
-        if peek(task, address, count) != data:
-            return False
-    return True
 
 
 Type = Callable[[Call, int], "str | None"]
@@ -139,12 +132,13 @@ def escaped(data: bytes, hexadecimal: bool = False) -> str:
     """Bytes in C quotes."""
     if hexadecimal:
         return '"' + "".join([f"\\x{byte:02x}" for byte in data]) + '"'
-    text = data.decode("latin-1")
-    if _BEFORE_DIGIT.search(text):
-        ends = {found.start() for found in _BEFORE_DIGIT.finditer(text)}
-        parts = [f"\\{byte:03o}" if at in ends else _QUOTED.get(byte, chr(byte)) for at, byte in enumerate(data)]
-        return f'"{"".join(parts)}"'
-    return f'"{text.translate(_QUOTED)}"'
+    text = data.decode("latin-1").replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    if text.isprintable() and text.isascii():
+        return f'"{text}"'
+    if _BEFORE_DIGIT.search(data):
+        after = data[1:] + b" "
+        return f'"{"".join([(_LONG if 48 <= then < 56 else _QUOTED)[byte] for byte, then in zip(data, after, strict=False)])}"'
+    return f'"{"".join(map(_QUOTED.__getitem__, data))}"'
 
 
 def quoted(data: bytes, limit: int = STRING_LIMIT, more: bool = False) -> str:
@@ -224,10 +218,7 @@ def device_text(value: int) -> str:
     return f"makedev({major:#x}, {minor:#x})"
 
 
-def result_text(result: int) -> str | None:
-    """``-1 ENOENT (No such file or directory)``; None for what is no error."""
-    if result >= 0 or result <= -4096:
-        return None
+def _error_text(result: int) -> str:
     if result == RESTARTED:
         return "? ERESTARTSYS (To be restarted if SA_RESTART is set)"
     try:
@@ -237,14 +228,23 @@ def result_text(result: int) -> str | None:
     return f"-1 {name} ({MESSAGES[name]})" if name in MESSAGES else f"-1 {name}"
 
 
+ERROR_TEXTS: Final = Remembered[int](_error_text)
+"""``-1 ENOENT (No such file or directory)``, by negative results."""
+
+
+def _remembered(make: Callable[[int], str]) -> Type:
+    texts = Remembered[int](make)
+    return lambda _call, value: texts[value]
+
+
 def flags(group: str, unknown: str = "", zero: str = "0") -> Type:
     """A type: 32 bits of flags."""
-    return lambda _call, value: flag_text(value & 0xFFFF_FFFF, group, unknown, zero)
+    return _remembered(lambda value: flag_text(value & 0xFFFF_FFFF, group, unknown, zero))
 
 
 def one_of(group: str, unknown: str = "") -> Type:
     """A type: one of several constants."""
-    return lambda _call, value: name_text(value & 0xFFFF_FFFF, group, unknown)
+    return _remembered(lambda value: name_text(value & 0xFFFF_FFFF, group, unknown))
 
 
 def _socket_type(_call: Call, value: int) -> str:
@@ -255,7 +255,7 @@ def _socket_type(_call: Call, value: int) -> str:
     return f"{kind}|{_rest(rest, 'SOCK_FLAGS')}" if rest else kind
 
 
-def _map_flags(_call: Call, value: int) -> str:
+def _map_flags(value: int) -> str:
     kind, rest = name_text(value & 0xF, "MAP_TYPE", "MAP_"), value & 0xFFFF_FFF0
     return f"{kind}|{_rest(rest, 'MAP_')}" if rest else kind
 
@@ -343,9 +343,9 @@ PURE: Final[dict[str, Type]] = {
     "filemode": lambda _call, value: file_mode_text(value & 0xFFFF_FFFF),
     "sig": lambda _call, value: signal_text(signed32(value)),
     "uid": lambda _call, value: "-1" if value & 0xFFFF_FFFF == 0xFFFF_FFFF else str(value & 0xFFFF_FFFF),
-    "open": lambda _call, value: open_flags_text(value & 0xFFFF_FFFF),
+    "open": _remembered(lambda value: open_flags_text(value & 0xFFFF_FFFF)),
     "prot": flags("PROT_", zero="PROT_NONE"),
-    "map": _map_flags,
+    "map": _remembered(_map_flags),
     "at": flags("AT_"),
     "unlinkat": flags("AT_"),
     "faccessat": flags("FACCESSAT_", "AT_"),
