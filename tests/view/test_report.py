@@ -148,6 +148,15 @@ def test_times_do_not_go_back(data):
     assert all(row[2] >= 0 for row in rows_of(data))
 
 
+def test_the_page_says_where_it_ended(run, data):
+    fault = json.loads(run["json"].read_text())["fault"]
+    said = data["facts"]["fault"]
+    assert {name: said[name] for name in ("rip", "address", "error_code", "access")} == {
+        "rip": hex(fault["rip"]), "address": hex(fault["address"]), "error_code": hex(fault["error_code"]),
+        "access": fault["access"],
+    }  # fmt: skip
+
+
 def test_calls_say_what_strace_says(run, data):
     """In each thread's own order; the words of a call that was broken off are put together."""
     written: dict[int, list[str]] = {}

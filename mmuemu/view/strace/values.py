@@ -136,8 +136,8 @@ def escaped(data: bytes, hexadecimal: bool = False) -> str:
     if text.isprintable() and text.isascii():
         return f'"{text}"'
     if _BEFORE_DIGIT.search(data):
-        after = data[1:] + b" "
-        return f'"{"".join([(_LONG if 48 <= then < 56 else _QUOTED)[byte] for byte, then in zip(data, after, strict=False)])}"'
+        pairs = zip(data, data[1:] + b" ", strict=True)
+        return f'"{"".join([(_LONG if 48 <= then < 56 else _QUOTED)[byte] for byte, then in pairs])}"'
     return f'"{"".join(map(_QUOTED.__getitem__, data))}"'
 
 
