@@ -95,7 +95,6 @@ class Strace:
         self._late: dict[int, list[str]] = {}
         """By thread: signals that came, and were ignored, in the middle of its call."""
         self._writes = frozenset() if numbered else _WRITES
-        self._tasks = 1
         self._spare: Call | None = None
         """A call that has returned, for the next one."""
         self._marks = Remembered[int](lambda tid: f"{tid:<5} " if numbered else f"[pid {tid:5}] ")
@@ -110,7 +109,7 @@ class Strace:
             count = len(task.environment)
             place = pointer(task.mm.start_stack + 8 * (len(task.arguments) + 2))
             text = f"execve({escaped(task.exe.encode())}, [{', '.join(arguments)}{more}], {place} /* {count} vars */) "
-            self._line(task, f"{text:<{COLUMN}}= 0")
+            self._line(task, text, "0")
 
     def enter(self, task: Task, call: Syscall | None, number: int, arguments: tuple[int, ...]) -> None:
         """Note what the call is given, before it changes anything."""
@@ -153,7 +152,8 @@ class Strace:
         else:
             self._begin_line(task)
             text = f"<... {made.spec.name} resumed>{text}"
-        self._line(task, self._padded(text, made))
+        plain = made.spec.plain and made.result >= 0
+        self._line(task, text + ") ", str(made.result) if plain else self._result(made, made.spec))
         self._spare = made
         if self._late:
             self._tell_late(task)
@@ -184,7 +184,7 @@ class Strace:
             split = self._open is not task
             self._begin_line(task)
             text = f"<... {known.spec.name} resumed>) " if split else f"{known.entered.rstrip(', ')}) "
-            self._line(task, f"{text:<{COLUMN - self._width()}}= ?")
+            self._line(task, text, "?")
         if self._late:
             self._tell_late(task)
         if process.death is not None and process.group_exit:
@@ -216,13 +216,6 @@ class Strace:
             return None
         return _plain(name)
 
-    def _padded(self, text: str, call: Call) -> str:
-        """A whole line without the task's number: its result stands in its column."""
-        self._tasks = len(call.task.kernel.tasks)
-        result = call.result
-        shown = str(result) if result >= 0 and call.spec.plain else self._result(call, call.spec)
-        return f"{(text + ') ').ljust(COLUMN - self._width())}= {shown}"
-
     def _result(self, call: Call, spec: Spec) -> str:
         result = call.result
         if -4096 < result < 0:
@@ -234,14 +227,10 @@ class Strace:
             text = str(result)
         return text if spec.suffix is None else text + spec.suffix(call)
 
-    def _width(self) -> int:
-        """How wide the task's number stands before a line."""
-        if self._numbered:
-            return 6
-        return 12 if self._tasks > 1 else 0
-
-    def _line(self, task: Task, text: str) -> None:
+    def _line(self, task: Task, text: str, result: str = "") -> None:
         mark = self._marks[task.tid] if self._numbered or len(task.kernel.tasks) > 1 else ""
+        if result:
+            text = f"{text.ljust(COLUMN - len(mark))}= {result}"
         self._held.append(f"{mark}{text}\n")
         if len(self._held) >= self._most:
             self.flush()
@@ -251,7 +240,6 @@ class Strace:
         if self._open is not None and self._open is not task:
             self._break_off(self._open)
         self._open = None
-        self._tasks = len(task.kernel.tasks)
 
     def _alone(self, task: Task, text: str) -> None:
         """A line that is no call's."""
