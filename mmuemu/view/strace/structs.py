@@ -5,12 +5,13 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final
 
 from mmuemu.view.strace.constants import CONSTANTS
 from mmuemu.view.strace.values import (
+    REMEMBERED,
     Call,
-    Remembered,
     Type,
     device_text,
     escaped,
@@ -259,14 +260,14 @@ def reader(name: str) -> Type:
 
 
 def _reader(form: struct.Struct, text: Callable[..., str]) -> Callable[[Call, int], str]:
-    texts = Remembered[bytes](lambda data: text(*form.unpack(data)))
+    written = lru_cache(REMEMBERED)(lambda data: text(*form.unpack(data)))
     size = form.size
 
     def show_it(call: Call, address: int) -> str:
         if not address:
             return "NULL"
         data = call.read(address, size)
-        return f"{address:#x}" if data is None else texts[data]
+        return f"{address:#x}" if data is None else written(data)
 
     return show_it
 

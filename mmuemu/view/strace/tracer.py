@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.kernel.abi.errno import Errno
@@ -12,12 +13,12 @@ from mmuemu.view.strace.calls import SPECS, Spec
 from mmuemu.view.strace.parts import beginning
 from mmuemu.view.strace.special import siginfo_text
 from mmuemu.view.strace.values import (
-    ERROR_TEXTS,
     PURE,
+    REMEMBERED,
     RESTARTED,
     STRING_LIMIT,
     Call,
-    Remembered,
+    error_text,
     escaped,
     pointer,
     quoted,
@@ -97,7 +98,7 @@ class Strace:
         self._writes = frozenset() if numbered else _WRITES
         self._spare: Call | None = None
         """A call that has returned, for the next one."""
-        self._marks = Remembered[int](lambda tid: f"{tid:<5} " if numbered else f"[pid {tid:5}] ")
+        self._mark = lru_cache(REMEMBERED)(lambda tid: f"{tid:<5} " if numbered else f"[pid {tid:5}] ")
 
     # -- what the kernel tells ----------------------------------------------------------------------------------------
 
@@ -220,15 +221,15 @@ class Strace:
         result = call.result
         if -4096 < result < 0:
             if result == RESTARTED or result == -Errno.EINTR:
-                return _INTERRUPTED.get(spec.name) or ERROR_TEXTS[RESTARTED]
-            return ERROR_TEXTS[result]
+                return _INTERRUPTED.get(spec.name) or error_text(RESTARTED)
+            return error_text(result)
         text = None if spec.result is None else spec.result(call)
         if text is None:
             text = str(result)
         return text if spec.suffix is None else text + spec.suffix(call)
 
     def _line(self, task: Task, text: str, result: str = "") -> None:
-        mark = self._marks[task.tid] if self._numbered or len(task.kernel.tasks) > 1 else ""
+        mark = self._mark(task.tid) if self._numbered or len(task.kernel.tasks) > 1 else ""
         if result:
             text = f"{text.ljust(COLUMN - len(mark))}= {result}"
         self._held.append(f"{mark}{text}\n")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, TypeVar
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
 
 from mmuemu.errors import OutOfFrames
 from mmuemu.kernel.abi.errno import Errno, SyscallError
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from mmuemu.kernel.task import Task
     from mmuemu.view.strace.calls import Spec
 
-_Key = TypeVar("_Key")
 STRING_LIMIT: Final = 32
 """Bytes of a string or buffer that are shown (strace's -s default)."""
 PATH_LIMIT: Final = 4096
@@ -37,21 +37,8 @@ _MASK: Final = (1 << 64) - 1
 _READABLE: Final = P | US
 _FIRST_PIECE: Final = 64
 """Bytes of a string that are read first."""
-_MOST_REMEMBERED: Final = 512
-
-
-class Remembered(dict[_Key, str]):
-    """The text of each key that was asked for, made by ``make``; of so many that all are forgotten, made anew."""
-
-    def __init__(self, make: Callable[[_Key], str]) -> None:
-        super().__init__()
-        self._make = make
-
-    def __missing__(self, key: _Key) -> str:
-        if len(self) >= _MOST_REMEMBERED:
-            self.clear()
-        text = self[key] = self._make(key)
-        return text
+REMEMBERED: Final = 512
+"""Texts of one kind that are remembered."""
 
 
 class Call:
@@ -146,6 +133,7 @@ def quoted(data: bytes, limit: int = STRING_LIMIT, more: bool = False) -> str:
     return escaped(data[:limit]) + ("..." if more or len(data) > limit else "")
 
 
+@lru_cache(REMEMBERED)
 def flag_text(value: int, group: str, unknown: str = "", zero: str = "0") -> str:
     """``"A|B|0x40"``: known bits by name, the rest in hexadecimal."""
     parts = []
@@ -162,6 +150,7 @@ def flag_text(value: int, group: str, unknown: str = "", zero: str = "0") -> str
     return "|".join([*parts, f"{value:#x}"])
 
 
+@lru_cache(REMEMBERED)
 def name_text(value: int, group: str, unknown: str = "") -> str:
     """The constant that has this value, or the value with a comment."""
     for number, name in CONSTANTS[group]:
@@ -179,6 +168,7 @@ def signal_text(number: int) -> str:
     return str(number)
 
 
+@lru_cache(REMEMBERED)
 def sigset_text(mask: int) -> str:
     """``[INT TERM]``, or ``~[KILL]`` for a set with most signals in it."""
     inverse = mask.bit_count() >= 64 * 2 // 3
@@ -187,6 +177,7 @@ def sigset_text(mask: int) -> str:
     return f"{'~' if inverse else ''}[{' '.join(names)}]"
 
 
+@lru_cache(REMEMBERED)
 def open_flags_text(value: int) -> str:
     """``O_RDONLY|O_CLOEXEC``."""
     rest = value & ~3
@@ -199,6 +190,7 @@ def mode_text(value: int) -> str:
     return f"0{value:o}" if value else "000"
 
 
+@lru_cache(REMEMBERED)
 def file_mode_text(value: int) -> str:
     """``S_IFREG|0644``."""
     kind = value & 0o170000
@@ -218,7 +210,9 @@ def device_text(value: int) -> str:
     return f"makedev({major:#x}, {minor:#x})"
 
 
-def _error_text(result: int) -> str:
+@lru_cache(REMEMBERED)
+def error_text(result: int) -> str:
+    """``-1 ENOENT (No such file or directory)``, for a negative result."""
     if result == RESTARTED:
         return "? ERESTARTSYS (To be restarted if SA_RESTART is set)"
     try:
@@ -228,23 +222,14 @@ def _error_text(result: int) -> str:
     return f"-1 {name} ({MESSAGES[name]})" if name in MESSAGES else f"-1 {name}"
 
 
-ERROR_TEXTS: Final = Remembered[int](_error_text)
-"""``-1 ENOENT (No such file or directory)``, by negative results."""
-
-
-def _remembered(make: Callable[[int], str]) -> Type:
-    texts = Remembered[int](make)
-    return lambda _call, value: texts[value]
-
-
 def flags(group: str, unknown: str = "", zero: str = "0") -> Type:
     """A type: 32 bits of flags."""
-    return _remembered(lambda value: flag_text(value & 0xFFFF_FFFF, group, unknown, zero))
+    return lambda _call, value: flag_text(value & 0xFFFF_FFFF, group, unknown, zero)
 
 
 def one_of(group: str, unknown: str = "") -> Type:
     """A type: one of several constants."""
-    return _remembered(lambda value: name_text(value & 0xFFFF_FFFF, group, unknown))
+    return lambda _call, value: name_text(value & 0xFFFF_FFFF, group, unknown)
 
 
 def _socket_type(_call: Call, value: int) -> str:
@@ -255,6 +240,7 @@ def _socket_type(_call: Call, value: int) -> str:
     return f"{kind}|{_rest(rest, 'SOCK_FLAGS')}" if rest else kind
 
 
+@lru_cache(REMEMBERED)
 def _map_flags(value: int) -> str:
     kind, rest = name_text(value & 0xF, "MAP_TYPE", "MAP_"), value & 0xFFFF_FFF0
     return f"{kind}|{_rest(rest, 'MAP_')}" if rest else kind
@@ -343,9 +329,9 @@ PURE: Final[dict[str, Type]] = {
     "filemode": lambda _call, value: file_mode_text(value & 0xFFFF_FFFF),
     "sig": lambda _call, value: signal_text(signed32(value)),
     "uid": lambda _call, value: "-1" if value & 0xFFFF_FFFF == 0xFFFF_FFFF else str(value & 0xFFFF_FFFF),
-    "open": _remembered(lambda value: open_flags_text(value & 0xFFFF_FFFF)),
+    "open": lambda _call, value: open_flags_text(value & 0xFFFF_FFFF),
     "prot": flags("PROT_", zero="PROT_NONE"),
-    "map": _remembered(_map_flags),
+    "map": lambda _call, value: _map_flags(value),
     "at": flags("AT_"),
     "unlinkat": flags("AT_"),
     "faccessat": flags("FACCESSAT_", "AT_"),
