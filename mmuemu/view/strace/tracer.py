@@ -144,17 +144,16 @@ class Strace:
         made = self._calls.pop(task.tid, None)
         if made is None:
             return
-        made.result = result if result < _HIGHEST else result - 2 * _HIGHEST
-        rest = made.spec.rest
-        text = rest(made) if rest is not None else ""
+        spec = made.spec
+        made.result = result = result if result < _HIGHEST else result - 2 * _HIGHEST
+        text = ") " if spec.rest is None else f"{spec.rest(made)}) "
         if self._open is task:
             self._open = None
             text = made.entered + text
         else:
             self._begin_line(task)
-            text = f"<... {made.spec.name} resumed>{text}"
-        plain = made.spec.plain and made.result >= 0
-        self._line(task, text + ") ", str(made.result) if plain else self._result(made, made.spec))
+            text = f"<... {spec.name} resumed>{text}"
+        self._line(task, text, str(result) if spec.plain and result >= 0 else self._result(made, spec))
         self._spare = made
         if self._late:
             self._tell_late(task)
