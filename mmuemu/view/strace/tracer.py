@@ -130,7 +130,7 @@ class Strace:
             made = Call(spec, task, number, arguments, self._limit)
         else:
             self._spare = None
-            made.spec, made.task, made.number, made.args = spec, task, number, arguments
+            made.spec, made.task, made.number, made.args, made.result = spec, task, number, arguments, 0
         if spec.keep is not None:
             spec.keep(made)
         made.entered = spec.begin(made)
