@@ -6,7 +6,7 @@ import argparse
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from mmuemu import __version__
 from mmuemu.errors import UsageError
@@ -46,6 +46,10 @@ def _write(file: IO[str], text: str, option: str) -> None:
             file.write(text)
     except OSError as error:
         raise UsageError(f"{option} {file.name}: {error.strerror}") from None
+
+
+_HEXADECIMAL: Final = frozenset({"rip", "address", "error_code"})
+"""Facts of a fault that are no counts."""
 
 
 class _Outputs:
@@ -212,6 +216,8 @@ def run_page(
         f"{count} process{'' if count == 1 else 'es'}"
     )
     said = {name: value for name, value in facts.items() if name not in ("maps", "arguments")}
+    if said.get("fault"):
+        said["fault"] = {name: hex(one) if name in _HEXADECIMAL else one for name, one in said["fault"].items()}
     return page(recording, {**said, **more, "arguments": list(arguments)})
 
 

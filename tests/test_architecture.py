@@ -19,7 +19,7 @@ MAY_USE = {
     "guest": set(),
     "speculation": {"x86", "memory", "mmu", "cpu", "errors", "jsonfile"},
     "kernel": {"x86", "memory", "mmu", "cpu", "loader", "guest", "errors"},
-    "gdbstub": {"x86", "cpu", "mmu", "memory", "kernel", "errors", "board", "machine"},
+    "gdbstub": {"x86", "cpu", "mmu", "memory", "kernel", "view", "errors", "board", "machine"},
     "view": {"x86", "memory", "mmu", "cpu", "loader", "guest", "devices", "speculation", "kernel", "errors"},
     # Helpers of a door, the pytest plugin: it composes what doors do.
     "testing": {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -11,6 +11,7 @@ from mmuemu.errors import UsageError
 from mmuemu.kernel.maps import maps_text
 from mmuemu.mmu.state import Access, PageFault, PagingState
 from mmuemu.mmu.walk import walk
+from mmuemu.view.places import find_address
 from mmuemu.x86 import registers as x86
 from mmuemu.x86.paging import NX, PCD, PS, PWT, RW, US, A, D, G, P
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from mmuemu.kernel.task import Task
 
 HELP: Final = """\
-monitor walk ADDRESS [r|w|x] [user|kernel]  the page walk of an access, level by level
+monitor walk PLACE [r|w|x] [user|kernel]    the page walk of an access, level by level
 monitor maps                                what lies where
 monitor cr                                  control registers and their bits
 monitor help                                this list
@@ -40,18 +41,17 @@ def entry_bits(entry: int, leaf: bool) -> str:
     return " ".join(names) or "-"
 
 
-def walk_text(ram: Ram, state: PagingState, words: Sequence[str]) -> str:
-    """The text of ``monitor walk``; what is wrong with ``words`` otherwise."""
+def walk_text(ram: Ram, state: PagingState, words: Sequence[str], find: Callable[[str], int]) -> str:
+    """The text of ``monitor walk``; what is wrong with ``words`` otherwise. ``find`` gives a place's address."""
     try:
-        address = int(words[0], 0) & _MASK
+        address = find(words[0]) & _MASK
         access = _ACCESSES[words[1] if len(words) > 1 else "r"]
         user = {"user": True, "kernel": False}[words[2] if len(words) > 2 else "user"]
-    except (IndexError, KeyError, ValueError):
-        return "write: monitor walk ADDRESS [r|w|x] [user|kernel]\n"
-    try:
         found = walk(ram, state, address, access, user=user)
     except UsageError as error:
         return f"{error}\n"
+    except (IndexError, KeyError, ValueError):
+        return "usage: monitor walk PLACE [r|w|x] [user|kernel]\n"
     lines = [f"CR3 {state.cr3:#x}"]
     for step in found.steps:
         lines.append(
@@ -85,7 +85,7 @@ def process_command(task: Task, words: Sequence[str]) -> str:
     state = replace(kernel.cpu.paging, cr3=task.mm.page_table.root)
     name = words[0] if words else "help"
     if name == "walk":
-        return walk_text(kernel.ram, state, words[1:])
+        return walk_text(kernel.ram, state, words[1:], lambda text: find_address(kernel, task.mm, text))
     if name == "maps":
         half = "".join(f"{start:016x}-{end:016x} {rights} {what}\n" for start, end, rights, what in
                        kernel.memory.regions())  # fmt: skip
@@ -101,7 +101,8 @@ def board_command(board: Board, words: list[str]) -> str:
     name = words[0] if words else "help"
     if name == "walk":
         given = words[1:]
-        return walk_text(board.ram, board.cpu.paging, given + ["r", "kernel"][len(given) - 1 :] if given else given)
+        given += ["r", "kernel"][len(given) - 1 :] if given else []
+        return walk_text(board.ram, board.cpu.paging, given, lambda text: int(text, 0))
     if name == "maps":
         rows = [f"{0:016x}-{board.ram.size:016x} RAM"]
         rows += [f"{part.first:016x}-{part.first + part.size:016x} {part.name}" for part in board.pc.mmio.ranges()]

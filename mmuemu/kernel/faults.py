@@ -360,8 +360,10 @@ class PagedSpace:
                 self._q[address >> 3] = self.page_table.kept(new)
                 self.on_flush(la, la + PAGE_SIZE)
 
-    def _grow_stack(self, la: int) -> Vma | None:
-        """Extend the area above ``la`` down to it, if it is a stack with room (``expand_downwards``)."""
+    def growing(self, la: int) -> Vma | None:
+        """The area above ``la``, where there is none, if it is a stack that a fault there would extend down to it
+        (``expand_downwards``).
+        """
         vma = self.vmas.at_or_above(la)
         if vma is None or not vma.flags & VM_GROWSDOWN:
             return None
@@ -373,9 +375,14 @@ class PagedSpace:
             guarded = not below.flags & VM_GROWSDOWN and below.flags & VM_ACCESS
             if start < below.end + (STACK_GUARD_GAP if guarded else 0):
                 return None
-        if not vma.anon:
-            self.vmas.own_pages(vma)
-        self.vmas.move_start(vma, start)
+        return vma
+
+    def _grow_stack(self, la: int) -> Vma | None:
+        vma = self.growing(la)
+        if vma is not None:
+            if not vma.anon:
+                self.vmas.own_pages(vma)
+            self.vmas.move_start(vma, la & ~PAGE_MASK)
         return vma
 
     def force(self, la: int, write: bool) -> int:

@@ -89,7 +89,7 @@ class LabAnswer:
             made = self.guest.asm(text, name.removesuffix(".s"))
             made.symbols  # noqa: B018  the labels are needed for it, too
         except BadImage as error:
-            _fail(f"{name} cannot be assembled: {error.why}")
+            _fail(f"{name} {error.why}")
         return made
 
     def run(self, program: Program, *args: str, **options: Any) -> Result:

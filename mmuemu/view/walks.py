@@ -150,14 +150,16 @@ def aftermath(task: Task, walked: Walk) -> str:
         return ""
     if result.vector != Vector.PF or result.linear >= task.mm.task_size:
         return "the kernel would send SIGSEGV"
-    vma = task.mm.vmas.find(result.linear)
+    found = task.mm.vmas.find(result.linear)
+    vma = found or task.mm.growing(result.linear)
     if vma is None:
-        return "no area of the process is there: the kernel would send SIGSEGV (or grow a stack that ends above)"
+        return "no area of the process is there: the kernel would send SIGSEGV"
     if not vma.flags & _NEEDED[walked.access] or result.error_code & FaultBits.PK:
         return f"the area is {vma.permissions}: the kernel would send SIGSEGV"
     if result.error_code & FaultBits.P:
         return f"the area is {vma.permissions}: the kernel would give the process a page of its own (copy on write)"
-    return f"the area is {vma.permissions}: the kernel would map the page and have the access repeated"
+    what = "map the page" if found else "grow the stack above down to it"
+    return f"the area is {vma.permissions}: the kernel would {what} and have the access repeated"
 
 
 def _mark(walked: Walk, step: Step, level: str) -> str:

@@ -85,6 +85,14 @@ def test_memory_is_read_whole_or_up_to_its_end_and_written(static, tmp_path):
         maps = bytes.fromhex(
             client.ask(b"qRcmd," + b"monitor maps"[8:].hex().encode()).removeprefix(b"O").decode()
         ).decode()
+        walks = [
+            bytes.fromhex(client.ask(b"qRcmd," + f"walk {place}".encode().hex().encode()).decode()).decode()
+            for place in ("name", hex(name), "nowhere", "name q", "")
+        ]
+        assert walks[0] == walks[1]
+        assert re.search(r"^PTE .*\nphysical 0x", walks[0], re.M)
+        assert walks[2] == "nowhere: neither an address nor a symbol or area of the process\n"
+        assert walks[3] == walks[4] == "usage: monitor walk PLACE [r|w|x] [user|kernel]\n"
         lines = [line for line in maps.splitlines() if "[stack]" in line]
         end = int(lines[0].split("-")[1].split()[0], 16)
         assert len(client.ask(b"m%x,100" % (end - 16))) == 32

@@ -158,7 +158,7 @@ def test_a_limit_before_anything_was_graded(begun):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"answer.s": "protect:\n    movv rax, rbx\n"}, "answer.s cannot be assembled"),
+        ({"answer.s": "protect:\n    movv rax, rbx\n"}, "answer.s cannot be assembled: 'movv rax, rbx': Invalid"),
         ({"answer.s": "nothing:\n    ret\n"}, "answer.s cannot be assembled"),
         ({"answer.s": "protect:\n    .zero 0x7fffffffff\n"}, ".zero 0x7fffffffff: an answer may fill 1 MiB"),
         ({"answer.s": "protect: ret\n" + ".space 1000000\n" * 9}, "an answer may fill 1 MiB"),

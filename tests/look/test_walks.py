@@ -33,7 +33,15 @@ REFUSED = [
     (["filled", "--access", "x"], "PTE is not executable (NX = 1)", "PTE", ["P", "U", "I"], "the area is rw-p"),
     (["entry_SYSCALL_64"], "PML4E is supervisor-only (U/S = 0)", "PML4E", ["P", "U"], "the kernel would send SIGSEGV"),
     (["[stack]"], "PTE is not present", "PTE", ["U"], "the area is rw-p: the kernel would map"),
-    (["0x10"], "PDE is not present", "PDE", ["U"], "no area of the process is there"),
+    (["[stack]-0x200000"], "PDE is not present", "PDE", ["U"], "the area is rw-p: the kernel would grow the stack"),
+    (
+        ["[stack]-0x1000000"],
+        "PDE is not present",
+        "PDE",
+        ["U"],
+        "no area of the process is there: the kernel would send SIGSEGV",
+    ),
+    (["0x10"], "PDE is not present", "PDE", ["U"], "no area of the process is there: the kernel would send SIGSEGV"),
     (["main", "--as", "kernel", "--access", "x"], "SMEP forbids", None, ["P", "I"], None),
     (["main", "--as", "kernel", "--cpu", "skylake", "--mitigations", "auto"], "SMAP forbids", None, ["P"], None),
 ]

@@ -117,25 +117,28 @@ function paint() {
   pen.rect(left, 0, width - left, tall);
   pen.clip();
   paintAxis(left, width, tall);
+  // As toX(), which asks the page for its width each time.
+  const wide = (width - left) / (high - low), xOf = (value) => left + (value - low) * wide;
+  const slots = tracks.map((_, track) => place.get(track) * 3);
   pen.fillStyle = colours.cpu;
   const starts = byTime ? bands.begin : bands.row;
   for (let at = Math.max(firstBand(starts, low) - 1, 0); at < starts.length; at++) {
-    const begin = toX(starts[at]);
+    const begin = xOf(starts[at]);
     if (begin > width) break;
-    const stop = byTime ? toX(bands.end[at]) : toX(at + 1 < starts.length ? starts[at + 1] : count);
+    const stop = xOf(byTime ? bands.end[at] : at + 1 < starts.length ? starts[at + 1] : count);
     if (place.has(bands.track[at])) pen.fillRect(begin, yOf(bands.track[at]) + 3, Math.max(stop - begin, 0.5), TRACK - 6);
   }
   const last = new Float64Array(order.length * 3).fill(-9), late = [];
   for (let at = Math.max(search(shown, low) - 1, 0); at < shown.length; at++) {
-    const row = shown[at], x = toX(where(row));
+    const row = shown[at], x = xOf(byTime ? times[row] : row);
     if (x > width) break;
-    const lane = lanes[kinds[row]], slot = place.get(trackOf[row]) * 3 + lane;
+    const lane = lanes[kinds[row]], slot = slots[trackOf[row]] + lane;
     if (refused[words[row]]) late.push(row);
-    const long = byTime && spans[row] ? toX(times[row] + spans[row]) - x : 0;
+    const long = byTime ? spans[row] * wide : 0;
     if (x - last[slot] < 0.7 && long < 1) continue;
     last[slot] = x;
     pen.fillStyle = colours.kinds[kinds[row]];
-    pen.fillRect(x, yOf(trackOf[row]) + 5 + lane * 9, Math.max(long, 1.6), 7.5);
+    pen.fillRect(x, (slot - lane) / 3 * TRACK + AXIS - top + 5 + lane * 9, Math.max(long, 1.6), 7.5);
   }
   pen.fillStyle = colours.refused;
   for (const row of late) pen.fillRect(toX(where(row)) - 1, yOf(trackOf[row]) + 2, 4, TRACK - 4);

@@ -3,7 +3,7 @@
 A line is ``name type type <type ...``. A type behind ``<`` is one that the call fills in: it is shown when the call has
 returned, as an address when it failed. ``=kind`` at the end is how the result is shown. Types are those of ``PURE`` and
 ``TYPES``; ``f.X`` are flags and ``e.X`` one constant of the group X; ``*name`` a pointer to a structure, ``name[N]`` as
-many of them as argument N says.
+many of them as argument N says. A ``?`` behind a type: it gives None for an argument that the call has not.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from typing import Final
 
 from mmuemu.view.strace import buffers, special, structs
 from mmuemu.view.strace.constants import CONSTANTS
+from mmuemu.view.strace.parts import After, Text, beginning, rest
 from mmuemu.view.strace.values import PURE, Call, Type, flags, one_of, pointer
 
 _TEXT: Final = """\
 read d <taken lu
 write d given:2 lu
-open path open openmode
+open path open openmode?
 close d
 stat path <*stat
 fstat d <*stat
@@ -33,7 +34,7 @@ brk p =x
 rt_sigaction sig *action <*action lu
 rt_sigprocmask e.SIG_ sigset <sigset lu
 rt_sigreturn
-ioctl d request ioctl <ioctl
+ioctl d request ioctl? <ioctl?
 pread64 d <taken lu ld
 pwrite64 d given:2 lu ld
 readv d <iovec d
@@ -42,7 +43,7 @@ access path access
 pipe <*pair
 select d fdset fdset fdset *timeval =select
 sched_yield
-mremap p lu lu f.MREMAP_ mremap =x
+mremap p lu lu f.MREMAP_ mremap? =x
 msync p lu f.MS_
 mincore p lu <mincore
 madvise p lu e.MADV_
@@ -83,13 +84,13 @@ kill d sig
 uname <*utsname
 semget key d ipcget
 semop d *sembuf[2] lu
-semctl d d e.SEM_CMD semarg
+semctl d d e.SEM_CMD semarg?
 shmdt p
 msgget key ipcget
 msgsnd d msgbuf lu f.MSG_F
 msgrcv d <msgbuf lu ld f.MSG_F
 msgctl d e.MSG_CMD p
-fcntl d e.F_ fcntl <fcntl =fcntl
+fcntl d e.F_ fcntl? <fcntl? =fcntl
 flock d f.LOCK_
 fsync d
 fdatasync d
@@ -145,7 +146,7 @@ rt_sigqueueinfo d sig siginfo
 rt_sigsuspend sigset lu
 sigaltstack *stack <*stack
 utime path *utimbuf
-mknod path filemode device
+mknod path filemode device?
 personality personality =personality
 statfs path <*statfs
 fstatfs d <*statfs
@@ -162,8 +163,8 @@ mlock p lu
 munlock p lu
 mlockall f.MCL_
 munlockall
-prctl e.PR_ prctl <prctl prctl+ prctl+ prctl+ =prctl
-arch_prctl e.ARCH_ arch <arch
+prctl e.PR_ prctl? <prctl? prctl+? prctl+? prctl+? =prctl
+arch_prctl e.ARCH_ arch? <arch?
 setrlimit e.RLIMIT_ *rlimit
 chroot path
 sync
@@ -186,7 +187,7 @@ lremovexattr path string
 fremovexattr d string
 tkill d sig
 time <*long =time
-futex p futexop futex3 futex4 futex5 futex6
+futex p futexop futex3? futex4? futex5? futex6?
 sched_setaffinity d lu cpus
 sched_getaffinity d lu <cpus
 epoll_create d
@@ -211,7 +212,7 @@ utimes path utimes
 mbind p lu e.MPOL_ p lu f.MPOL_MF_
 set_mempolicy e.MPOL_ p lu
 get_mempolicy <*int p lu p f.MPOL_F_
-mq_open mqname open mqmode mqattr
+mq_open mqname open mqmode? mqattr?
 mq_unlink mqname
 mq_timedsend d given:2 lu u *timespec
 mq_timedreceive d <taken lu <*uint *timespec
@@ -223,9 +224,9 @@ ioprio_get e.IOPRIO_WHO_ d
 inotify_init
 inotify_add_watch d path f.IN_
 inotify_rm_watch d d
-openat dirfd path open openmode
+openat dirfd path open openmode?
 mkdirat dirfd path mode
-mknodat dirfd path filemode device
+mknodat dirfd path filemode device?
 fchownat dirfd path uid uid at
 futimesat dirfd path utimes
 newfstatat dirfd path <*stat at
@@ -259,26 +260,26 @@ epoll_create1 f.EPOLL_CLOEXEC
 dup3 d d f.O_
 pipe2 <*pair f.O_
 inotify_init1 f.IN_INIT
-preadv d <iovec d ld -
-pwritev d iovec d ld -
+preadv d <iovec d ld -?
+pwritev d iovec d ld -?
 rt_tgsigqueueinfo d d sig siginfo
 recvmmsg d <messages u f.MSG_ *timespec
 prlimit64 d e.RLIMIT_ *rlimit64 <*rlimit64
 syncfs d
 sendmmsg d <mmsghdrs u f.MSG_
 getcpu <*uint <*uint p
-kcmp d d e.KCMP_ kcmp kcmp
+kcmp d d e.KCMP_ kcmp? kcmp?
 sched_setattr d *sched_attr u
 sched_getattr d <*sched_attr u u
 renameat2 dirfd path dirfd path f.RENAME_
 getrandom <random lu f.GRND_
 memfd_create string f.MFD_
 execveat dirfd path argv envp at
-membarrier e.MEMBARRIER_CMD_ f.MEMBARRIER_F membarriercpu =membarrier
+membarrier e.MEMBARRIER_CMD_ f.MEMBARRIER_F membarriercpu? =membarrier
 mlock2 p lu f.MLOCK_
 copy_file_range d *long d *long lu x
-preadv2 d <iovec d ld - f.RWF_
-pwritev2 d iovec d ld - f.RWF_
+preadv2 d <iovec d ld -? f.RWF_
+pwritev2 d iovec d ld -? f.RWF_
 pkey_mprotect p lu prot d
 pkey_alloc lx pkeyrights
 pkey_free d
@@ -286,7 +287,7 @@ statx dirfd path statxat statxmask <*statx
 rseq p lxu f.RSEQ_ lx
 pidfd_send_signal d sig siginfo x
 pidfd_open d f.PIDFD_
-clone3 clone3 clone3size <clone3 <clone3size
+clone3 clone3 clone3size? <clone3? <clone3size?
 close_range u u f.CLOSE_RANGE_
 openat2 dirfd path *open_how lu
 pidfd_getfd d d x
@@ -301,7 +302,7 @@ _VALUES: Final = frozenset({191, 192, 193})
 """getxattr, lgetxattr and fgetxattr, whose size is the fourth argument."""
 
 
-def _offset_after(call: Call, address: int) -> str | None:
+def _offset_after(call: Call, address: int) -> str:
     """sendfile's position afterwards: `` => [5]``."""
     return f" => {structs.show(call, 'long', address)}" if address and not call.failed else ""
 
@@ -383,16 +384,18 @@ class Spec:
     name: str
     before: tuple[tuple[int, Type], ...]
     """Those known when it is called, up to the first that it fills in."""
-    after: tuple[tuple[int, Type, bool, str], ...]
-    """The others: (register, type, whether it is filled in, what separates it from the one before)."""
+    after: tuple[After, ...]
+    """The others."""
     result: special.Result | None
     suffix: Callable[[Call], str] | None
     keep: Callable[[Call], None] | None
     """What to remember of memory when it is called."""
-    comma: bool
-    """More follows for certain, once it has returned."""
-    registers: int
-    """How many of the six registers count."""
+    begin: Text
+    """The line up to where ``after`` begins."""
+    rest: Text | None
+    """``after``, once it has returned."""
+    plain: bool
+    """Its result is a number or an error, and nothing else."""
 
 
 _PREFIXES: Final = {
@@ -424,6 +427,7 @@ def _type(word: str) -> Type:
     raise ValueError(f"no type {word!r}")
 
 
+_BEGIN: Final[dict[str, Text]] = {"rt_sigreturn": lambda call: f"rt_sigreturn({special.frame_mask(call)}"}
 _KEEP: Final[dict[str, Callable[[Call], None]]] = {
     "recvmsg": buffers.remember_name,
     "clone3": buffers.remember_parent,
@@ -431,10 +435,11 @@ _KEEP: Final[dict[str, Callable[[Call], None]]] = {
 
 
 def _spec(line: str) -> Spec:
-    name, *words = line.split()
-    kind = words.pop()[1:] if words and words[-1].startswith("=") else ""
+    name, *marked = line.split()
+    kind = marked.pop()[1:] if marked and marked[-1].startswith("=") else ""
+    words = [word.rstrip("?") for word in marked]
     before: list[tuple[int, Type]] = []
-    after: list[tuple[int, Type, bool, str]] = []
+    after: list[After] = []
     register = -1
     keep = _KEEP.get(name)
     for word in words:
@@ -448,7 +453,12 @@ def _spec(line: str) -> Spec:
             after.append((register, _type(word), out and word not in RAW_WHEN_FAILED, "" if word in GLUED else ", "))
     comma = bool(before and after) and words[len(before)] not in JOINED
     result, suffix = RESULTS.get(kind), SUFFIXES.get(kind)
-    return Spec(name, tuple(before), tuple(after), result, suffix, keep, comma, register + 1)
+    return Spec(
+        name, tuple(before), tuple(after), result, suffix, keep,
+        _BEGIN.get(name) or beginning(name, before, comma, sparse=words[: len(before)] != marked[: len(before)]),
+        rest(after, bool(before) and not comma, sparse=words[len(before) :] != marked[len(before) :]),
+        result is None and suffix is None,
+    )  # fmt: skip
 
 
 SPECS: Final[dict[str, Spec]] = {spec.name: spec for spec in map(_spec, _TEXT.splitlines())}

@@ -5,10 +5,12 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final
 
 from mmuemu.view.strace.constants import CONSTANTS
 from mmuemu.view.strace.values import (
+    REMEMBERED,
     Call,
     Type,
     device_text,
@@ -249,25 +251,28 @@ LAYOUTS: Final[dict[str, Layout]] = {
 
 def show(call: Call, name: str, address: int) -> str:
     """The structure ``name`` at ``address``; the address where it cannot be read, NULL for none."""
-    if not address:
-        return "NULL"
-    form, text = LAYOUTS[name]
-    data = call.read(address, form.size)
-    return f"{address:#x}" if data is None else text(*form.unpack(data))
+    return _READERS[name](call, address)
 
 
 def reader(name: str) -> Type:
     """A type: a pointer to the structure ``name``."""
-    form, text = LAYOUTS[name]
-    size, unpack = form.size, form.unpack
+    return _READERS[name]
+
+
+def _reader(form: struct.Struct, text: Callable[..., str]) -> Callable[[Call, int], str]:
+    written = lru_cache(REMEMBERED)(lambda data: text(*form.unpack(data)))
+    size = form.size
 
     def show_it(call: Call, address: int) -> str:
         if not address:
             return "NULL"
         data = call.read(address, size)
-        return f"{address:#x}" if data is None else text(*unpack(data))
+        return f"{address:#x}" if data is None else written(data)
 
     return show_it
+
+
+_READERS: Final = {name: _reader(*layout) for name, layout in LAYOUTS.items()}
 
 
 def utimes(form: str) -> Type:

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.kernel.abi.errno import Errno
 from mmuemu.kernel.abi.signals import Signal
 from mmuemu.kernel.syscalls.table import TABLE
 from mmuemu.view.strace.calls import SPECS, Spec
-from mmuemu.view.strace.special import frame_mask, siginfo_text
+from mmuemu.view.strace.parts import beginning
+from mmuemu.view.strace.special import siginfo_text
 from mmuemu.view.strace.values import (
+    PURE,
+    REMEMBERED,
     RESTARTED,
     STRING_LIMIT,
     Call,
-    Read,
+    error_text,
     escaped,
     pointer,
     quoted,
-    result_text,
     signal_text,
-    unchanged,
 )
 from mmuemu.view.strace.words import MISSING
 
@@ -33,14 +35,8 @@ COLUMN: Final = 40
 """Where results stand (strace's -a default)."""
 _HELD: Final = 64
 """Lines that are kept back at most."""
-_MOST_KNOWN: Final = 512
-"""Texts that are remembered."""
-_MOST_RESULTS: Final = 64
 _HIGHEST: Final = 1 << 63
 """From here on a result is a negative number that was given back raw (rt_sigreturn)."""
-_SIGRETURN: Final = 15
-_ALONE: Final = frozenset({15, 56, 57, 58, 59, 60, 231, 322})
-"""Calls whose texts are made anew each time: what they show is not in registers and memory alone."""
 _EXITS: Final = frozenset({60, 231})
 _WRITES: Final = frozenset({1, 18, 20, 40, 275, 276, 278, 296, 326, 328})
 """Calls that may show something: what is held back comes before."""
@@ -65,26 +61,6 @@ _INTERRUPTED: Final[dict[str, str]] = {
     ),
 }
 """How a call ends that a signal has interrupted, as a tracer sees it; all others ``ERESTARTSYS``."""
-
-
-class _Known:
-    """A call with what it was given, as text, and the lines it became, by its result.
-
-    Each text comes with what was read of memory for it: it is good as long as memory says the same.
-    """
-
-    __slots__ = ("call", "entered", "keeps", "lines", "mark", "reads", "spec")
-
-    def __init__(self, call: Call, spec: Spec, mark: int, entered: str, reads: list[Read], keeps: bool) -> None:
-        self.call = call
-        self.spec = spec
-        self.mark = mark
-        """The number in front of the line, 0 without."""
-        self.entered = entered
-        self.reads = reads
-        self.keeps = keeps
-        """It may be used again for the same registers."""
-        self.lines: dict[int, tuple[str, list[Read]]] = {}
 
 
 class Strace:
@@ -113,15 +89,16 @@ class Strace:
         self._specs = {
             number: SPECS[call.name] for number, call in TABLE.items() if names is None or call.name in names
         }
-        self._calls: dict[int, _Known] = {}
+        self._calls: dict[int, Call] = {}
         """By thread: the call it is in."""
         self._open: Task | None = None
         """Who made the last call, if nothing has been written since."""
         self._late: dict[int, list[str]] = {}
         """By thread: signals that came, and were ignored, in the middle of its call."""
         self._writes = frozenset() if numbered else _WRITES
-        self._tasks = 1
-        self._known: dict[tuple[int, int, tuple[int, ...]], _Known] = {}
+        self._spare: Call | None = None
+        """A call that has returned, for the next one."""
+        self._mark = lru_cache(REMEMBERED)(lambda tid: f"{tid:<5} " if numbered else f"[pid {tid:5}] ")
 
     # -- what the kernel tells ----------------------------------------------------------------------------------------
 
@@ -133,7 +110,7 @@ class Strace:
             count = len(task.environment)
             place = pointer(task.mm.start_stack + 8 * (len(task.arguments) + 2))
             text = f"execve({escaped(task.exe.encode())}, [{', '.join(arguments)}{more}], {place} /* {count} vars */) "
-            self._line(task, f"{text:<{COLUMN}}= 0")
+            self._line(task, text, "0")
 
     def enter(self, task: Task, call: Syscall | None, number: int, arguments: tuple[int, ...]) -> None:
         """Note what the call is given, before it changes anything."""
@@ -148,40 +125,36 @@ class Strace:
             spec = None if number in TABLE else self._unknown(number)
             if spec is None:
                 return
-        mark = task.tid if self._numbered or len(task.kernel.tasks) > 1 else 0
-        key = (number, mark, arguments[: spec.registers])
-        known = self._known.get(key)
-        if known is None or (known.reads and not unchanged(task, known.reads)):
-            known = self._learn(Call(task, number, arguments, self._limit), spec, mark)
-            if known.keeps:
-                if len(self._known) >= _MOST_KNOWN:
-                    self._known.clear()
-                self._known[key] = known
-        self._calls[task.tid] = known
+        made = self._spare
+        if made is None:
+            made = Call(spec, task, number, arguments, self._limit)
+        else:
+            self._spare = None
+            made.spec, made.task, made.number, made.args, made.result = spec, task, number, arguments, 0
+        if spec.keep is not None:
+            spec.keep(made)
+        made.entered = spec.begin(made)
+        self._calls[task.tid] = made
         self._open = task
 
     def leave(self, task: Task, call: Syscall | None, number: int, arguments: tuple[int, ...], result: int) -> None:
         """Write the line with its result."""
         if task.ended:
             return
-        known = self._calls.pop(task.tid, None)
-        if known is None:
+        made = self._calls.pop(task.tid, None)
+        if made is None:
             return
+        spec = made.spec
+        made.result = result = result if result < _HIGHEST else result - 2 * _HIGHEST
+        text = ") " if spec.rest is None else f"{spec.rest(made)}) "
         if self._open is task:
             self._open = None
-            line = known.lines.get(result)
-            if (
-                line is not None
-                and (not line[1] or unchanged(task, line[1]))
-                and (self._numbered or (len(task.kernel.tasks) > 1) == (known.mark > 0))
-            ):
-                self._held.append(line[0])
-                if len(self._held) >= self._most:
-                    self.flush()
-            else:
-                self._whole(task, known, result)
+            text = made.entered + text
         else:
-            self._rest(task, known, result)
+            self._begin_line(task)
+            text = f"<... {spec.name} resumed>{text}"
+        self._line(task, text, str(result) if spec.plain and result >= 0 else self._result(made, spec))
+        self._spare = made
         if self._late:
             self._tell_late(task)
 
@@ -194,7 +167,7 @@ class Strace:
         if info.signal == Signal.SIGKILL:
             return
         if task.tid in self._calls:
-            pending = self._calls[task.tid].call
+            pending = self._calls[task.tid]
             self.leave(task, None, pending.number, pending.args, RESTARTED)
         self._alone(task, self._signal_line(info))
 
@@ -211,15 +184,15 @@ class Strace:
             split = self._open is not task
             self._begin_line(task)
             text = f"<... {known.spec.name} resumed>) " if split else f"{known.entered.rstrip(', ')}) "
-            self._line(task, f"{text:<{COLUMN - self._width()}}= ?")
+            self._line(task, text, "?")
         if self._late:
             self._tell_late(task)
         if process.death is not None and process.group_exit:
             core = " (core dumped)" if process.dumped_core else ""
             text = f"killed by {signal_text(int(process.death.signal))}{core}"
         else:
-            own = known is not None and known.call.number in _EXITS and not process.group_exit
-            status = known.call.args[0] if own and known is not None else process.exit_status or 0
+            own = known is not None and known.number in _EXITS and not process.group_exit
+            status = known.args[0] if own and known is not None else process.exit_status or 0
             text = f"exited with {status & 0xFF}"
         self._alone(task, f"+++ {text} +++")
 
@@ -243,99 +216,30 @@ class Strace:
             return None
         return _plain(name)
 
-    def _learn(self, call: Call, spec: Spec, mark: int) -> _Known:
-        """The part of the line that is known at the call, and what it depends on."""
-        reads: list[Read] = []
-        call.reads = reads
-        if call.number == _SIGRETURN:
-            text = f"{spec.name}({frame_mask(call)}"
-        else:
-            if spec.keep is not None:
-                spec.keep(call)
-            args = call.args
-            shown = [one for at, show in spec.before if (one := show(call, args[at])) is not None]
-            text = f"{spec.name}({', '.join(shown)}{', ' if spec.comma and shown else ''}"
-        call.reads = None
-        keeps = spec.keep is None and call.number not in _ALONE
-        return _Known(call, spec, mark, text, reads, keeps)
-
-    def _whole(self, task: Task, known: _Known, result: int) -> None:
-        """Write a line that nothing has come between."""
-        call = known.call
-        call.task = task
-        reads: list[Read] = []
-        call.reads = reads
-        text = self._padded(known.entered + self._after(call, known.spec, result), call, known.spec)
-        call.reads = None
-        line = self._line(task, text)
-        if known.keeps and len(known.lines) < _MOST_RESULTS:
-            known.lines[result] = (line, reads)
-
-    def _rest(self, task: Task, known: _Known, result: int) -> None:
-        """Write what is left of a line that was broken off."""
-        self._begin_line(task)
-        known.call.task = task
-        text = self._after(known.call, known.spec, result)
-        self._line(task, self._padded(f"<... {known.spec.name} resumed>{text}", known.call, known.spec))
-
-    def _after(self, call: Call, spec: Spec, result: int) -> str:
-        """The arguments that the call has filled in, and those behind them."""
-        call.result = result if result < _HIGHEST else result - 2 * _HIGHEST
-        if not spec.after:
-            return ""
-        failed, first = call.failed, spec.comma or not spec.before
-        parts: list[str] = []
-        for at, show, out, separator in spec.after:
-            value = call.args[at]
-            text = pointer(value) if out and failed else show(call, value)
-            if text is not None:
-                if not first:
-                    parts.append(separator)
-                parts.append(text)
-                first = False
-        return "".join(parts)
-
-    def _padded(self, text: str, call: Call, spec: Spec) -> str:
-        self._tasks = len(call.task.kernel.tasks)
-        return f"{text + ') ':<{COLUMN - self._width()}}= {self._result(call, spec)}"
-
     def _result(self, call: Call, spec: Spec) -> str:
         result = call.result
-        if result >= 0 and spec.result is None and spec.suffix is None:
-            return str(result)
         if -4096 < result < 0:
             if result == RESTARTED or result == -Errno.EINTR:
-                return _INTERRUPTED.get(spec.name) or str(result_text(RESTARTED))
-            return str(result_text(result))
+                return _INTERRUPTED.get(spec.name) or error_text(RESTARTED)
+            return error_text(result)
         text = None if spec.result is None else spec.result(call)
         if text is None:
             text = str(result)
         return text if spec.suffix is None else text + spec.suffix(call)
 
-    def _width(self) -> int:
-        """How wide the task's number stands before a line."""
-        if self._numbered:
-            return 6
-        return 12 if self._tasks > 1 else 0
-
-    def _line(self, task: Task, text: str) -> str:
-        if self._numbered:
-            text = f"{task.tid:<5} {text}\n"
-        elif len(task.kernel.tasks) > 1:
-            text = f"[pid {task.tid:5}] {text}\n"
-        else:
-            text += "\n"
-        self._held.append(text)
+    def _line(self, task: Task, text: str, result: str = "") -> None:
+        mark = self._mark(task.tid) if self._numbered or len(task.kernel.tasks) > 1 else ""
+        if result:
+            text = f"{text.ljust(COLUMN - len(mark))}= {result}"
+        self._held.append(f"{mark}{text}\n")
         if len(self._held) >= self._most:
             self.flush()
-        return text
 
     def _begin_line(self, task: Task) -> None:
         """A line of this task's begins, or goes on."""
         if self._open is not None and self._open is not task:
             self._break_off(self._open)
         self._open = None
-        self._tasks = len(task.kernel.tasks)
 
     def _alone(self, task: Task, text: str) -> None:
         """A line that is no call's."""
@@ -359,6 +263,5 @@ class Strace:
 
 def _plain(name: str) -> Spec:
     """A call that is known by name, if at all: its registers."""
-    return Spec(
-        name, tuple((at, lambda _call, value: f"{value:#x}") for at in range(6)), (), None, None, None, False, 6
-    )
+    before = tuple((at, PURE["lx"]) for at in range(6))
+    return Spec(name, before, (), None, None, None, beginning(name, before, False, sparse=False), None, True)

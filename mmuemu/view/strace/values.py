@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.errors import OutOfFrames
@@ -20,6 +21,7 @@ from mmuemu.x86.paging import ADDRESS_MASK, US, P
 
 if TYPE_CHECKING:
     from mmuemu.kernel.task import Task
+    from mmuemu.view.strace.calls import Spec
 
 STRING_LIMIT: Final = 32
 """Bytes of a string or buffer that are shown (strace's -s default)."""
@@ -27,21 +29,25 @@ PATH_LIMIT: Final = 4096
 RESTARTED: Final = -512
 """-ERESTARTSYS: the call is made again after a signal handler."""
 _ESCAPES: Final = {9: "\\t", 10: "\\n", 11: "\\v", 12: "\\f", 13: "\\r", 34: '\\"', 92: "\\\\"}
-_QUOTED: Final = {byte: f"\\{byte:o}" for byte in (*range(32), *range(127, 256))} | _ESCAPES
-_BEFORE_DIGIT: Final = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\xff](?=[0-7])")
-"""Bytes that take all three octal digits, lest the next byte be read as one."""
+_QUOTED: Final = [_ESCAPES.get(byte) or (chr(byte) if 32 <= byte < 127 else f"\\{byte:o}") for byte in range(256)]
+_LONG: Final = [f"\\{byte:03o}" if text[1:].isdigit() else text for byte, text in enumerate(_QUOTED)]
+"""Before a digit: bytes that take all three octal digits, lest the next byte be read as one."""
+_BEFORE_DIGIT: Final = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f-\xff][0-7]")
 _MASK: Final = (1 << 64) - 1
 _READABLE: Final = P | US
 _FIRST_PIECE: Final = 64
 """Bytes of a string that are read first."""
+REMEMBERED: Final = 512
+"""Texts of one kind that are remembered."""
 
 
 class Call:
     """A system call under way: who makes it, with what, and, once it has returned, its result."""
 
-    __slots__ = ("args", "kept", "limit", "number", "reads", "result", "task")
+    __slots__ = ("args", "entered", "kept", "limit", "number", "result", "spec", "task")
 
-    def __init__(self, task: Task, number: int, args: tuple[int, ...], limit: int = STRING_LIMIT) -> None:
+    def __init__(self, spec: Spec, task: Task, number: int, args: tuple[int, ...], limit: int = STRING_LIMIT) -> None:
+        self.spec = spec
         self.task = task
         self.number = number
         self.args = args
@@ -50,8 +56,8 @@ class Call:
         self.result = 0
         self.kept: object = None
         """What memory held when it was called, for types that show both."""
-        self.reads: list[Read] | None = None
-        """What has been read of memory, while somebody wants to know."""
+        self.entered = ""
+        """The part of its line that was known when it was called."""
 
     @property
     def failed(self) -> bool:
@@ -59,15 +65,31 @@ class Call:
         return -4096 < self.result < 0
 
     def read(self, address: int, count: int) -> bytes | None:
-        """Guest memory, or None where there is none; neither the caches of a CPU model nor A bits notice."""
-        data = peek(self.task, address, count)
-        if self.reads is not None:
-            self.reads.append((address, count, data))
-        return data
+        """Guest memory, or None where there is none; neither the caches of a CPU model nor A bits notice.
+
+        Pages come in as by the call itself.
+        """
+        mm = self.task.mm
+        if 0 < count <= 4096 - (address & 0xFFF) and address < mm.task_size:
+            slot = mm.page_table.entry_address(address) >> 3
+            ram = mm.frames.ram
+            entry = ram.qwords[slot] if slot >= 0 else 0
+            if entry & _READABLE == _READABLE:
+                at = entry & ADDRESS_MASK | address & 0xFFF
+                return bytes(ram.bytes[at : at + count])
+        if count <= 0:
+            return None if count else b""
+        touch, mm.touch = mm.touch, None
+        try:
+            return self.task.memory.read(address, count)
+        except (SyscallError, OutOfFrames):
+            return None
+        finally:
+            mm.touch = touch
 
     def string(self, address: int, limit: int) -> bytes | None:
         """The C string at ``address``, at most ``limit`` bytes of it; None where none can be read."""
-        parts = []
+        parts: list[bytes] = []
         size = _FIRST_PIECE
         while limit > 0:
             size = min(size, limit, 4096 - (address & 0xFFF))
@@ -76,55 +98,13 @@ class Call:
                 return None
             end = piece.find(b"\0")
             if end >= 0:
+                if not parts:
+                    return piece[:end]
                 parts.append(piece[:end])
                 break
             parts.append(piece)
             address, limit, size = address + size, limit - size, 1024
         return b"".join(parts)
-
-
-Read = tuple[int, int, "bytes | None"]
-"""Address, how many bytes were asked for, what was there."""
-
-
-def peek(task: Task, address: int, count: int) -> bytes | None:
-    """``count`` bytes of a task's memory, or None where there are none; pages come in as by the call itself."""
-    mm = task.mm
-    if 0 < count <= 4096 - (address & 0xFFF) and address < mm.task_size:
-        slot = mm.page_table.entry_address(address) >> 3
-        ram = mm.frames.ram
-        entry = ram.qwords[slot] if slot >= 0 else 0
-        if entry & _READABLE == _READABLE:
-            at = entry & ADDRESS_MASK | address & 0xFFF
-            return bytes(ram.bytes[at : at + count])
-    if count <= 0:
-        return None if count else b""
-    touch, mm.touch = mm.touch, None
-    try:
-        return task.memory.read(address, count)
-    except (SyscallError, OutOfFrames):
-        return None
-    finally:
-        mm.touch = touch
-
-
-def unchanged(task: Task, reads: list[Read]) -> bool:
-    """Whether memory still says what was read."""
-    mm = task.mm
-    entry_address, ram = mm.page_table.entry_address, mm.frames.ram
-    for address, count, data in reads:
-        offset = address & 0xFFF
-        if 0 < count <= 4096 - offset and address < mm.task_size:
-            slot = entry_address(address) >> 3
-            entry = ram.qwords[slot] if slot >= 0 else 0
-            if entry & _READABLE == _READABLE:
-                at = entry & ADDRESS_MASK | offset
-                if bytes(ram.bytes[at : at + count]) != data:
-                    return False
-                continue
-        if peek(task, address, count) != data:
-            return False
-    return True
 
 
 Type = Callable[[Call, int], "str | None"]
@@ -139,12 +119,13 @@ def escaped(data: bytes, hexadecimal: bool = False) -> str:
     """Bytes in C quotes."""
     if hexadecimal:
         return '"' + "".join([f"\\x{byte:02x}" for byte in data]) + '"'
-    text = data.decode("latin-1")
-    if _BEFORE_DIGIT.search(text):
-        ends = {found.start() for found in _BEFORE_DIGIT.finditer(text)}
-        parts = [f"\\{byte:03o}" if at in ends else _QUOTED.get(byte, chr(byte)) for at, byte in enumerate(data)]
-        return f'"{"".join(parts)}"'
-    return f'"{text.translate(_QUOTED)}"'
+    text = data.decode("latin-1").replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    if text.isprintable() and text.isascii():
+        return f'"{text}"'
+    if _BEFORE_DIGIT.search(data):
+        pairs = zip(data, data[1:] + b" ", strict=True)
+        return f'"{"".join([(_LONG if 48 <= then < 56 else _QUOTED)[byte] for byte, then in pairs])}"'
+    return f'"{"".join(map(_QUOTED.__getitem__, data))}"'
 
 
 def quoted(data: bytes, limit: int = STRING_LIMIT, more: bool = False) -> str:
@@ -152,6 +133,7 @@ def quoted(data: bytes, limit: int = STRING_LIMIT, more: bool = False) -> str:
     return escaped(data[:limit]) + ("..." if more or len(data) > limit else "")
 
 
+@lru_cache(REMEMBERED)
 def flag_text(value: int, group: str, unknown: str = "", zero: str = "0") -> str:
     """``"A|B|0x40"``: known bits by name, the rest in hexadecimal."""
     parts = []
@@ -168,6 +150,7 @@ def flag_text(value: int, group: str, unknown: str = "", zero: str = "0") -> str
     return "|".join([*parts, f"{value:#x}"])
 
 
+@lru_cache(REMEMBERED)
 def name_text(value: int, group: str, unknown: str = "") -> str:
     """The constant that has this value, or the value with a comment."""
     for number, name in CONSTANTS[group]:
@@ -185,6 +168,7 @@ def signal_text(number: int) -> str:
     return str(number)
 
 
+@lru_cache(REMEMBERED)
 def sigset_text(mask: int) -> str:
     """``[INT TERM]``, or ``~[KILL]`` for a set with most signals in it."""
     inverse = mask.bit_count() >= 64 * 2 // 3
@@ -193,6 +177,7 @@ def sigset_text(mask: int) -> str:
     return f"{'~' if inverse else ''}[{' '.join(names)}]"
 
 
+@lru_cache(REMEMBERED)
 def open_flags_text(value: int) -> str:
     """``O_RDONLY|O_CLOEXEC``."""
     rest = value & ~3
@@ -205,6 +190,7 @@ def mode_text(value: int) -> str:
     return f"0{value:o}" if value else "000"
 
 
+@lru_cache(REMEMBERED)
 def file_mode_text(value: int) -> str:
     """``S_IFREG|0644``."""
     kind = value & 0o170000
@@ -224,10 +210,9 @@ def device_text(value: int) -> str:
     return f"makedev({major:#x}, {minor:#x})"
 
 
-def result_text(result: int) -> str | None:
-    """``-1 ENOENT (No such file or directory)``; None for what is no error."""
-    if result >= 0 or result <= -4096:
-        return None
+@lru_cache(REMEMBERED)
+def error_text(result: int) -> str:
+    """``-1 ENOENT (No such file or directory)``, for a negative result."""
     if result == RESTARTED:
         return "? ERESTARTSYS (To be restarted if SA_RESTART is set)"
     try:
@@ -255,7 +240,8 @@ def _socket_type(_call: Call, value: int) -> str:
     return f"{kind}|{_rest(rest, 'SOCK_FLAGS')}" if rest else kind
 
 
-def _map_flags(_call: Call, value: int) -> str:
+@lru_cache(REMEMBERED)
+def _map_flags(value: int) -> str:
     kind, rest = name_text(value & 0xF, "MAP_TYPE", "MAP_"), value & 0xFFFF_FFF0
     return f"{kind}|{_rest(rest, 'MAP_')}" if rest else kind
 
@@ -345,7 +331,7 @@ PURE: Final[dict[str, Type]] = {
     "uid": lambda _call, value: "-1" if value & 0xFFFF_FFFF == 0xFFFF_FFFF else str(value & 0xFFFF_FFFF),
     "open": lambda _call, value: open_flags_text(value & 0xFFFF_FFFF),
     "prot": flags("PROT_", zero="PROT_NONE"),
-    "map": _map_flags,
+    "map": lambda _call, value: _map_flags(value),
     "at": flags("AT_"),
     "unlinkat": flags("AT_"),
     "faccessat": flags("FACCESSAT_", "AT_"),

@@ -392,6 +392,7 @@ static void ipc(void) {
 // Arguments with every bit set, and values that mean nothing: all fail.
 static void constants(void) {
     unsigned long A = ~0u;
+    S(999, 0L, 1L, 2L, 0L, 0L, 5L);
     unsigned long sa[4]={0, 0xFC000FFFUL|0x4000000, 1, 0};
     S(SYS_rt_sigaction, 10, sa, 0, 8);
     S(SYS_mmap, 0, 0L, 0x0300000f, 0x1fffff, -1, 0L);
