@@ -44,7 +44,7 @@ class Caller:
     def call(self, number: int, *arguments: int) -> int:
         raw = (*arguments, 0, 0, 0, 0, 0, 0)[:6]
         entry = TABLE[number]
-        return entry.call(self.task, raw[: len(entry.kinds)])
+        return entry.call(self.task, dict(zip((form[0] for form in entry.forms), raw, strict=False)), 0)
 
     def fails(self, errno: Errno, number: int, *arguments: int) -> None:
         with pytest.raises(SyscallError) as caught:
