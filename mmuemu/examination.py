@@ -59,7 +59,7 @@ PACKAGES: Final = (
     Package("hypothesis", "hypothesis", "mmuemu's own tests do not run"),
     Package("sphinx", "sphinx", "the pages are not built as HTML"),
     Package("distributed", "distributed", "nothing is sent to a Dask cluster"),
-    Package("atheris", "atheris", "the fuzz targets of a checkout do not run"),
+    Package("atheris", "atheris", "a checkout's fuzz targets follow no coverage before Python 3.12"),
 )
 TOOLS: Final = (
     Tool("gdb", "nothing connects to -g (any other debugger that speaks gdb's protocol does)", "gdb"),
