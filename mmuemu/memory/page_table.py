@@ -1,5 +1,4 @@
-"""Page tables of four or five levels, kept as bytes in guest memory and edited there (SDM volume 3, section
-4.5).
+"""Page tables of four or five levels, kept as bytes in guest memory and edited there (SDM volume 3, section 4.5).
 
 Nothing is remembered outside of those bytes: hardware sets A and D in them and a guest kernel may edit them
 at any time, so every operation walks anew.
@@ -22,9 +21,7 @@ if TYPE_CHECKING:
 Release = Callable[[int, int, int], None]
 """Called with (entry, linear address, page size) for an entry that was just taken out of a table."""
 Leaf = Callable[[int, int, int], "tuple[int, int]"]
-"""Called with (linear address, entry, page size); the entry to leave here and the one to put into the
-clone.
-"""
+"""Called with (linear address, entry, page size); the entry to leave here and the one to put into the clone."""
 
 _SHIFT: Final = (0, 12, 21, 30, 39, 48)
 """By level: how far to shift a linear address to get the index into a table of that level."""
@@ -198,8 +195,7 @@ class PageTable:
         self._q[slot] = pa | flags | (PS if level > 1 else 0)
 
     def map_page(self, la: int, entry: int) -> None:
-        """Write the complete 4 KiB ``entry`` for ``la`` over whatever entry is there, making tables as
-        needed.
+        """Write the complete 4 KiB ``entry`` for ``la`` over whatever entry is there, making tables as needed.
 
         This is the path of demand paging. Raises ValueError when a larger page is in the way; OutOfFrames.
         """
@@ -218,9 +214,7 @@ class PageTable:
         q[self._slot(la, 1)] = self.kept(entry)
 
     def entry_address(self, la: int) -> int:
-        """Physical address of the 4 KiB entry for ``la``; -1 without a table for it or within a larger
-        page.
-        """
+        """Physical address of the 4 KiB entry for ``la``; -1 without a table for it or within a larger page."""
         q = self._q
         if not la >> self._user_bits:
             entry = q[(self.root >> 3) + (la >> self._user_bits - 8)]
@@ -319,9 +313,7 @@ class PageTable:
     # Ranges
 
     def _spans(self, start: int, end: int) -> list[tuple[int, int]]:
-        """The canonical parts of ``[start, end)`` without sign extension. Raises ValueError on
-        misalignment.
-        """
+        """The canonical parts of ``[start, end)`` without sign extension. Raises ValueError on misalignment."""
         if (start | end) & (PAGE_SIZE - 1) or not 0 <= start <= end <= 1 << 64:
             raise ValueError(f"no range of pages: {start:#x} to {end:#x}")
         half = 1 << (self._bits - 1)
@@ -361,11 +353,22 @@ class PageTable:
             live = [(slot, self.kept(entry)) for slot, entry in live]
         return [(slot, entry, base + (slot - first << shift)) for slot, entry in live]
 
+    def _only_table(self, start: int, end: int) -> int:
+        """The table that holds all entries for ``[start, end)``, a short way for a few pages; negative: there is none."""
+        if start >> 21 != end - 1 >> 21 or start >> self._user_bits or (start | end) & (PAGE_SIZE - 1) or start >= end:
+            return -1
+        return self.entry_address(start) & -PAGE_SIZE
+
     def unmap_range(self, start: int, end: int, release: Release = _nothing) -> None:
         """Take out every non-zero entry for ``[start, end)``, present or not, and call ``release`` for each.
 
         Absent stretches are skipped at the highest level; large pages that stick out are split (OutOfFrames).
         """
+        table = self._only_table(start, end)
+        if table >= 0:
+            self._unmap(table, 1, start & -x86.SIZE_2M, start, end, release)
+            self._prune(start)
+            return
         for low, high in self._spans(start, end):
             self._unmap(self.root, self.levels, 0, low, high, release)
 
@@ -394,9 +397,7 @@ class PageTable:
                     self.frames.release(lower)
 
     def _split(self, slot: int, entry: int, depth: int, la: int) -> int:
-        """Replace a large page's entry by a table of pages one size smaller that maps the same; the new
-        entry.
-        """
+        """Replace a large page's entry by a table of pages one size smaller that maps the same; the new entry."""
         table = self.frames.allocate()
         step = 1 << _SHIFT[depth - 1]
         first = entry & ADDRESS_MASK & ~x86.PAT_LARGE
@@ -418,6 +419,9 @@ class PageTable:
         pages that stick out are split when they would change (OutOfFrames). Raises ValueError when P is
         cleared in a large page: nobody could find its frame again.
         """
+        table = self._only_table(start, end)
+        if table >= 0:
+            return self._protect(table, 1, start & -x86.SIZE_2M, (start, end), set, clear)
         changed = False
         for low, high in self._spans(start, end):
             changed |= self._protect(self.root, self.levels, 0, (low, high), set, clear)
@@ -444,8 +448,7 @@ class PageTable:
         return changed
 
     def iterate(self, start: int = 0, end: int = 1 << 64, *, absent: bool = False) -> Iterator[tuple[int, int, int]]:
-        """(linear address, entry, page size) of the present pages that touch ``[start, end)``, in address
-        order.
+        """(linear address, entry, page size) of the present pages that touch ``[start, end)``, in address order.
 
         With ``absent`` also the 4 KiB entries that are not present but not zero. The tables may be edited
         meanwhile: each table is read when the iteration reaches it.
