@@ -354,7 +354,7 @@ class PageTable:
         return [(slot, entry, base + (slot - first << shift)) for slot, entry in live]
 
     def _only_table(self, start: int, end: int) -> int:
-        """The table that holds all entries for ``[start, end)``, a short way for a few pages; negative: there is none."""
+        """The table that holds all entries for ``[start, end)``, the short way for a few pages; negative: none does."""
         if start >> 21 != end - 1 >> 21 or start >> self._user_bits or (start | end) & (PAGE_SIZE - 1) or start >= end:
             return -1
         return self.entry_address(start) & -PAGE_SIZE
