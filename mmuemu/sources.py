@@ -32,6 +32,7 @@ _FILLER: Final = re.compile(
 _LABEL: Final = re.compile(r"^\s*([A-Za-z_]\w*)\s*:")
 MOST_FILLED: Final = 64 << 20
 """The most bytes that one directive of an assembly source may fill."""
+_ATTEMPTS: Final = 3
 PATIENCE: Final = 5
 """Seconds that Keystone gets for a source."""
 _C_FLAGS: Final = ("-static", "-O1", "-g")
@@ -98,11 +99,16 @@ def _prepared(source: str) -> tuple[Any, Any, list[str], list[str]]:
 
 
 def _encode(engine: Any, keystone: Any, lines: list[str]) -> tuple[bytes, str]:
-    """The machine code, and what is wrong with the source if anything is."""
-    try:
-        return engine.asm("\n".join(lines), _TEXT, as_bytes=True)[0] or b"", ""
-    except keystone.KsError as error:
-        return b"", _complaint(engine, keystone, lines, str(error))
+    """The machine code, and what is wrong with the source if anything is.
+
+    Keystone 0.9.2 now and then refuses a source that it takes the next time, so it is asked again.
+    """
+    for _ in range(_ATTEMPTS):
+        try:
+            return engine.asm("\n".join(lines), _TEXT, as_bytes=True)[0] or b"", ""
+        except keystone.KsError as error:
+            refusal = str(error)
+    return b"", _complaint(engine, keystone, lines, refusal)
 
 
 def _refuse_lines(name: str, lines: list[str]) -> None:
