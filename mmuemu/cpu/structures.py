@@ -73,7 +73,7 @@ class StructureCache:
         return regions is not None and page >> 21 in regions
 
     def learn(self, page: int, user: bool, state: PagingState) -> None:
-        """Remember the table for ``page``, to which ``state`` has just let an access through, if it is a common one."""
+        """Remember the table for ``page``, if it is common; a walk by ``state`` has just let an access through."""
         mode = state.mode
         if not state.no_execute or not state.smep or mode.entry_bytes != 8:
             return
@@ -87,8 +87,6 @@ class StructureCache:
             if entry & (need | NX | PS | _RESERVED) != need:
                 return
             table = entry & ADDRESS_MASK
-        if table >= self._ram.size:
-            return
         roots = self._user if user else self._supervisor
         if len(roots) >= _MOST_ROOTS:
             roots.clear()

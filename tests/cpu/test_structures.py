@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -103,8 +104,23 @@ def test_what_is_common_is_answered_for(user: bool) -> None:
     assert not cache.knows(table.root, la, user)
 
 
+@pytest.mark.parametrize(("bits", "key_0_rights"), [(0, 1), (0, 2), (3 << KEY_SHIFT, 0), (1 << 45, 0)])
+def test_what_more_than_the_entry_decides_about_is_left_to_the_walk(bits: int, key_0_rights: int) -> None:
+    """Protection keys and reserved bits."""
+    ram = GuestRam(1 << 20)
+    table = PageTable(FrameAllocator(ram, 0x1000))
+    cache = StructureCache(ram)
+    entry = 0x8000 | P | RW | US | A | D
+    table.map_page(LOW, entry)
+    cache.learn(LOW, True, PagingState(table.root, cr4=CR4_PAE | CR4_SMEP))
+    assert cache.look_up(table.root, LOW, 0, True, 0) == 0x8007
+    table.map_page(LOW, entry | bits)
+    assert cache.look_up(table.root, LOW, 0, True, key_0_rights) == UNKNOWN
+
+
+@pytest.mark.parametrize("restricted", [lambda entry: entry & ~RW, lambda entry: entry & ~US, lambda entry: entry | NX])
 @pytest.mark.parametrize("level", [1, 2, 3])
-def test_tables_that_restrict_are_not_learnt(level: int) -> None:
+def test_tables_that_restrict_are_not_learnt(level: int, restricted: Callable[[int], int]) -> None:
     ram = GuestRam(1 << 20)
     table = PageTable(FrameAllocator(ram, 0x1000))
     cache = StructureCache(ram)
@@ -113,7 +129,7 @@ def test_tables_that_restrict_are_not_learnt(level: int) -> None:
     for depth in range(1, level + 1):
         slot = (at >> 3) + (LOW >> (48 - 9 * depth) & 511)
         at = ram.qwords[slot] & 0xF_FFFF_F000
-    ram.qwords[slot] &= ~RW
+    ram.qwords[slot] = restricted(ram.qwords[slot])
     cache.learn(LOW, True, PagingState(table.root, cr4=CR4_PAE | CR4_SMEP))
     assert not cache.knows(table.root, LOW, True)
 
