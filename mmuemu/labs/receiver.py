@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-RECEIVER: Final = """
-    .text
-_start:
+TABLE: Final = """\
     mov eax, 9                      # mmap: the table, a line for each value in a page of its own
     mov edi, 0x10000000
     mov esi, 0x100000
@@ -22,6 +20,15 @@ lab_fill:
     add rdi, 4096
     dec ecx
     jnz lab_fill
+"""
+"""Map it at 0x10000000: a line for each value of a byte, in a page of its own."""
+RECEIVER: Final = (
+    """
+    .text
+_start:
+"""
+    + TABLE
+    + """\
     mov eax, 13                     # rt_sigaction
     mov edi, 11
     lea rsi, [rip + lab_action]
@@ -105,6 +112,7 @@ lab_action: .quad lab_on_fault, 0x4000004, lab_restore, 0
 landing: .quad 0
 lab_result: .zero {size}
 """
+)
 """``function`` is called ``count`` times with RDI = ``first`` and on; ``size`` = 8 * count."""
 
 

@@ -2,26 +2,17 @@
 
 import pytest
 
+from mmuemu.labs.receiver import TABLE
+
 pytestmark = pytest.mark.mmuemu(cpu="skylake")
 
-FRAME = """
+FRAME = (
+    """
     .text
 _start:
-    mov eax, 9                      # mmap: the table
-    mov edi, 0x10000000
-    mov esi, 0x100000
-    mov edx, 3
-    mov r10d, 0x32
-    mov r8, -1
-    xor r9d, r9d
-    syscall
-    mov edi, 0x10000000
-    mov ecx, 256
-lab_fill:
-    mov [rdi], rcx
-    add rdi, 4096
-    dec ecx
-    jnz lab_fill
+"""
+    + TABLE
+    + """\
     call spy
     mov [rip + lab_result], rax
     mov eax, 1
@@ -41,6 +32,7 @@ victim:
     .data
 lab_result: .quad 0
 """
+)
 TOUCH = "    mov ecx, {key}\n    xor ecx, {masked}\n    shl ecx, 12\n    mov al, [0x10000000 + rcx]"
 
 
