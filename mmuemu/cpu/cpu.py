@@ -499,6 +499,7 @@ class Cpu(Registers):
         # The engine looks up what it has translated for a hook that goes away, in tables that may be gone.
         self.engine.probing = True
         self.hooks.close()
+        self.engine.size.close()
         self.window.close()
         self.ram_bytes.release()
 

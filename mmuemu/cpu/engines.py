@@ -16,6 +16,7 @@ from unicorn import unicorn_const
 
 from mmuemu.cpu import library
 from mmuemu.cpu.structures import UNKNOWN, StructureCache, permitted
+from mmuemu.cpu.tlbsize import WINDOW, TlbSize
 from mmuemu.cpu.traps import Trap
 from mmuemu.cpu.window import D_HFLAGS, Q_CR0, Q_CR2, Q_CR3, Q_CR4, Q_EFER, Q_PKRU, Q_RFLAGS, Q_RIP
 from mmuemu.mmu.state import Access, PagingState
@@ -65,6 +66,7 @@ class Engine(Protocol):
     growths: int
     probing: bool
     """Every look-up is answered, and none means anything: no guest code runs."""
+    size: TlbSize
 
     def install(self) -> None:
         """Register hooks and choose the engine's TLB type."""
@@ -128,6 +130,8 @@ class _Engine:
         self._q, self._d = state.q, state.d
         self._live_q, self._live_d = state.live_q, state.live_d
         self._handle = cpu.handle
+        self.size = TlbSize(cpu.handle)
+        self.size.hold()
         self._results: dict[int, ctypes.Array[ctypes.c_uint64]] = {}
         self.walkers: dict[tuple[int, ...], PageWalker] = {}
         self.probing = False
@@ -157,8 +161,16 @@ class _Engine:
         if self.watcher is not None:
             self.watcher.flushed(cause)
         self.cpu.fast_calls.places.clear()
+        size = self.size
+        if self.flushes % WINDOW:
+            size.hold()
+            library.ctl(self.cpu.handle, self._flush_code)
+        else:
+            size.expire()
+            library.ctl(self.cpu.handle, self._flush_code)
+            self._tlb_size = max(size.entries)
+        size.hold()
         self._grow_at = self.fills + self._tlb_size
-        library.ctl(self.cpu.handle, self._flush_code)
 
     def _grow(self) -> None:
         """Flush, so that the engine doubles a TLB that misses show to be too small (it grows only then)."""

@@ -9,6 +9,7 @@ one Unicorn release, so :func:`check_layout` proves it at start-up and refuses t
 from __future__ import annotations
 
 import ctypes
+import time
 from typing import Final, NamedTuple
 
 from unicorn import Uc, unicorn_const
@@ -17,6 +18,7 @@ from unicorn.unicorn_py3.unicorn import uclib
 
 from mmuemu.cpu import library
 from mmuemu.cpu.internals import state_address
+from mmuemu.cpu.tlbsize import TlbSize
 from mmuemu.errors import MmuemuError
 from mmuemu.x86.registers import RFLAGS_ARITHMETIC, RFLAGS_DF
 
@@ -293,6 +295,10 @@ def _misplaced(uc: Uc) -> list[str]:
         wrong.append("XCR0")
     if window.d[D_OLD_EXCEPTION] != NO_EXCEPTION:
         wrong.append("old_exception")
+    size = TlbSize(library.handle(uc))
+    if not size.plausible(time.time_ns()):
+        wrong.append("its TLB")
+    size.close()
     wrong += _misplaced_floats(uc, window)
     window.close()
     return wrong

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +19,8 @@ from tests.determinism.programs import PROGRAMS, ROOT
 
 RECORD: Final = Path(__file__).with_name("recorded.json")
 _LOCALES: Final = ("C", "C.UTF-8", "POSIX", "de_DE.UTF-8")
+_CLOCKS: Final = ("0", "1000", "1")
+"""How fast the host's time goes by for the engine, in one run after the other."""
 _ZONES: Final = ("UTC0", "Asia/Tokyo", "America/New_York", "XYZ+11:30")
 
 
@@ -29,6 +33,16 @@ class Hashed:
     image: str
     trace: str
     exit: int
+
+
+def host_clock(directory: Path) -> Path | None:
+    """A library that makes the host's time of day another, compiled into ``directory``; None: there is no compiler."""
+    if shutil.which("gcc") is None or sys.platform != "linux":
+        return None
+    library = directory / "clock.so"
+    source = Path(__file__).with_name("clock.c")
+    subprocess.run(["gcc", "-O1", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
+    return library
 
 
 def surroundings(chance: random.Random) -> dict[str, str]:
@@ -45,9 +59,11 @@ def surroundings(chance: random.Random) -> dict[str, str]:
 
 
 def run_all(
-    python: str, names: Sequence[str], engines: Sequence[str], directory: Path, chance: random.Random
-) -> list[Hashed]:
-    """Run the programs under ``python``, in an order, a working directory and an umask of this time's own.
+    python: str, names: Sequence[str], engines: Sequence[str], directory: Path, chance: random.Random,
+    clock: dict[str, str] | None = None,
+) -> list[Hashed]:  # fmt: skip
+    """Run the programs under ``python``, in an order, a working directory and an umask of this time's own, with
+    ``clock`` in the environment.
 
     Raises CalledProcessError when it cannot.
     """
@@ -57,8 +73,8 @@ def run_all(
     mask = chance.choice((0, 0o22, 0o77))
     done = subprocess.run(
         [python, "-m", "tests.determinism.worker", str(directory), ",".join(engines), *order],
-        env=surroundings(chance), cwd=place, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True, text=True,
-        umask=mask,
+        env=surroundings(chance) | (clock or {}), cwd=place, umask=mask,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True, text=True,
     )  # fmt: skip
     return [Hashed(**json.loads(line)) for line in done.stdout.splitlines()]
 
@@ -125,16 +141,18 @@ def prove(
     with ``compare`` against the record, too. Raises CalledProcessError when a Python cannot run them."""
     record = read_record() if compare else {}
     verdicts = {name: Verdict(name, recorded=record.get(name)) for name in names}
+    clock = host_clock(directory)
 
-    def go(python: str, seed: int) -> list[Hashed]:
-        runs = run_all(python, names, engines, directory, random.Random(seed))
+    def go(python: str, seed: int, speed: str) -> list[Hashed]:
+        shim = {} if clock is None else {"LD_PRELOAD": str(clock), "HOST_CLOCK": speed}
+        runs = run_all(python, names, engines, directory, random.Random(seed), shim)
         say(f"{python}: {len(runs)} runs\n")
         return runs
 
     everywhere = [sys.executable, sys.executable, *pythons]
     seeds = [chance.randrange(1 << 40) for _ in everywhere]
     with ThreadPoolExecutor(jobs) as pool:
-        for number, runs in enumerate(pool.map(go, everywhere, seeds)):
+        for number, runs in enumerate(pool.map(go, everywhere, seeds, cycle(_CLOCKS))):
             place = f"run {number + 1}" if number < 2 else everywhere[number]
             for run in runs:
                 verdicts[run.name].runs.append((place, run))

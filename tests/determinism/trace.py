@@ -235,5 +235,7 @@ def trace_hash(
         kernel.started, kernel.random.getrandbits(64),
     )  # fmt: skip
     if machine.speculation is not None:
-        recorder.note("speculation", machine.speculation.cycles, machine.speculation.instructions)
+        core = machine.speculation
+        recorder.note("speculation", core.cycles, core.instructions, core.windows, core.mispredictions)
+        recorder.note("caches", sorted(core.caches.l1.lines.items()), list(core.times._l1), list(core.times._l2))
     return Traced(recorder.hexdigest(), outcome.exit_code, bytes(process.stdout) + bytes(process.stderr))
