@@ -21,6 +21,8 @@ RECORD: Final = Path(__file__).with_name("recorded.json")
 _LOCALES: Final = ("C", "C.UTF-8", "POSIX", "de_DE.UTF-8")
 _CLOCKS: Final = ("0", "1000", "1")
 """How fast the host's time goes by for the engine, in one run after the other."""
+_GARBAGE: Final = ("0", "30", "700", "20000")
+"""Objects after which Python collects garbage."""
 _ZONES: Final = ("UTC0", "Asia/Tokyo", "America/New_York", "XYZ+11:30")
 
 
@@ -53,6 +55,7 @@ def surroundings(chance: random.Random) -> dict[str, str]:
         "PYTHONHASHSEED": str(chance.randrange(1, 1 << 32)),
         "LC_ALL": chance.choice(_LOCALES),
         "TZ": chance.choice(_ZONES),
+        "GARBAGE": chance.choice(_GARBAGE),
         "HOME": chance.choice(("/", "/nonexistent", "/tmp")),
         f"VARIABLE{chance.randrange(1000)}": "x" * chance.randrange(5000),
     }
