@@ -30,8 +30,8 @@ from mmuemu.x86.registers import CR0_ET, CR0_PE, CR0_PG, CR4_PAE, EFER_LMA, EFER
 from mmuemu.x86.segments import KERNEL_GDT
 
 if TYPE_CHECKING:
-    from mmuemu.boardsnapshots import BoardSnapshot, BoardSnapshots
     from mmuemu.loader.kernel_image import KernelImage
+    from mmuemu.saving.board_snapshots import BoardSnapshot, BoardSnapshots
 
 MOST_MEMORY: Final = 0xC000_0000
 """RAM ends below the devices' addresses, where QEMU's "pc" ends it too."""
@@ -392,7 +392,7 @@ class Board:
         debug registers that break somewhere.
         """
         if self.snapshots is None:
-            from mmuemu.boardsnapshots import BoardSnapshots
+            from mmuemu.saving.board_snapshots import BoardSnapshots
 
             self.snapshots = BoardSnapshots(self)
         return self.snapshots.take()
@@ -408,7 +408,7 @@ class Board:
 
     def save(self, path: str) -> None:
         """Write the machine to a file. Raises UsageError as :meth:`snapshot` does, and for a path that takes none."""
-        from mmuemu.boardfile import save
+        from mmuemu.saving.board_file import save
 
         save(self, path)
 
@@ -417,7 +417,7 @@ class Board:
         """The machine of a file that :meth:`save` wrote; of ``options`` where its serial lines lead counts. Raises
         UsageError for a file that is damaged, of another version or no bare machine.
         """
-        from mmuemu.boardfile import resume
+        from mmuemu.saving.board_file import resume
 
         return resume(path, options or BoardOptions())
 

@@ -24,7 +24,7 @@ from mmuemu.tracing import parse_kinds
 
 if TYPE_CHECKING:
     from mmuemu.cpu.modelled import ModelledTlb
-    from mmuemu.savefile import Content
+    from mmuemu.saving.file import Content
 
 JSON_VERSION: Final = 1
 _TIME_IS_UP: Final = "the time is up (--timeout)"
@@ -136,7 +136,7 @@ def boot(options: Namespace) -> int:
 
 def resume(options: Namespace, content: Content) -> int:
     """Go on with the bare machine in the file that ``options`` name, whose ``content`` is known; the exit code."""
-    from mmuemu import boardfile
+    from mmuemu.saving import board_file
 
     for name in ("strace", "maps", "stats"):
         if getattr(options, name):
@@ -146,7 +146,7 @@ def resume(options: Namespace, content: Content) -> int:
         facts = None if options.json is None else stack.enter_context(open_output(options.json, "--json"))
         output = _Stdout()
         serial = BoardOptions(serial_out=output, serial_in=_Stdin(0, output), debug_out=output)
-        board = boardfile.resume(options.file, serial, content)
+        board = board_file.resume(options.file, serial, content)
         stack.callback(board.close)
         end = _run(board, options, output)
         if facts is not None:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from mmuemu.kernel.files.namespace import MountTree
     from mmuemu.kernel.process import Process
     from mmuemu.kernel.task import Task
-    from mmuemu.snapshots import Snapshot, Snapshots
+    from mmuemu.saving.snapshots import Snapshot, Snapshots
     from mmuemu.speculation.core import Speculation
     from mmuemu.speculation.models import CpuSpec
     from mmuemu.view.mappers import FrameFacts
@@ -451,7 +451,7 @@ class Machine:
         Raises UsageError while it runs, and for something that no snapshot can hold.
         """
         if self.snapshots is None:
-            from mmuemu.snapshots import Snapshots
+            from mmuemu.saving.snapshots import Snapshots
 
             self.snapshots = Snapshots(self)
         return self.snapshots.take()
@@ -471,7 +471,7 @@ class Machine:
 
         Raises UsageError while it runs, for what a file cannot hold, and for a path that cannot be written.
         """
-        from mmuemu.savefile import save
+        from mmuemu.saving.file import save
 
         save(self, path)
 
@@ -480,7 +480,7 @@ class Machine:
         """The machine of a file that :meth:`save` wrote: :meth:`run` it on. Standard streams that were the host's
         are this process's. Raises UsageError for a file that is damaged, of another version or not of mmuemu.
         """
-        from mmuemu.savefile import resume
+        from mmuemu.saving.file import resume
 
         return resume(cls, path)
 

@@ -115,8 +115,8 @@ def resume(options: Namespace) -> int:
     from mmuemu.machine import Outcome as Ended
     from mmuemu.reporter import open_output
     from mmuemu.runner import after, facts, listen
-    from mmuemu.savefile import read_file
-    from mmuemu.savefile import resume as taken_up
+    from mmuemu.saving.file import read_file
+    from mmuemu.saving.file import resume as taken_up
     from mmuemu.tracing import call_trace
 
     check(options)

@@ -23,7 +23,7 @@ STABLE = {
     "mmuemu.machine": ("Machine", "Outcome", "Files"),
     "mmuemu.guestprocess": ("GuestProcess", "Thread", "Area"),
     "mmuemu.kernel.events": ("FaultEvent", "SyscallEvent"),
-    "mmuemu.snapshots": ("Snapshot",),
+    "mmuemu.saving.snapshots": ("Snapshot",),
     "mmuemu.stopping": ("run_to",),
     "mmuemu.sources": ("assemble", "build", "labels"),
     "mmuemu.cpu.attach": ("attach", "Attachment"),
@@ -53,7 +53,7 @@ FORMATS = {
     "mmuemu lab check --json": "mmuemu.labs.checking.JSON_VERSION",
     "mmuemu doctor --json": "mmuemu.view.checkup.VERSION",
     "--mmuemu-artifacts": "mmuemu.testing.artifacts.JSON_VERSION",
-    "mmuemu run --save": "mmuemu.savefile.FORMAT",
+    "mmuemu run --save": "mmuemu.saving.file.FORMAT",
     "--trace-file": "mmuemu.view.transient_file.VERSION",
 }
 """File format -> where its version stands."""

@@ -12,7 +12,7 @@ from mmuemu.board import Board, BoardOptions
 from mmuemu.devices.serial import source_of
 from mmuemu.errors import UsageError
 from mmuemu.loader.kernel_image import read_kernel
-from mmuemu.savefile import read_file
+from mmuemu.saving.file import read_file
 from tests.boot.build import Kernels
 from tests.boot.expected import ECHO_IN
 from tests.boot.test_boot import boot

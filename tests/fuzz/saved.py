@@ -29,7 +29,7 @@ from mmuemu import kernel, loader, memory, speculation
 from mmuemu.errors import UsageError
 from mmuemu.linked import linked_files
 from mmuemu.machine import Machine
-from mmuemu.savefile import _LENGTHS, MAGIC
+from mmuemu.saving.file import _LENGTHS, MAGIC
 from tests.fuzz.draw import Draw
 from tests.fuzz.machines import waiting
 from tests.fuzz.targets import Slow, check_refusal

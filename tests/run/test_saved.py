@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from mmuemu.cpu.window import B_SSE_ROUNDING, D_FPSTT, Q_DR0, STATE_OFFSET
 from mmuemu.errors import UsageError
 from mmuemu.machine import Machine
-from mmuemu.savefile import MAGIC
+from mmuemu.saving.file import MAGIC
 from mmuemu.view.report.data import speculation_facts
 from tests.run.harness import ENVIRONMENT, PACKAGE
 from tests.run.test_snapshots import LIMIT, VARIANTS, state, to_the_end
@@ -209,6 +209,10 @@ CHANGES = {
     "foreign class": lambda header: header["objects"].append({"k": "new", "c": "subprocess:Popen", "s": {}}),
     "foreign function": lambda header: header["objects"].append({"k": "function", "c": "os:system"}),
     "foreign module": lambda header: header["objects"].append({"k": "function", "c": "mmuemu.kernel.os:system"}),
+    "function of the door": lambda header: header["objects"].append({"k": "function", "c": "mmuemu.cli:main"}),
+    "function that writes": lambda header: header["objects"].append(
+        {"k": "function", "c": "mmuemu.saving.file:write_file"}
+    ),
     "imported name": lambda header: header["objects"].append({"k": "function", "c": "mmuemu.kernel.clock:time.sleep"}),
     "module of a module": lambda header: header["objects"].append(
         {"k": "function", "c": "mmuemu.kernel.files.hostfd:os.makedirs"}

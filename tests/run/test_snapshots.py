@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmuemu import snapshots
 from mmuemu.errors import UsageError
 from mmuemu.machine import Machine
+from mmuemu.saving import snapshots
 from mmuemu.sources import assemble
 
 VARIANTS = {

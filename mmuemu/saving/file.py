@@ -22,9 +22,9 @@ from mmuemu import __version__
 from mmuemu.cpu.window import carried, check_floats
 from mmuemu.errors import MmuemuError, UsageError
 from mmuemu.kernel.files.stream import HostStream, StreamInode, waiter
-from mmuemu.snapshots import Parts, cpu_parts
-from mmuemu.statefile import Writer
-from mmuemu.statereader import Reader
+from mmuemu.saving.reader import Reader
+from mmuemu.saving.snapshots import Parts, cpu_parts
+from mmuemu.saving.writer import Writer
 from mmuemu.x86.paging import PAGE_SIZE
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mmuemu.cpu.window import BREAKPOINT_POINTERS
 from mmuemu.errors import UsageError
-from mmuemu.keptpages import KeptPages, Pages
-from mmuemu.snapshots import CONSTANT, Parts, cpu_parts, parts_state
-from mmuemu.statecopy import Graph, Record, Rules
+from mmuemu.saving.graph import Graph, Record, Rules
+from mmuemu.saving.pages import KeptPages, Pages
+from mmuemu.saving.snapshots import CONSTANT, Parts, cpu_parts, parts_state
 from mmuemu.x86.paging import PAGE_SIZE
 
 if TYPE_CHECKING:

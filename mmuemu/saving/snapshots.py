@@ -1,6 +1,6 @@
 """Snapshots of a machine, kept in memory: everything that a program can notice, put back in place.
 
-The records of Python objects are :mod:`mmuemu.statecopy`'s; frames of guest memory are kept as bytes, shared by all
+The records of Python objects are :mod:`mmuemu.saving.graph`'s; frames of guest memory are kept as bytes, shared by all
 snapshots in which they are the same.
 """
 
@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from mmuemu.errors import UsageError
-from mmuemu.keptpages import KeptPages, Pages
-from mmuemu.statecopy import Graph, Record, Rules
+from mmuemu.saving.graph import Graph, Record, Rules
+from mmuemu.saving.pages import KeptPages, Pages
 from mmuemu.x86.paging import PAGE_SIZE
 
 if TYPE_CHECKING:

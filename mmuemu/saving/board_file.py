@@ -1,4 +1,4 @@
-"""A bare machine in a file, in the form of :mod:`mmuemu.savefile`."""
+"""A bare machine in a file, in the form of :mod:`mmuemu.saving.file`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mmuemu import __version__
-from mmuemu.boardsnapshots import board_parts, check_alive, settle
 from mmuemu.cpu.cpuid import MODELS, cpu_model
 from mmuemu.errors import UsageError
-from mmuemu.keptpages import KeptPages
-from mmuemu.savefile import Content, parts_facts, put_parts, put_window, read_file, refusals, text_of, write_file
-from mmuemu.statefile import Writer
-from mmuemu.statereader import Reader
+from mmuemu.saving.board_snapshots import board_parts, check_alive, settle
+from mmuemu.saving.file import Content, parts_facts, put_parts, put_window, read_file, refusals, text_of, write_file
+from mmuemu.saving.pages import KeptPages
+from mmuemu.saving.reader import Reader
+from mmuemu.saving.writer import Writer
 from mmuemu.x86.paging import PAGE_SIZE
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What :mod:`mmuemu.statefile` has written, put into another machine of the same make."""
+"""What :mod:`mmuemu.saving.writer` has written, put into another machine of the same make."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any, Final
 from mmuemu.errors import UsageError
 from mmuemu.kernel.files.hostfd import HostHandle
 from mmuemu.kernel.syscalls.table import TABLE, Syscall
-from mmuemu.statefile import DICTS, Json, Unsaveable, attributes, class_name, named, owns
+from mmuemu.saving.writer import DICTS, Json, Unsaveable, attributes, class_name, named, owns
 
 
 def _new_block() -> dict[str, Any]:
