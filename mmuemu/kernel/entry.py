@@ -15,7 +15,7 @@ from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.signals import Signal
 from mmuemu.kernel.events import FaultEvent
 from mmuemu.kernel.half import HYPERCALL_PORT
-from mmuemu.kernel.registers import AX, DI, DX, IP, ORIG_AX, R8, R9, R10, SI
+from mmuemu.kernel.registers import AX, IP, ORIG_AX, argument_words
 from mmuemu.kernel.signals.deliver import die_asleep, interrupt_call
 from mmuemu.kernel.signals.pending import SigInfo
 from mmuemu.kernel.signals.send import force
@@ -149,9 +149,12 @@ class Entry:
         number = q[base + ORIG_AX] & 0xFFFF_FFFF
         call = kernel.table.get(number)
         tracer = kernel.tracer
-        arguments = _NONE if tracer is None else _arguments(task)
-        if tracer is not None and not task.in_call:
-            tracer.enter(task, call, number, arguments)
+        arguments = _NONE
+        if tracer is not None:
+            r10, r9, r8, dx, si, di = argument_words(q, base * 8)
+            arguments = di, si, dx, r10, r8, r9
+            if not task.in_call:
+                tracer.enter(task, call, number, arguments)
         if call is None:
             result = self._unknown(number)
         else:
@@ -205,5 +208,5 @@ class Entry:
 
 def _arguments(task: Task) -> tuple[int, ...]:
     """The six argument registers of a call, raw."""
-    registers = task.registers
-    return registers[DI], registers[SI], registers[DX], registers[R10], registers[R8], registers[R9]
+    r10, r9, r8, dx, si, di = argument_words(task.kernel.ram.qwords, task.registers.base * 8)
+    return di, si, dx, r10, r8, r9

@@ -17,6 +17,8 @@ R15, R14, R13, R12, BP, BX, R11, R10, R9, R8, AX, CX, DX, SI, DI, ORIG_AX, IP, C
 WORDS: Final = len(NAMES)
 _MASK: Final = (1 << 64) - 1
 _LAYOUT: Final = Struct(f"<{WORDS}Q")
+argument_words: Final = Struct("<56x3Q16x3Q").unpack_from
+"""r10, r9, r8, dx, si and di of the pt_regs at a byte of guest RAM: what a system call is given."""
 
 
 class UserRegisters:

@@ -56,10 +56,11 @@ def bytes_at(call: Call, address: int, count: int, hexadecimal: bool = False) ->
     """``count`` bytes, cut."""
     if not address:
         return "NULL"
-    data = call.read(address, min(count, call.limit))
+    limit = call.limit
+    data = call.read(address, limit if count > limit else count)
     if data is None:
         return f"{address:#x}"
-    return escaped(data, hexadecimal) + ("..." if count > call.limit else "")
+    return f"{escaped(data, hexadecimal)}..." if count > limit else escaped(data, hexadecimal)
 
 
 def given(index: int) -> Type:

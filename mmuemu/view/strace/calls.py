@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 from mmuemu.view.strace import buffers, special, structs
@@ -377,7 +378,7 @@ RAW_WHEN_FAILED: Final = frozenset({*JOINED, "<length", "<rusage4", "<wstatus", 
 """Types that know themselves what to show of a call that failed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Spec:
     """How one call is shown: its arguments' types in order, with the number of their register."""
 
@@ -390,12 +391,25 @@ class Spec:
     suffix: Callable[[Call], str] | None
     keep: Callable[[Call], None] | None
     """What to remember of memory when it is called."""
-    begin: Text
-    """The line up to where ``after`` begins."""
-    rest: Text | None
-    """``after``, once it has returned."""
-    plain: bool
-    """Its result is a number or an error, and nothing else."""
+    comma: bool = False
+    """Whether ``after`` follows ``before`` for certain, as further arguments."""
+    sparse: tuple[bool, bool] = (False, False)
+    """Whether types of ``before``, of ``after`` may give None."""
+
+    @cached_property
+    def begin(self) -> Text:
+        """The line up to where ``after`` begins."""
+        return _BEGIN.get(self.name) or beginning(self.name, self.before, self.comma, sparse=self.sparse[0])
+
+    @cached_property
+    def rest(self) -> Text | None:
+        """``after`` and a bracket, once it has returned; None for nothing but the bracket."""
+        return rest(self.after, bool(self.before) and not self.comma, sparse=self.sparse[1])
+
+    @cached_property
+    def plain(self) -> bool:
+        """Its result is a number or an error, and nothing else."""
+        return self.result is None and self.suffix is None
 
 
 _PREFIXES: Final = {
@@ -452,13 +466,9 @@ def _spec(line: str) -> Spec:
         else:
             after.append((register, _type(word), out and word not in RAW_WHEN_FAILED, "" if word in GLUED else ", "))
     comma = bool(before and after) and words[len(before)] not in JOINED
-    result, suffix = RESULTS.get(kind), SUFFIXES.get(kind)
-    return Spec(
-        name, tuple(before), tuple(after), result, suffix, keep,
-        _BEGIN.get(name) or beginning(name, before, comma, sparse=words[: len(before)] != marked[: len(before)]),
-        rest(after, bool(before) and not comma, sparse=words[len(before) :] != marked[len(before) :]),
-        result is None and suffix is None,
-    )  # fmt: skip
+    split = len(before)
+    sparse = words[:split] != marked[:split], words[split:] != marked[split:]
+    return Spec(name, tuple(before), tuple(after), RESULTS.get(kind), SUFFIXES.get(kind), keep, comma, sparse)
 
 
 SPECS: Final[dict[str, Spec]] = {spec.name: spec for spec in map(_spec, _TEXT.splitlines())}

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.kernel.abi.errno import Errno
 from mmuemu.kernel.abi.signals import Signal
 from mmuemu.kernel.syscalls.table import TABLE
 from mmuemu.view.strace.calls import SPECS, Spec
-from mmuemu.view.strace.parts import beginning
 from mmuemu.view.strace.special import siginfo_text
 from mmuemu.view.strace.values import (
     PURE,
-    REMEMBERED,
     RESTARTED,
     STRING_LIMIT,
     Call,
+    Known,
     error_text,
     escaped,
     pointer,
@@ -98,7 +96,7 @@ class Strace:
         self._writes = frozenset() if numbered else _WRITES
         self._spare: Call | None = None
         """A call that has returned, for the next one."""
-        self._mark = lru_cache(REMEMBERED)(lambda tid: f"{tid:<5} " if numbered else f"[pid {tid:5}] ")
+        self._marks = Known(lambda tid: f"{tid:<5} " if numbered else f"[pid {tid:5}] ")
 
     # -- what the kernel tells ----------------------------------------------------------------------------------------
 
@@ -144,16 +142,26 @@ class Strace:
         made = self._calls.pop(task.tid, None)
         if made is None:
             return
-        spec = made.spec
-        made.result = result = result if result < _HIGHEST else result - 2 * _HIGHEST
-        text = ") " if spec.rest is None else f"{spec.rest(made)}) "
+        spec, rest = made.spec, made.spec.rest
+        if result >= _HIGHEST:
+            result -= 2 * _HIGHEST
+        made.result = result
+        text = ") " if rest is None else rest(made)
         if self._open is task:
             self._open = None
             text = made.entered + text
         else:
             self._begin_line(task)
             text = f"<... {spec.name} resumed>{text}"
-        self._line(task, text, str(result) if spec.plain and result >= 0 else self._result(made, spec))
+        # As _line does, without a call for each line.
+        if self._numbered or len(task.kernel.tasks) > 1:
+            text = (self._marks[task.tid] + text).ljust(COLUMN)
+        else:
+            text = text.ljust(COLUMN)
+        held = self._held
+        held.append(f"{text}= {result if spec.plain and result >= 0 else self._result(made, spec)}\n")
+        if len(held) >= self._most:
+            self.flush()
         self._spare = made
         if self._late:
             self._tell_late(task)
@@ -228,10 +236,9 @@ class Strace:
         return text if spec.suffix is None else text + spec.suffix(call)
 
     def _line(self, task: Task, text: str, result: str = "") -> None:
-        mark = self._mark(task.tid) if self._numbered or len(task.kernel.tasks) > 1 else ""
-        if result:
-            text = f"{text.ljust(COLUMN - len(mark))}= {result}"
-        self._held.append(f"{mark}{text}\n")
+        if self._numbered or len(task.kernel.tasks) > 1:
+            text = self._marks[task.tid] + text
+        self._held.append(f"{text.ljust(COLUMN)}= {result}\n" if result else f"{text}\n")
         if len(self._held) >= self._most:
             self.flush()
 
@@ -264,4 +271,4 @@ class Strace:
 def _plain(name: str) -> Spec:
     """A call that is known by name, if at all: its registers."""
     before = tuple((at, PURE["lx"]) for at in range(6))
-    return Spec(name, before, (), None, None, None, beginning(name, before, False, sparse=False), None, True)
+    return Spec(name, before, (), None, None, None)

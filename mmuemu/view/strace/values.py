@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from mmuemu.errors import OutOfFrames
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.signals import Signal
-from mmuemu.kernel.syscalls.table import signed32, signed64
+from mmuemu.kernel.syscalls.table import signed32
 from mmuemu.view.strace.constants import CONSTANTS
 from mmuemu.view.strace.words import MESSAGES
 from mmuemu.x86.paging import ADDRESS_MASK, US, P
@@ -32,7 +32,10 @@ _ESCAPES: Final = {9: "\\t", 10: "\\n", 11: "\\v", 12: "\\f", 13: "\\r", 34: '\\
 _QUOTED: Final = [_ESCAPES.get(byte) or (chr(byte) if 32 <= byte < 127 else f"\\{byte:o}") for byte in range(256)]
 _LONG: Final = [f"\\{byte:03o}" if text[1:].isdigit() else text for byte, text in enumerate(_QUOTED)]
 """Before a digit: bytes that take all three octal digits, lest the next byte be read as one."""
-_BEFORE_DIGIT: Final = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f-\xff][0-7]")
+_BEFORE_DIGIT: Final = re.compile(rb"[\x00-\x08\x0e-\x1f](?=[0-7])")
+"""The others have three digits anyway."""
+_CLEAN: Final = bytes(byte for byte in range(32, 127) if byte not in b'"\\')
+"""Bytes that stand for themselves."""
 _MASK: Final = (1 << 64) - 1
 _READABLE: Final = P | US
 _FIRST_PIECE: Final = 64
@@ -70,13 +73,15 @@ class Call:
         Pages come in as by the call itself.
         """
         mm = self.task.mm
-        if 0 < count <= 4096 - (address & 0xFFF) and address < mm.task_size:
+        offset = address & 0xFFF
+        if 0 < count <= 4096 - offset and address < mm.task_size:
             slot = mm.page_table.entry_address(address) >> 3
-            ram = mm.frames.ram
-            entry = ram.qwords[slot] if slot >= 0 else 0
-            if entry & _READABLE == _READABLE:
-                at = entry & ADDRESS_MASK | address & 0xFFF
-                return bytes(ram.bytes[at : at + count])
+            if slot >= 0:
+                ram = mm.frames.ram
+                entry = ram.qwords[slot]
+                if entry & _READABLE == _READABLE:
+                    at = entry & ADDRESS_MASK | offset
+                    return bytes(ram.bytes[at : at + count])
         if count <= 0:
             return None if count else b""
         touch, mm.touch = mm.touch, None
@@ -89,6 +94,13 @@ class Call:
 
     def string(self, address: int, limit: int) -> bytes | None:
         """The C string at ``address``, at most ``limit`` bytes of it; None where none can be read."""
+        if address & 0xFFF <= 4096 - _FIRST_PIECE and limit >= _FIRST_PIECE:
+            piece = self.read(address, _FIRST_PIECE)
+            if piece is None:
+                return None
+            end = piece.find(0)
+            if end >= 0:
+                return piece[:end]
         parts: list[bytes] = []
         size = _FIRST_PIECE
         while limit > 0:
@@ -98,8 +110,6 @@ class Call:
                 return None
             end = piece.find(b"\0")
             if end >= 0:
-                if not parts:
-                    return piece[:end]
                 parts.append(piece[:end])
                 break
             parts.append(piece)
@@ -108,6 +118,37 @@ class Call:
 
 
 Type = Callable[[Call, int], "str | None"]
+
+
+class Written:
+    """A type that is an expression of ``value``: lines have it in place."""
+
+    __slots__ = ("_text", "expression")
+
+    def __init__(self, expression: str) -> None:
+        self.expression = expression
+        self._text: Callable[[int], str] = eval(f"lambda value: str({expression})")
+
+    def __call__(self, _call: Call, value: int) -> str:
+        return self._text(value)
+
+
+class Known(dict[int, str]):
+    """A type whose values are few: each text is made by ``text`` once, and remembered."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: Callable[[int], str]) -> None:
+        self._text = text
+
+    def __missing__(self, value: int) -> str:
+        if len(self) >= REMEMBERED:
+            self.clear()
+        text = self[value] = self._text(value)
+        return text
+
+    def __call__(self, _call: Call, value: int) -> str:
+        return self[value]
 
 
 def pointer(value: int) -> str:
@@ -119,13 +160,18 @@ def escaped(data: bytes, hexadecimal: bool = False) -> str:
     """Bytes in C quotes."""
     if hexadecimal:
         return '"' + "".join([f"\\x{byte:02x}" for byte in data]) + '"'
-    text = data.decode("latin-1").replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    if text.isprintable() and text.isascii():
-        return f'"{text}"'
-    if _BEFORE_DIGIT.search(data):
-        pairs = zip(data, data[1:] + b" ", strict=True)
-        return f'"{"".join([(_LONG if 48 <= then < 56 else _QUOTED)[byte] for byte, then in pairs])}"'
-    return f'"{"".join(map(_QUOTED.__getitem__, data))}"'
+    others = data.translate(None, _CLEAN)
+    if not others:
+        return f'"{data.decode()}"'
+    if not others.strip(b"\n"):
+        return '"' + data.decode().replace("\n", "\\n") + '"'
+    if _BEFORE_DIGIT.search(data) is None:
+        return f'"{"".join([_QUOTED[byte] for byte in data])}"'
+    parts = [_QUOTED[byte] for byte in data]
+    for found in _BEFORE_DIGIT.finditer(data):
+        at = found.start()
+        parts[at] = _LONG[data[at]]
+    return f'"{"".join(parts)}"'
 
 
 def quoted(data: bytes, limit: int = STRING_LIMIT, more: bool = False) -> str:
@@ -224,15 +270,15 @@ def error_text(result: int) -> str:
 
 def flags(group: str, unknown: str = "", zero: str = "0") -> Type:
     """A type: 32 bits of flags."""
-    return lambda _call, value: flag_text(value & 0xFFFF_FFFF, group, unknown, zero)
+    return Known(lambda value: flag_text(value & 0xFFFF_FFFF, group, unknown, zero))
 
 
 def one_of(group: str, unknown: str = "") -> Type:
     """A type: one of several constants."""
-    return lambda _call, value: name_text(value & 0xFFFF_FFFF, group, unknown)
+    return Known(lambda value: name_text(value & 0xFFFF_FFFF, group, unknown))
 
 
-def _socket_type(_call: Call, value: int) -> str:
+def _socket_type(value: int) -> str:
     kind = name_text(value & 0xF, "SOCK_")
     if "???" in kind:
         return flag_text(value & 0xFFFF_FFFF, "SOCK_FLAGS", "SOCK_")
@@ -240,7 +286,6 @@ def _socket_type(_call: Call, value: int) -> str:
     return f"{kind}|{_rest(rest, 'SOCK_FLAGS')}" if rest else kind
 
 
-@lru_cache(REMEMBERED)
 def _map_flags(value: int) -> str:
     kind, rest = name_text(value & 0xF, "MAP_TYPE", "MAP_"), value & 0xFFFF_FFF0
     return f"{kind}|{_rest(rest, 'MAP_')}" if rest else kind
@@ -252,14 +297,14 @@ def _rest(value: int, group: str) -> str:
 
 
 def _ipc_flags(group: str) -> Type:
-    def show(_call: Call, value: int) -> str:
+    def show(value: int) -> str:
         rest = value & 0xFFFF_FFFF & ~0o777
         return f"{flag_text(rest, group)}|{mode_text(value & 0o777)}" if rest else mode_text(value & 0o777)
 
-    return show
+    return Known(show)
 
 
-def _futex_op(_call: Call, value: int) -> str:
+def _futex_op(value: int) -> str:
     value &= 0xFFFF_FFFF
     text = name_text(value & 0x7F, "FUTEX_")
     if "???" in text or value & ~0x1FF:
@@ -268,7 +313,7 @@ def _futex_op(_call: Call, value: int) -> str:
     return f"{text}{private}{'|FUTEX_CLOCK_REALTIME' if value & 0x100 else ''}"
 
 
-def _personality(_call: Call, value: int) -> str:
+def _personality(value: int) -> str:
     value &= 0xFFFF_FFFF
     if value == 0xFFFF_FFFF:
         return "0xffffffff"
@@ -276,7 +321,7 @@ def _personality(_call: Call, value: int) -> str:
     return f"{kind}|{flag_text(value & ~0xFF, 'PER_F')}" if value & ~0xFF else kind
 
 
-def _new_directory_flags(_call: Call, value: int) -> str:
+def _new_directory_flags(value: int) -> str:
     value &= 0xFFFF_FFFF
     sync = (
         "AT_STATX_SYNC_AS_STAT",
@@ -288,22 +333,22 @@ def _new_directory_flags(_call: Call, value: int) -> str:
     return sync[value >> 13 & 3] + (f"|{_rest(rest, 'AT_')}" if rest else "")
 
 
-def _key_rights(_call: Call, value: int) -> str:
+def _key_rights(value: int) -> str:
     return flag_text(value, "PKEY_")
 
 
-def _ioprio(_call: Call, value: int) -> str:
+def _ioprio(value: int) -> str:
     value &= 0xFFFF_FFFF
     names = ("IOPRIO_CLASS_NONE", "IOPRIO_CLASS_RT", "IOPRIO_CLASS_BE", "IOPRIO_CLASS_IDLE")
     kind = value >> 13
     return f"IOPRIO_PRIO_VALUE({names[kind] if kind < 4 else hex(kind)}, {value & 0x1FFF})"
 
 
-def _umount(_call: Call, value: int) -> str:
+def _umount(value: int) -> str:
     return flag_text(value & 0xFFFF_FFFF, "UMOUNT_", "MNT_")
 
 
-def _statx_mask(_call: Call, value: int) -> str:
+def _statx_mask(value: int) -> str:
     return statx_mask_text(value & 0xFFFF_FFFF)
 
 
@@ -316,40 +361,41 @@ def statx_mask_text(value: int) -> str:
     return flag_text(value, "STATX_")
 
 
+_SIGNED: Final = "(value & 0xFFFF_FFFF ^ 0x8000_0000) - 0x8000_0000"
 PURE: Final[dict[str, Type]] = {
-    "d": lambda _call, value: str(value if value < 0x8000_0000 else signed32(value)),
-    "u": lambda _call, value: str(value & 0xFFFF_FFFF),
-    "ld": lambda _call, value: str(signed64(value)),
-    "lu": lambda _call, value: str(value),
-    "x": lambda _call, value: f"{value & 0xFFFF_FFFF:#x}" if value & 0xFFFF_FFFF else "0",
-    "lx": lambda _call, value: f"{value:#x}" if value else "0",
-    "p": lambda _call, value: pointer(value),
-    "dirfd": lambda _call, value: "AT_FDCWD" if value & 0xFFFF_FFFF == 0xFFFF_FF9C else str(signed32(value)),
-    "mode": lambda _call, value: mode_text(value & 0xFFFF),
-    "filemode": lambda _call, value: file_mode_text(value & 0xFFFF_FFFF),
-    "sig": lambda _call, value: signal_text(signed32(value)),
-    "uid": lambda _call, value: "-1" if value & 0xFFFF_FFFF == 0xFFFF_FFFF else str(value & 0xFFFF_FFFF),
-    "open": lambda _call, value: open_flags_text(value & 0xFFFF_FFFF),
+    "d": Written(f"value if value < 0x8000_0000 else {_SIGNED}"),
+    "u": Written("value & 0xFFFF_FFFF"),
+    "ld": Written("value if value < 0x8000_0000_0000_0000 else value - 0x1_0000_0000_0000_0000"),
+    "lu": Written("value"),
+    "x": Written("hex(value & 0xFFFF_FFFF) if value & 0xFFFF_FFFF else 0"),
+    "lx": Written("hex(value) if value else 0"),
+    "p": Written("hex(value) if value else 'NULL'"),
+    "dirfd": Written(f"'AT_FDCWD' if value & 0xFFFF_FFFF == 0xFFFF_FF9C else {_SIGNED}"),
+    "mode": Known(lambda value: mode_text(value & 0xFFFF)),
+    "filemode": Known(lambda value: file_mode_text(value & 0xFFFF_FFFF)),
+    "sig": Known(lambda value: signal_text(signed32(value))),
+    "uid": Written("-1 if value & 0xFFFF_FFFF == 0xFFFF_FFFF else value & 0xFFFF_FFFF"),
+    "open": Known(lambda value: open_flags_text(value & 0xFFFF_FFFF)),
     "prot": flags("PROT_", zero="PROT_NONE"),
-    "map": lambda _call, value: _map_flags(value),
+    "map": Known(_map_flags),
     "at": flags("AT_"),
     "unlinkat": flags("AT_"),
     "faccessat": flags("FACCESSAT_", "AT_"),
-    "statxat": _new_directory_flags,
+    "statxat": Known(_new_directory_flags),
     "access": flags("OK", "?_OK", "F_OK"),
-    "socktype": _socket_type,
+    "socktype": Known(_socket_type),
     "shmget": _ipc_flags("SHM_GET"),
     "ipcget": _ipc_flags("IPC_"),
-    "key": lambda _call, value: f"{value & 0xFFFF_FFFF:#x}" if value & 0xFFFF_FFFF else "IPC_PRIVATE",
+    "key": Written("hex(value & 0xFFFF_FFFF) if value & 0xFFFF_FFFF else 'IPC_PRIVATE'"),
     "clock": one_of("CLOCK_"),
-    "futexop": _futex_op,
+    "futexop": Known(_futex_op),
     "sched": one_of("SCHED_"),
-    "personality": _personality,
-    "pkeyrights": _key_rights,
-    "ioprio": _ioprio,
-    "umount": _umount,
-    "statxmask": _statx_mask,
-    "timeout": lambda _call, value: str(signed32(value)),
+    "personality": Known(_personality),
+    "pkeyrights": Known(_key_rights),
+    "ioprio": Known(_ioprio),
+    "umount": Known(_umount),
+    "statxmask": Known(_statx_mask),
+    "timeout": Written(_SIGNED),
     "-": lambda _call, _value: None,
 }
 """Types that need nothing but their own bits, by their name in the table of calls; ``f.X`` and ``e.X`` name groups of
