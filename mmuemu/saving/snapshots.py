@@ -158,6 +158,7 @@ class Snapshots:
         end = self._memory_end()
         kernel.frames.put_references(*snapshot.references)
         changed = self._pages.put(snapshot.pages, end)
+        kernel.ram.tables_gone += 1
         self._graph.put(snapshot.records)
         for frame in executed:
             if frame in changed or frame not in snapshot.pages:

@@ -55,7 +55,7 @@ def moment(seconds: int, fraction: int = 0, digits: int = 9) -> str:
     return f" /* {text}{f'.{fraction:0{digits}d}' if fraction else ''}+0000 */"
 
 
-def _stat(_dev: int, _ino: int, _nlink: int, mode: int, _uid: int, _gid: int, rdev: int, size: int) -> str:
+def _stat(mode: int, rdev: int, size: int) -> str:
     kind = mode & 0o170000
     what = f"st_rdev={device_text(rdev)}" if kind in (0o020000, 0o060000) else f"st_size={size}"
     return f"{{st_mode={file_mode_text(mode)}, {what}, ...}}"
@@ -204,7 +204,7 @@ LAYOUTS: Final[dict[str, Layout]] = {
     "itimerspec": (struct.Struct("<qqqq"), _interval(_timespec)),
     "timezone": _layout("<ii", "{{tz_minuteswest={}, tz_dsttime={}}}"),
     "utimbuf": (struct.Struct("<qq"), lambda a, b: f"{{actime={a}{moment(a)}, modtime={b}{moment(b)}}}"),
-    "stat": (struct.Struct("<QQQIII4xQq"), _stat),
+    "stat": (struct.Struct("<I12xQq"), _stat),
     "statfs": (struct.Struct("<QqQQQQQIIqqQ"), _statfs),
     "statx": (struct.Struct("<IIQIIIH2xQQ"), _statx),
     "rlimit": (struct.Struct("<QQ"), _rlimit_old),
@@ -259,20 +259,31 @@ def reader(name: str) -> Type:
     return _READERS[name]
 
 
-def _reader(form: struct.Struct, text: Callable[..., str]) -> Callable[[Call, int], str]:
-    written = lru_cache(REMEMBERED)(lambda data: text(*form.unpack(data)))
-    size = form.size
+def _reader(name: str) -> Callable[[Call, int], str]:
+    form, text = LAYOUTS[name]
+    size, start, unpack = form.size, _STARTS.get(name, 0), form.unpack
+    written = lru_cache(REMEMBERED)(lambda data: text(*unpack(data)))
 
-    def show_it(call: Call, address: int) -> str:
+    def show_known(call: Call, address: int) -> str:
+        if not address:
+            return "NULL"
+        data = call.read(address + start, size)
+        return f"{address:#x}" if data is None else written(data)
+
+    def show_new(call: Call, address: int) -> str:
         if not address:
             return "NULL"
         data = call.read(address, size)
-        return f"{address:#x}" if data is None else written(data)
+        return f"{address:#x}" if data is None else text(*unpack(data))
 
-    return show_it
+    return show_new if name in _ALWAYS_NEW else show_known
 
 
-_READERS: Final = {name: _reader(*layout) for name, layout in LAYOUTS.items()}
+_STARTS: Final = {"stat": 24}
+"""What is shown begins behind the beginning."""
+_ALWAYS_NEW: Final = frozenset({"timespec", "timeval"})
+"""Not worth remembering."""
+_READERS: Final = {name: _reader(name) for name in LAYOUTS}
 
 
 def utimes(form: str) -> Type:

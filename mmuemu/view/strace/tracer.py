@@ -16,6 +16,7 @@ from mmuemu.view.strace.values import (
     STRING_LIMIT,
     Call,
     Known,
+    Tables,
     error_text,
     escaped,
     pointer,
@@ -94,6 +95,7 @@ class Strace:
         self._late: dict[int, list[str]] = {}
         """By thread: signals that came, and were ignored, in the middle of its call."""
         self._writes = frozenset() if numbered else _WRITES
+        self._tables: Tables | None = None
         self._spare: Call | None = None
         """A call that has returned, for the next one."""
         self._marks = Known(lambda tid: f"{tid:<5} " if numbered else f"[pid {tid:5}] ")
@@ -125,7 +127,9 @@ class Strace:
                 return
         made = self._spare
         if made is None:
-            made = Call(spec, task, number, arguments, self._limit)
+            if self._tables is None:
+                self._tables = Tables(task.mm)
+            made = Call(spec, task, number, arguments, self._limit, self._tables)
         else:
             self._spare = None
             made.spec, made.task, made.number, made.args, made.result = spec, task, number, arguments, 0

@@ -6,7 +6,6 @@ such argument (``fcntl(3, F_GETFD)``). ``PURE`` types look at nothing but their 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
@@ -20,6 +19,7 @@ from mmuemu.view.strace.words import MESSAGES
 from mmuemu.x86.paging import ADDRESS_MASK, US, P
 
 if TYPE_CHECKING:
+    from mmuemu.kernel.address_space import AddressSpace
     from mmuemu.kernel.task import Task
     from mmuemu.view.strace.calls import Spec
 
@@ -32,8 +32,11 @@ _ESCAPES: Final = {9: "\\t", 10: "\\n", 11: "\\v", 12: "\\f", 13: "\\r", 34: '\\
 _QUOTED: Final = [_ESCAPES.get(byte) or (chr(byte) if 32 <= byte < 127 else f"\\{byte:o}") for byte in range(256)]
 _LONG: Final = [f"\\{byte:03o}" if text[1:].isdigit() else text for byte, text in enumerate(_QUOTED)]
 """Before a digit: bytes that take all three octal digits, lest the next byte be read as one."""
-_BEFORE_DIGIT: Final = re.compile(rb"[\x00-\x08\x0e-\x1f](?=[0-7])")
-"""The others have three digits anyway."""
+_KINDS: Final = bytes(
+    ord("0") if 48 <= at < 56 else ord("s" if len(_QUOTED[at]) < 4 and _QUOTED[at][1:].isdigit() else ".")
+    for at in range(256)
+)
+"""``s`` for those whose digits are less than three, ``0`` for octal digits."""
 _CLEAN: Final = bytes(byte for byte in range(32, 127) if byte not in b'"\\')
 """Bytes that stand for themselves."""
 _MASK: Final = (1 << 64) - 1
@@ -44,13 +47,40 @@ REMEMBERED: Final = 512
 """Texts of one kind that are remembered."""
 
 
+class Tables(dict[int, int]):
+    """Where the last tables of an address space lie, by region of 2 MiB: the guest's memory is read with one look.
+
+    Only tables are remembered, whose going :class:`~mmuemu.memory.page_table.PageTable` tells of; entries never.
+    """
+
+    __slots__ = ("bytes", "gone", "mm", "ram", "words")
+
+    def __init__(self, mm: AddressSpace) -> None:
+        self.turn_to(mm)
+
+    def turn_to(self, mm: AddressSpace) -> None:
+        """From now on those of ``mm``, as they are now."""
+        self.clear()
+        self.mm = mm
+        self.ram = ram = mm.frames.ram
+        self.words, self.bytes, self.gone = ram.qwords, ram.bytes, ram.tables_gone
+
+    def __missing__(self, region: int) -> int:
+        """The index of the table's first entry; negative without one."""
+        slot = self.mm.page_table.entry_address(region << 21) >> 3
+        if slot >= 0:
+            self[region] = slot
+        return slot
+
+
 class Call:
     """A system call under way: who makes it, with what, and, once it has returned, its result."""
 
-    __slots__ = ("args", "entered", "kept", "limit", "number", "result", "spec", "task")
+    __slots__ = ("args", "entered", "kept", "limit", "number", "result", "spec", "tables", "task")
 
-    def __init__(self, spec: Spec, task: Task, number: int, args: tuple[int, ...], limit: int = STRING_LIMIT) -> None:
+    def __init__(self, spec: Spec, task: Task, number: int, args: tuple[int, ...], limit: int, tables: Tables) -> None:
         self.spec = spec
+        self.tables = tables
         self.task = task
         self.number = number
         self.args = args
@@ -75,13 +105,15 @@ class Call:
         mm = self.task.mm
         offset = address & 0xFFF
         if 0 < count <= 4096 - offset and address < mm.task_size:
-            slot = mm.page_table.entry_address(address) >> 3
-            if slot >= 0:
-                ram = mm.frames.ram
-                entry = ram.qwords[slot]
+            tables = self.tables
+            if tables.mm is not mm or tables.gone != tables.ram.tables_gone:
+                tables.turn_to(mm)
+            table = tables[address >> 21]
+            if table >= 0:
+                entry = tables.words[table + (address >> 12 & 511)]
                 if entry & _READABLE == _READABLE:
                     at = entry & ADDRESS_MASK | offset
-                    return bytes(ram.bytes[at : at + count])
+                    return tables.bytes[at : at + count].tobytes()
         if count <= 0:
             return None if count else b""
         touch, mm.touch = mm.touch, None
@@ -165,13 +197,12 @@ def escaped(data: bytes, hexadecimal: bool = False) -> str:
         return f'"{data.decode()}"'
     if not others.strip(b"\n"):
         return '"' + data.decode().replace("\n", "\\n") + '"'
-    if _BEFORE_DIGIT.search(data) is None:
+    if b"s0" not in data.translate(_KINDS):
         return f'"{"".join([_QUOTED[byte] for byte in data])}"'
-    parts = [_QUOTED[byte] for byte in data]
-    for found in _BEFORE_DIGIT.finditer(data):
-        at = found.start()
-        parts[at] = _LONG[data[at]]
-    return f'"{"".join(parts)}"'
+    then = data[1:] + b" "
+    return (
+        f'"{"".join([(_LONG if 48 <= after < 56 else _QUOTED)[byte] for byte, after in zip(data, then, strict=True)])}"'
+    )
 
 
 def quoted(data: bytes, limit: int = STRING_LIMIT, more: bool = False) -> str:
