@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -70,6 +71,8 @@ def by_process(path: Path) -> list[list[str]]:
     def same(text: str) -> str:
         text = re.sub(r"0x[0-9a-f]{6,16}", "ADDRESS", text)
         text = re.sub(r"\) += ", ") = ", text)
+        # The host's program is as nice as the tests.
+        text = re.sub(rf"^(getpriority\(.*\)) = {20 - os.nice(0)}$", r"\1 = 20", text)
         text = re.sub(r"si_([us])time=\d+", r"si_\1time=T", text)
         return re.sub(r"\b\d+\b", lambda found: numbers.get(found[0], found[0]), text)
 
@@ -135,8 +138,6 @@ def test_classes_name_calls():
 
 
 def test_every_error_has_its_message():
-    import os
-
     for error in Errno:
         assert MESSAGES[error.name] == os.strerror(error), error
 

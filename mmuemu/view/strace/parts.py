@@ -80,7 +80,7 @@ def rest(after: Sequence[After], begun: bool, *, sparse: bool) -> Text | None:
     whole, failed = [], []
     for index, (at, show, out, text) in enumerate(after):
         separator = text if begun or index else ""
-        part = source.part(at, show, separator, bool(separator) and sparse or not text)
+        part = source.part(at, show, separator, (bool(separator) and sparse) or not text)
         whole.append(part)
         failed.append(source.pointer(at, separator) if out else part)
     body = f'    return f"""{"".join(whole)}) """\n'
