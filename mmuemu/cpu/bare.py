@@ -10,6 +10,7 @@ from unicorn import x86_const as x86
 from mmuemu.cpu import window
 from mmuemu.cpu.delivery import Delivery, Event, TripleFault
 from mmuemu.cpu.emulated import emulate
+from mmuemu.cpu.inline import Inline
 from mmuemu.cpu.privileged import Privileged
 from mmuemu.cpu.rings import put_protected_ring, put_ring
 from mmuemu.cpu.traps import Trap
@@ -56,6 +57,7 @@ class BareMetal:
         self.nmi_blocked = False
         cpu.handler = self
         cpu.privileged = Privileged(cpu)
+        cpu.inline = Inline(self, cpu.privileged)
         cpu.window.save()
         cpu.window.q[window.Q_XCR0] = 1
         cpu.window.restore()

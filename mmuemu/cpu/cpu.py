@@ -32,6 +32,7 @@ from mmuemu.x86.exceptions import Vector
 from mmuemu.x86.registers import MSR_EFER
 
 if TYPE_CHECKING:
+    from mmuemu.cpu.inline import Inline
     from mmuemu.cpu.modelled import ModelledTlb
     from mmuemu.cpu.transient import Transient
 
@@ -70,6 +71,8 @@ class Cpu(Registers):
         self.tsc: Callable[[], int] | None = None
         self.privileged: Privileged | None = None
         """Set to have privileged instructions checked (a kernel of the guest's own runs in ring 0)."""
+        self.inline: Inline | None = None
+        """Who delivers exceptions from hooks where the guest has handlers of its own."""
         self.tlb: ModelledTlb | None = None
         """The TLB model, if there is one (:func:`mmuemu.cpu.modelled.model_tlb`)."""
         self.breaker: Breaker | None = None
@@ -83,7 +86,8 @@ class Cpu(Registers):
         self._stop: Stop | None = None
         self._counting = self._again = self._repeats = False
         self._interrupted = self._kicked = False
-        self._retired = 0
+        self._retired = self._limit = 0
+        self._until: int | None = None
         map_ram(self.uc, ram)
         self.engine: Engine = ENGINES[mmu](self)
         self.engine.install()
@@ -110,6 +114,8 @@ class Cpu(Registers):
         try:
             if self.transient is not None and self.transient.abort():
                 return
+            if self.inline is not None and self.inline.interrupt(vector):
+                return
             state = self.window
             state.save()
             d = state.d
@@ -117,7 +123,7 @@ class Cpu(Registers):
             address = state.q[window.Q_CR2] if page_fault else 0
             error_code = d[window.D_ERROR_CODE]
             cpl = d[window.D_HFLAGS] & 3
-            software = d[window.D_ERROR_CODE + 1] != 0
+            software = d[window.D_IS_INT] != 0
             rip = state.q[window.Q_RIP]
             if page_fault and not software:
                 self.engine.count_fault()
@@ -142,12 +148,25 @@ class Cpu(Registers):
         try:
             if self.transient is not None and self.transient.abort():
                 return True
+            if self.inline is not None and self.inline.invalid():
+                return True
             state = self.window
-            state.save()
-            self.raise_trap(Trap(Vector.UD, 0, state.q[window.Q_RIP], 0, state.d[window.D_HFLAGS] & 3))
+            self.raise_trap(Trap(Vector.UD, 0, state.live_q[window.Q_RIP], 0, state.live_d[window.D_HFLAGS] & 3))
         except BaseException as error:
             self.fail(error)
         return False
+
+    def goes_on_at(self, rip: int) -> bool:
+        """From a hook: whether nothing wants the counted run that is on to end before it is at ``rip``, or there."""
+        return (
+            self._counting
+            and rip != self._until
+            and self._trap is None
+            and self._stop is None
+            and self._error is None
+            and not (self._again or self._interrupted or self._kicked)
+            and not self.internals.is_cut(self._limit)
+        )
 
     def _on_syscall(self) -> None:
         try:
@@ -244,7 +263,7 @@ class Cpu(Registers):
         ``max_instructions`` bounds this call (:attr:`instructions` counts only when it is given). Raises what a
         hook raised, and ``unicorn.UcError`` for a failure of the engine itself.
         """
-        self._stop = None
+        self._stop, self._until = None, until
         self._interrupted = False
         self._trap_counter = None
         # An `until` given to emu_start is walked after every stop, and may fault: use the list of exits instead.
@@ -280,7 +299,8 @@ class Cpu(Registers):
                 self.engine.count(self._counting, rip)
             if self.transient is not None:
                 self.transient.begin(remaining)
-            status = library.emu_start(self.handle, rip, 0, 0, limit or 0)
+            self._limit = limit or 0
+            status = library.emu_start(self.handle, rip, 0, 0, self._limit)
             self._counting = False
             if self._repeats:
                 # Perhaps the access was not repeated yet, and the translation that it would replace is still cached.
@@ -289,6 +309,7 @@ class Cpu(Registers):
             if self._error is not None:
                 error, self._error = self._error, None
                 self._trap = None
+                self.engine.forget_fault()
                 raise error
             trap = self.take_trap()
             looked, self.engine.looked = self.engine.looked, False
@@ -470,18 +491,6 @@ class Cpu(Registers):
         """Load CR3 (a physical address), which drops cached translations."""
         self.uc.reg_write(x86.UC_X86_REG_CR3, root)
         self.flush_tlb()
-
-    def set_gdt(self, base: int, limit: int) -> None:
-        """What ``lgdt`` does."""
-        self.uc.reg_write(x86.UC_X86_REG_GDTR, (0, base, limit, 0))
-
-    def set_idt(self, base: int, limit: int) -> None:
-        """What ``lidt`` does."""
-        self.uc.reg_write(x86.UC_X86_REG_IDTR, (0, base, limit, 0))
-
-    def set_tr(self, selector: int, base: int, limit: int) -> None:
-        """What ``ltr`` loads: the task state segment (a busy 64-bit TSS)."""
-        self.uc.reg_write(x86.UC_X86_REG_TR, (selector, base, limit, 0x8B00))
 
     def flush_tlb(self, cause: str = "request") -> None:
         """Drop every cached translation: after any table change that removes or weakens a present entry."""

@@ -28,7 +28,7 @@ from mmuemu.cpu.window import (
     Q_RSP,
     SS,
     TR,
-    StateWindow,
+    put_rflags,
 )
 from mmuemu.cpu.window import IDT as IDTR
 from mmuemu.x86.descriptors import (
@@ -71,9 +71,9 @@ _KEPT: Final = 1024
 """Gates and descriptors that are kept judged."""
 _PF: Final = int(Vector.PF)
 _FRAME: Final = struct.Struct("<5Q").pack
-_CLEARED: Final = RFLAGS_TF | RFLAGS_NT | RFLAGS_RF | RFLAGS_VM
-_HFLAGS_KEPT: Final = ~(HFLAG_CPL | HFLAG_CS32 | HFLAG_CS64 | HFLAG_SS32)
-_HFLAGS_LONG: Final = HFLAG_CS64 | HFLAG_CS32 | HFLAG_SS32
+CLEARED: Final = RFLAGS_TF | RFLAGS_NT | RFLAGS_RF | RFLAGS_VM
+HFLAGS_KEPT: Final = ~(HFLAG_CPL | HFLAG_CS32 | HFLAG_CS64 | HFLAG_SS32)
+HFLAGS_LONG: Final = HFLAG_CS64 | HFLAG_CS32 | HFLAG_SS32
 EXT: Final = 1
 IDT: Final = 2
 _MASK_64: Final = (1 << 64) - 1
@@ -134,7 +134,11 @@ class Delivery:
         chain = [event]
         while True:
             try:
-                _Attempt(self.cpu, self._memory, chain[-1]).run()
+                state = self.cpu.window
+                flags = self.cpu.rflags
+                state.save()
+                Attempt(state.q, state.d, self._memory.sync(), chain[-1], flags).run()
+                state.restore()
                 return chain
             except AccessFault as refused:
                 chain.append(_after(chain, refused))
@@ -182,48 +186,43 @@ def _judge_code(raw: int, long: bool, cpl: int) -> tuple[Descriptor, int, int]:
     return found, ring, 0 if found.present else Vector.NP
 
 
-class _Attempt:
-    """One try at one event, on a saved window."""
+class Attempt:
+    """One try at one event, on a state: its 64-bit and 32-bit words."""
 
-    __slots__ = ("cpl", "event", "ext", "flags", "long", "memory", "state")
+    __slots__ = ("cpl", "d", "event", "ext", "flags", "long", "memory", "q")
 
-    def __init__(self, cpu: Cpu, memory: LinearMemory, event: Event) -> None:
+    def __init__(self, q: memoryview, d: memoryview, memory: LinearMemory, event: Event, flags: int) -> None:
         self.event = event
-        state = cpu.window
-        self.flags = cpu.rflags
-        state.save()
-        self.state: StateWindow = state
-        q = state.q
+        self.flags = flags
+        self.q, self.d = q, d
         self.long = bool(q[Q_EFER] & EFER_LMA)
-        self.cpl = state.d[D_HFLAGS] & 3
-        self.memory = memory.sync()
+        self.cpl = d[D_HFLAGS] & 3
+        self.memory = memory
         # EXT: delivery of something external or of an exception, as opposed to INT n (SDM volume 3, 6.13).
         self.ext = 0 if event.software else EXT
 
     def run(self) -> None:
         """Check everything, push the frame, then change the state."""
         event = self.event
-        entry = self._gate()
-        code, ring = self._code_segment(entry)
+        entry = self.gate()
+        code, ring = self.code_segment(entry)
         if self.long:
             self._enter_long(entry, code, ring)
         else:
             self._enter_protected(entry, code, ring)
         if event.vector == _PF:
-            self.state.q[Q_CR2] = event.address
-        self.state.d[D_OLD_EXCEPTION] = NO_EXCEPTION
-        self.state.restore()
+            self.q[Q_CR2] = event.address
+        self.d[D_OLD_EXCEPTION] = NO_EXCEPTION
 
     # -- checks ----------------------------------------------------------------------------------------
 
-    def _gate(self) -> Gate:
-        event, state = self.event, self.state
+    def gate(self) -> Gate:
+        event, q, d = self.event, self.q, self.d
         size = 16 if self.long else 8
         code = event.vector * 8 + IDT + self.ext
-        limit = state.d[_IDTR_LIMIT]
-        if event.vector * size + size - 1 > limit:
+        if event.vector * size + size - 1 > d[_IDTR_LIMIT]:
             raise AccessFault(Vector.GP, code)
-        place = (state.q[_IDTR_BASE] + event.vector * size) & _MASK_64
+        place = (q[_IDTR_BASE] + event.vector * size) & _MASK_64
         low = self.memory.qword(place)
         high = self.memory.qword(place + 8 & _MASK_64) if self.long else 0
         entry, refused = _judge_gate(low, high, self.long, event.software, self.cpl)
@@ -233,13 +232,12 @@ class _Attempt:
 
     def _read_descriptor(self, selector: int, vector: int) -> int:
         """The descriptor a selector names, or ``vector`` with the selector as error code."""
-        state = self.state
         table = LDT if selector & 4 else GDT
-        if selector & 0xFFF8 | 7 > state.d[table.limit]:
+        if selector & 0xFFF8 | 7 > self.d[table.limit]:
             raise AccessFault(vector, (selector & 0xFFFC) | self.ext)
-        return self.memory.qword(state.q[table.base] + (selector & 0xFFF8) & _MASK_64)
+        return self.memory.qword(self.q[table.base] + (selector & 0xFFF8) & _MASK_64)
 
-    def _code_segment(self, entry: Gate) -> tuple[Descriptor, int]:
+    def code_segment(self, entry: Gate) -> tuple[Descriptor, int]:
         """The handler's code segment and the ring it runs in."""
         selector = entry.selector
         if not selector & 0xFFFC:
@@ -251,27 +249,28 @@ class _Attempt:
 
     # -- long mode -------------------------------------------------------------------------------------
 
-    def _stack_pointer(self, entry: Gate, ring: int) -> int:
-        """RSP for the handler: the IST's, the TSS's for a more privileged ring, or the current one."""
+    def stack_offset(self, entry: Gate, ring: int) -> int:
+        """Where in the TSS RSP for the handler is: the IST's, or that of a more privileged ring; -1: it stays."""
         if entry.ist:
-            return self._task_state(36 + 8 * (entry.ist - 1))
-        if ring < self.cpl:
-            return self._task_state(4 + 8 * ring)
-        return self.state.q[Q_RSP]
+            return 36 + 8 * (entry.ist - 1)
+        return 4 + 8 * ring if ring < self.cpl else -1
+
+    def stack_pointer(self, entry: Gate, ring: int) -> int:
+        """RSP for the handler."""
+        offset = self.stack_offset(entry, ring)
+        return self.q[Q_RSP] if offset < 0 else self._task_state(offset)
 
     def _task_state(self, offset: int) -> int:
         """A 64-bit field of the TSS; #TS with TR's selector when it does not reach that far."""
-        state = self.state
-        if offset + 7 > state.d[_TR_LIMIT]:
-            raise AccessFault(Vector.TS, (state.d[_TR_SELECTOR] & 0xFFFC) | self.ext)
-        return self.memory.read_int(state.q[_TR_BASE] + offset, 8)
+        if offset + 7 > self.d[_TR_LIMIT]:
+            raise AccessFault(Vector.TS, (self.d[_TR_SELECTOR] & 0xFFFC) | self.ext)
+        return self.memory.read_int(self.q[_TR_BASE] + offset, 8)
 
     def _enter_long(self, entry: Gate, code: Descriptor, ring: int) -> None:
-        event, state = self.event, self.state
-        q, d = state.q, state.d
+        event, q, d = self.event, self.q, self.d
         if not is_canonical(entry.offset):
             raise AccessFault(Vector.GP, self.ext)
-        stack = self._stack_pointer(entry, ring) & -16
+        stack = self.stack_pointer(entry, ring) & -16
         flags = self.flags | (RFLAGS_RF if event.fault else 0)
         frame = _FRAME(event.rip, d[_CS_SELECTOR], flags, q[Q_RSP], d[_SS_SELECTOR])
         if event.has_error_code:
@@ -289,8 +288,7 @@ class _Attempt:
     # -- protected mode ----------------------------------------------------------------------------------
 
     def _enter_protected(self, entry: Gate, code: Descriptor, ring: int) -> None:
-        event, state = self.event, self.state
-        q, d = state.q, state.d
+        event, q, d = self.event, self.q, self.d
         old = (d[_SS_SELECTOR], q[Q_RSP] & 0xFFFF_FFFF)
         words = [event.rip & 0xFFFF_FFFF, d[_CS_SELECTOR], self.flags & 0xFFFF_FFFF]
         if event.fault:
@@ -317,12 +315,11 @@ class _Attempt:
 
     def _inner_stack(self, ring: int) -> tuple[int, int, Descriptor]:
         """SS and ESP of ``ring`` from the 32-bit TSS, checked (SDM volume 3, 6.12.1)."""
-        state = self.state
         offset = 4 + 8 * ring
-        if offset + 5 > state.d[_TR_LIMIT]:
-            raise AccessFault(Vector.TS, (state.d[_TR_SELECTOR] & 0xFFFC) | self.ext)
-        stack = self.memory.read_int(state.q[_TR_BASE] + offset, 4)
-        selector = self.memory.read_int(state.q[_TR_BASE] + offset + 4, 2)
+        if offset + 5 > self.d[_TR_LIMIT]:
+            raise AccessFault(Vector.TS, (self.d[_TR_SELECTOR] & 0xFFFC) | self.ext)
+        stack = self.memory.read_int(self.q[_TR_BASE] + offset, 4)
+        selector = self.memory.read_int(self.q[_TR_BASE] + offset + 4, 2)
         code = (selector & 0xFFFC) | self.ext
         if not selector & 0xFFFC:
             raise AccessFault(Vector.TS, self.ext)
@@ -335,17 +332,16 @@ class _Attempt:
 
     def _enter(self, entry: Gate, code: Descriptor, ring: int) -> None:
         """CS:RIP, flags and the privilege level of the handler."""
-        state = self.state
-        q, d = state.q, state.d
+        q, d = self.q, self.d
         d[_CS_SELECTOR] = (entry.selector & 0xFFFC) | ring
         q[_CS_BASE] = 0 if self.long else code.base
         d[_CS_LIMIT] = code.limit
         d[_CS_FLAGS] = code.flags
         q[Q_RIP] = entry.offset
-        state.set_rflags(self.flags & ~(_CLEARED | RFLAGS_IF if entry.type == TYPE_INTERRUPT_GATE else _CLEARED))
-        hidden = d[D_HFLAGS] & _HFLAGS_KEPT | ring
+        put_rflags(q, d, self.flags & ~(CLEARED | RFLAGS_IF if entry.type == TYPE_INTERRUPT_GATE else CLEARED))
+        hidden = d[D_HFLAGS] & HFLAGS_KEPT | ring
         if code.long and self.long:
-            hidden |= _HFLAGS_LONG
+            hidden |= HFLAGS_LONG
         else:
             hidden |= HFLAG_CS32 if code.big else 0
             hidden |= HFLAG_SS32 if d[_SS_FLAGS] >> 22 & 1 else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from mmuemu.cpu import window
@@ -18,6 +19,14 @@ _INT1 = b"\xf1"
 _RDPID = 0xC7
 _INVPCID = (0x38, 0x82)
 ALL = frozenset({"rdpid", "invpcid"})
+_PREFIXES = bytes((0x66, 0xF3, *range(0x40, 0x50)))
+
+
+@lru_cache(1024)
+def may_be(raw: bytes) -> bool:
+    """Whether :func:`emulate` may have to do with the code ``raw``."""
+    code = raw.lstrip(_PREFIXES)
+    return not code or code[:1] == _INT1 or code[:2] in (b"\x0f\xc7", b"\x0f\x38")
 
 
 def emulate(cpu: Cpu, trap: Trap) -> Trap | None:

@@ -94,6 +94,9 @@ class Engine(Protocol):
     def take_fault(self) -> Trap | None:
         """The trap of an access that was refused without an exception, once the run has ended."""
 
+    def forget_fault(self) -> None:
+        """That trap has been delivered already."""
+
     permitted: tuple[int, int] | None
     """(page, access) that an instruction in ring 3 makes with supervisor rights next."""
 
@@ -106,8 +109,8 @@ class Engine(Protocol):
     def cache_structures(self, ram: GuestRam) -> None:
         """Remember where tables of the last level lie, if it walks itself."""
 
-    def walk_now(self) -> PageWalker:
-        """The walk by the paging state in the saved window."""
+    def walk_now(self, q: memoryview) -> PageWalker:
+        """The walk by the paging state in ``q``, the 64-bit words of a saved state or of the engine's own."""
 
 
 class _Engine:
@@ -149,9 +152,8 @@ class _Engine:
         self.walkers[key] = found
         return found
 
-    def walk_now(self) -> PageWalker:
-        """The walk by the paging state in the saved window."""
-        q = self._q
+    def walk_now(self, q: memoryview) -> PageWalker:
+        """The walk by the paging state in ``q``, the 64-bit words of a saved state or of the engine's own."""
         key = (q[Q_CR0], q[Q_CR4], q[Q_EFER], q[Q_PKRU] & 0xFFFF_FFFF, self.cpu.pkrs)
         return self.walkers.get(key) or self.walker(key)
 
@@ -369,6 +371,8 @@ class PythonEngine(_Engine):
             if entry == 0:
                 if self.refused is None:
                     self.refused = (page, found, access)
+                    if cpu.inline is not None and access != FETCH and found != NON_CANONICAL:
+                        cpu.inline.refuse(page, -1 - found)
                 return -1
             found = UNKNOWN
             if entry > 1 and user and structures is not None and structures.knows(root, page, True):
@@ -417,6 +421,10 @@ class PythonEngine(_Engine):
 
     def count_fault(self) -> None:
         """Misses are counted as they are served."""
+
+    def forget_fault(self) -> None:
+        """The access that was refused last has been dealt with."""
+        self.refused = None
 
     def take_fault(self) -> Trap | None:
         """The trap of the access that was refused last, once the run has ended."""
@@ -468,6 +476,9 @@ class NativeEngine(_Engine):
         self.fills += 1
         if self.fills > self._grow_at:
             self._grow()
+
+    def forget_fault(self) -> None:
+        """No access is refused without an exception."""
 
     def take_fault(self) -> Trap | None:
         """Page faults arrive as exceptions here."""

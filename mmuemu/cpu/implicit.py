@@ -21,6 +21,7 @@ from mmuemu.x86.registers import CR4_SMAP
 
 if TYPE_CHECKING:
     from mmuemu.cpu.cpu import Cpu
+    from mmuemu.cpu.linear import LinearMemory
 
 _PREFIXES: Final = frozenset({0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF2, 0xF3})
 IRET: Final = 0xCF
@@ -37,6 +38,7 @@ _FETCH: Final = int(FaultBits.I)
 _GATE_FRAME: Final = 0x20 + 31 * 8
 """Most bytes a call gate pushes on the inner stack."""
 _MOST_ATTEMPTS: Final = 3
+_TABLES: Final = (window.GDT, window.LDT, window.TR)
 
 
 class Instruction:
@@ -79,6 +81,22 @@ def look(cpu: Cpu, address: int, access: Access) -> int:
     return walker(state.cr3, address, access, False, False, [], None)
 
 
+def _is_system(address: int, write: int, q: memoryview, d: memoryview, memory: LinearMemory) -> bool:
+    """Whether ``address`` is in the GDT, the LDT, the TSS or, for a write, where a stack of the TSS goes."""
+    for _, base, limit, _ in _TABLES:
+        if 0 <= address - q[base] <= d[limit]:
+            return True
+    return bool(write) and _is_inner_stack(address, q, d, memory)
+
+
+def _is_inner_stack(address: int, q: memoryview, d: memoryview, memory: LinearMemory) -> bool:
+    if d[window.TR.limit] < 27 or not d[window.D_HFLAGS] & window.HFLAG_LMA:
+        return False
+    raw = memory.available(q[window.TR.base] + 4, 24)
+    tops = [int.from_bytes(raw[n : n + 8], "little") for n in range(0, len(raw) - 7, 8)]
+    return any(0 < top - address <= _GATE_FRAME for top in tops)
+
+
 class RingThree:
     """Judges the page faults of ring 3 on one CPU before they are delivered."""
 
@@ -89,6 +107,16 @@ class RingThree:
         self._attempt: tuple[int, int, int] | None = None
         self._attempts = 0
 
+    def is_plain(self, address: int, error_code: int, memory: LinearMemory) -> bool:
+        """From a hook: whether :meth:`resolve` would give the fault back unread; ``memory`` is as the engine is now."""
+        state = self.cpu.window
+        q, d = state.live_q, state.live_d
+        if not isinstance(self.cpu.engine, PythonEngine):
+            return bool(error_code & (_USER | _FETCH)) or not q[window.Q_CR4] & CR4_SMAP
+        if error_code & _FETCH:
+            return True
+        return not _is_system(address, error_code & _WRITE, q, d, memory)
+
     def resolve(self, trap: Trap) -> Trap | None:
         """None: run again, the access is allowed now; else the fault to deliver, ``trap`` or what it should be."""
         cpu = self.cpu
@@ -97,7 +125,9 @@ class RingThree:
         state.save()
         self.emulated = False
         if isinstance(engine, PythonEngine):
-            if trap.error_code & _FETCH or not self._is_system(trap.address, trap.error_code & _WRITE):
+            if trap.error_code & _FETCH or not _is_system(
+                trap.address, trap.error_code & _WRITE, state.q, state.d, cpu.peek.sync()
+            ):
                 return trap
             return self._descriptor(engine, trap)
         if trap.error_code & (_USER | _FETCH) or not state.q[window.Q_CR4] & CR4_SMAP:
@@ -106,21 +136,9 @@ class RingThree:
 
     # -- descriptors -----------------------------------------------------------------------------------
 
-    def _is_system(self, address: int, write: int) -> bool:
-        """Whether ``address`` is in the GDT, the LDT, the TSS or, for a write, where a stack of the TSS goes."""
-        state = self.cpu.window
-        for table in (window.GDT, window.LDT, window.TR):
-            if 0 <= address - state.q[table.base] <= state.d[table.limit]:
-                return True
-        return bool(write) and self._is_inner_stack(address)
-
     def _is_inner_stack(self, address: int) -> bool:
         state = self.cpu.window
-        if state.d[window.TR.limit] < 27 or not state.d[window.D_HFLAGS] & window.HFLAG_LMA:
-            return False
-        raw = self.cpu.peek.sync().available(state.q[window.TR.base] + 4, 24)
-        tops = [int.from_bytes(raw[n : n + 8], "little") for n in range(0, len(raw) - 7, 8)]
-        return any(0 < top - address <= _GATE_FRAME for top in tops)
+        return _is_inner_stack(address, state.q, state.d, self.cpu.peek.sync())
 
     def _linear(self, trap: Trap) -> int:
         return (trap.rip + self.cpu.window.q[window.CS.base]) & (1 << 64) - 1

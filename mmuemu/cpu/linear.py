@@ -43,13 +43,14 @@ class LinearMemory:
 
     A translation is kept, by root, with the entries it was made from and used again while they read the same: the
     result is that of a walk, for a quarter of its price. Where the CPU has a TLB model, addresses are translated
-    through it.
+    through it. ``live`` goes by the engine's own state in place of the saved one, for hooks.
     """
 
-    __slots__ = ("_bytes", "_cpu", "_kept", "_peek", "_qwords", "_root", "_spaces", "_user", "_walk")
+    __slots__ = ("_bytes", "_cpu", "_kept", "_peek", "_q", "_qwords", "_root", "_spaces", "_user", "_walk")
 
-    def __init__(self, cpu: Cpu, *, peek: bool = False, user: bool = False) -> None:
+    def __init__(self, cpu: Cpu, *, peek: bool = False, user: bool = False, live: bool = False) -> None:
         self._cpu = cpu
+        self._q = cpu.window.live_q if live else cpu.window.q
         self._bytes = cpu.ram_bytes
         self._qwords = cpu.ram.qwords
         self._peek = peek
@@ -61,7 +62,7 @@ class LinearMemory:
 
     def sync(self) -> LinearMemory:
         """Take the paging state from the saved window; returns itself."""
-        q = self._cpu.window.q
+        q = self._q
         root = q[Q_CR3]
         walk = self._walk_now() if q[Q_CR0] & CR0_PG else None
         if root != self._root or walk is not self._walk:
@@ -74,8 +75,8 @@ class LinearMemory:
     def _walk_now(self) -> PageWalker:
         cpu = self._cpu
         if cpu.tlb is None:
-            return cpu.engine.walk_now()
-        q = cpu.window.q
+            return cpu.engine.walk_now(self._q)
+        q = self._q
         pkru = q[Q_PKRU] & 0xFFFF_FFFF
         state = PagingState(q[Q_CR3], q[Q_CR0], q[Q_CR4], q[Q_EFER], pkru=pkru, pkrs=cpu.pkrs)
         return cpu.tlb.looker(state) if self._peek else cpu.tlb.walker(state)
@@ -112,6 +113,11 @@ class LinearMemory:
             return self._translate(address & _MASK_64, 0, Vector.GP)
         except AccessFault:
             return None
+
+    def kept(self, address: int, access: int) -> tuple[int, ...] | None:
+        """Frame, and number and content of the entries that lead to it, of a translation that is kept by now."""
+        self._translate(address, access, Vector.GP)
+        return self._kept.get(address >> 12 << 1 | access)
 
     def read_int(self, address: int, size: int, *, bad: int = Vector.GP) -> int:
         """A little-endian number of ``size`` bytes."""
@@ -177,7 +183,7 @@ class LinearMemory:
             raise AccessFault(Vector.PF, -1 - found, address)
         frame = found & ~PAGE_MASK
         plain = self._cpu.tlb is None and frame < len(self._bytes)
-        if plain and not updates and len(trace) <= _LEVELS_KEPT and self._cpu.window.q[Q_EFER] & EFER_LMA:
+        if plain and not updates and len(trace) <= _LEVELS_KEPT and self._q[Q_EFER] & EFER_LMA:
             self._keep(address >> 12 << 1 | access, frame, trace)
         return frame | address & PAGE_MASK
 

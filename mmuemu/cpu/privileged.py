@@ -54,7 +54,7 @@ _MASK_64: Final = (1 << 64) - 1
 _WITHOUT_MODRM: Final = (0x30, 0x32)
 """WRMSR and RDMSR."""
 _MOST_INSTRUCTIONS: Final = 4096
-_FIRST_LOOK: Final = 512
+FIRST_LOOK: Final = 512
 """Bytes looked at where a stretch begins; a block is hardly ever longer, and too much does no harm."""
 
 
@@ -227,12 +227,16 @@ class Privileged:
         """
         if self.breakpoints.changed:
             self.breakpoints.refresh()
-        if not self.rescan and self._looked.get(rip) == self.cpu.peek.sync().available(rip, _FIRST_LOOK):
+        if not self.rescan and self._looked.get(rip) == self.cpu.peek.sync().available(rip, FIRST_LOOK):
             return
-        if self.look(rip, _FIRST_LOOK) or self.rescan:
+        if self.look(rip, FIRST_LOOK) or self.rescan:
             self.rescan = False
             page = rip & ~0xFFF
             self.cpu.uc.ctl_remove_cache(page, page + 0x2000)
+
+    def known(self, rip: int) -> bytes | None:
+        """From a hook: the code at ``rip`` that :meth:`prepare` would find nothing to do for; None when it would."""
+        return None if self.rescan or self.breakpoints.changed else self._looked.get(rip)
 
     # -- judging ---------------------------------------------------------------------------------------
 

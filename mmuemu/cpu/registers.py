@@ -93,3 +93,23 @@ class Registers:
         """The user's FS and GS bases while the kernel runs (``swapgs`` has put the latter aside)."""
         self.window.save()
         return self.window.q[window.FS.base], self.window.q[window.Q_KERNEL_GS_BASE]
+
+    def set_gdt(self, base: int, limit: int) -> None:
+        """What ``lgdt`` does."""
+        self._set_table(window.GDT, base, limit)
+
+    def set_idt(self, base: int, limit: int) -> None:
+        """What ``lidt`` does."""
+        self._set_table(window.IDT, base, limit)
+
+    def set_tr(self, selector: int, base: int, limit: int) -> None:
+        """What ``ltr`` loads: the task state segment (a busy 64-bit TSS)."""
+        self._set_table(window.TR, base, limit)
+        self.window.d[window.TR.selector], self.window.d[window.TR.flags] = selector, 0x8B00
+        self.window.restore()
+
+    def _set_table(self, table: window.Segment, base: int, limit: int) -> None:
+        state = self.window
+        state.save()
+        state.q[table.base], state.d[table.limit] = base, limit
+        state.restore()

@@ -7,10 +7,10 @@ from typing import Final, NamedTuple, Protocol
 from mmuemu.x86.exceptions import Vector, vector_name
 from mmuemu.x86.paging import FaultBits
 
-_TRAPS: Final = frozenset({Vector.DB, Vector.BP, Vector.OF})
+TRAPS: Final = frozenset({Vector.DB, Vector.BP, Vector.OF})
 """Exceptions reported after the instruction (SDM volume 3, table 6-1)."""
 _FETCH: Final = int(FaultBits.I)
-_LONGEST_INSTRUCTION: Final = 15
+LONGEST_INSTRUCTION: Final = 15
 
 
 class Trap(NamedTuple):
@@ -31,14 +31,14 @@ class Trap(NamedTuple):
     @property
     def is_fault(self) -> bool:
         """Whether the instruction at ``rip`` had no effect and would be executed again (SDM volume 3, 6.5)."""
-        return not self.software and self.vector not in _TRAPS
+        return not self.software and self.vector not in TRAPS
 
     @property
     def is_fetch(self) -> bool:
         """Whether the instruction itself could not be fetched (without NX and SMEP, no error-code bit tells)."""
         if self.vector != Vector.PF:
             return False
-        return bool(self.error_code & _FETCH) or 0 <= self.address - self.rip < _LONGEST_INSTRUCTION
+        return bool(self.error_code & _FETCH) or 0 <= self.address - self.rip < LONGEST_INSTRUCTION
 
     def __str__(self) -> str:
         text = f"{vector_name(self.vector)} at {self.rip:#x} in ring {self.cpl}, error code {self.error_code:#x}"

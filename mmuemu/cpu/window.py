@@ -65,6 +65,8 @@ Q_KERNEL_GS_BASE: Final = 608
 Q_TSC_AUX: Final = 612
 Q_XCR0: Final = 613
 D_ERROR_CODE: Final = 1346
+D_IS_INT: Final = 1347
+"""Whether an INT n is what raised the last exception."""
 Q_DR0: Final = 675
 D_OLD_EXCEPTION: Final = 1374
 BREAKPOINT_POINTERS: Final = slice(683, 687)
@@ -176,10 +178,7 @@ class StateWindow:
 
     def set_rflags(self, value: int) -> None:
         """Put a whole RFLAGS value into the window (the engine keeps its arithmetic part and DF elsewhere)."""
-        self.q[Q_RFLAGS] = (value & ~(RFLAGS_ARITHMETIC | RFLAGS_DF)) | 2
-        self.q[Q_CC_SRC] = value & RFLAGS_ARITHMETIC
-        self.d[D_CC_OP] = CC_OP_EFLAGS
-        self.d[D_DF] = 0xFFFF_FFFF if value & RFLAGS_DF else 1
+        put_rflags(self.q, self.d, value)
 
     def snapshot(self) -> bytes:
         """The window's bytes, to be put back with :meth:`load`."""
@@ -198,6 +197,14 @@ class StateWindow:
             self.live_d.release()
             uclib.uc_context_free(self.context)
             self.context = ctypes.c_void_p()
+
+
+def put_rflags(q: memoryview, d: memoryview, value: int) -> None:
+    """Put a whole RFLAGS value into a state, given as its 64-bit and 32-bit words."""
+    q[Q_RFLAGS] = (value & ~(RFLAGS_ARITHMETIC | RFLAGS_DF)) | 2
+    q[Q_CC_SRC] = value & RFLAGS_ARITHMETIC
+    d[D_CC_OP] = CC_OP_EFLAGS
+    d[D_DF] = 0xFFFF_FFFF if value & RFLAGS_DF else 1
 
 
 def check_floats(raw: bytes | memoryview) -> None:

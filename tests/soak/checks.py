@@ -66,7 +66,7 @@ class TlbShadow:
         self._follow()
         cpu = self.kernel.cpu
         cpu.window.save()
-        walk = cpu.engine.walk_now()
+        walk = cpu.engine.walk_now(cpu.window.q)
         root = cpu.window.q[Q_CR3]
         for (user, page), (frame, permissions) in self._held.items():
             for access in range(3):
