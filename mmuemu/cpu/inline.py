@@ -93,14 +93,13 @@ _ARITHMETIC: Final = RFLAGS_ARITHMETIC | RFLAGS_DF
 class Plan:
     """How an exception of one kind is delivered while :attr:`reads` of guest RAM gives :attr:`read`."""
 
-    __slots__ = ("clears", "code", "cs", "flags", "limit", "more", "place", "read", "reads", "ring", "rip", "stack")
+    __slots__ = ("clears", "code", "cs", "flags", "limit", "place", "read", "reads", "ring", "rip", "stack")
 
     reads: Any
     """Takes the words of RAM that matter."""
     read: tuple[int, ...]
-    code: slice
-    more: slice | None
-    """Where the handler's code is in guest RAM, and the rest of it, if that is in another page."""
+    code: slice | None
+    """Where the handler's code is in guest RAM, as far as it is looked at; None when that is in two pages."""
     rip: int
     ring: int
     cs: int
@@ -151,15 +150,13 @@ class Inline:
                 self._raising.go_on()
             # If not, the run ends, with what the engine has noted of the refusal.
             return True
+        address = q[Q_CR2] if vector == _PF else 0
         if d[D_IS_INT]:
-            return self._deliver(vector, 0, 0, True)
+            return self._deliver(vector, 0, address, True)
         if vector in _LATER:
             return False
-        error_code = d[D_ERROR_CODE] if vector in _ERROR_CODES else 0
-        if vector != _PF:
-            return self._deliver(vector, error_code, 0, False)
-        delivered = self._deliver(_PF, error_code, q[Q_CR2], False)
-        if delivered:
+        delivered = self._deliver(vector, d[D_ERROR_CODE] if vector in _ERROR_CODES else 0, address, False)
+        if delivered and vector == _PF:
             self._cpu.engine.count_fault()
         return delivered
 
@@ -229,10 +226,9 @@ class Inline:
 
     def _is_known(self, plan: Plan) -> bool:
         """Whether the handler's code was looked at as it is."""
-        code = self._bytes[plan.code].tobytes()
-        if plan.more is not None:
-            code += self._bytes[plan.more].tobytes()
-        return self._privileged.known(plan.rip) == code
+        if plan.code is not None:
+            return self._privileged.known(plan.rip) == self._bytes[plan.code].tobytes()
+        return self._privileged.known(plan.rip) == self._peek.sync().available(plan.rip, FIRST_LOOK)
 
     # -- planning --------------------------------------------------------------------------------------
 
@@ -264,13 +260,11 @@ class Inline:
         plan.limit, plan.flags = code.limit, code.flags
         plan.clears = ~(CLEARED | RFLAGS_IF if entry.type == TYPE_INTERRUPT_GATE else CLEARED)
         words: dict[int, int] = {}
-        rest = FIRST_LOOK - PAGE_SIZE + (entry.offset & PAGE_MASK)
-        first = FIRST_LOOK - max(rest, 0)
+        whole = (entry.offset & PAGE_MASK) + FIRST_LOOK <= PAGE_SIZE
         places = [
             self._place(words, memory, q[IDT.base] + vector * 16, 16, read=True),
             self._place(words, memory, q[GDT.base] + (entry.selector & 0xFFF8), 8, read=True),
-            self._place(words, self._peek.sync(), entry.offset, first),
-            self._place(words, self._peek, entry.offset + first, rest) if rest > 0 else 0,
+            self._place(words, self._peek.sync(), entry.offset, FIRST_LOOK) if whole else 0,
             self._place(words, memory, q[TR.base] + offset, 8, read=True) if offset >= 0 else 0,
             self._place(words, memory, stack & ~PAGE_MASK, 1, 1)
             if offset < 0
@@ -278,9 +272,8 @@ class Inline:
         ]
         if -1 in places:
             return None
-        _, _, begin, more, _, place = places
-        plan.code = slice(begin, begin + first)
-        plan.more = slice(more, more + rest) if rest > 0 else None
+        _, _, begin, _, place = places
+        plan.code = slice(begin, begin + FIRST_LOOK) if whole else None
         plan.stack, plan.place = (-1, place) if offset < 0 else (stack, place + _LARGEST_FRAME)
         plan.reads, plan.read = itemgetter(*words), tuple(words.values())
         return plan
