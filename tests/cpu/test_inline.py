@@ -18,7 +18,7 @@ from mmuemu.mmu.state import Access, PagingState
 from mmuemu.mmu.walk import walk
 from mmuemu.x86.paging import KEY_SHIFT, NX, RW, US, A, D, P
 from mmuemu.x86.registers import CR0_WP, CR4_PKE, CR4_SMAP
-from mmuemu.x86.segments import KERNEL_CS, KERNEL_GDT
+from mmuemu.x86.segments import KERNEL_CS, KERNEL_GDT, USER_SS
 
 GDT, IDT, TSS, STACK, IST, HANDLERS, KCODE, GDT2, IDT2, TSS2, STACK2 = (
     0xFFFF_8000_0000_0000 + n * 0x1_0000 for n in range(11)
@@ -295,6 +295,26 @@ def test_dpl_is_checked_for_int(both):
         machine.poke(IDT + 0x800, gate(HANDLERS + 0x800, dpl=0))
     assert agree(both, "int")[2][4][-1].vector == 13
     warm(both, "int", 0)
+
+
+def test_int_0_is_judged_otherwise_than_a_divide_error(both):
+    for machine in both:
+        machine.poke(IDT, gate(HANDLERS, dpl=0))
+        machine.poke(CODE, b"\xcd\0\xf4")
+    warm(both, "divide")
+    assert agree(both, "int")[2][4][-1].vector == 13
+
+
+def test_a_segment_load_of_ring_3_reads_the_gdt_with_other_rights(both):
+    """What looks like a page fault of ring 3 is none."""
+    warm(both, "read")
+    for machine in both:
+        machine.poke(CODE, b"\x8e\xe0\xcd\x80\xf4")  # mov fs, eax; int 0x80
+    for _ in range(2):
+        _, _, state = agree(both, "int", rax=USER_SS)
+        assert [event.vector for event in state[4]] == [0x80]
+        for machine in both:
+            machine.cpu.flush_tlb()
 
 
 def test_a_user_access_to_what_the_processor_reads(both):
