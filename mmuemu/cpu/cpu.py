@@ -288,6 +288,7 @@ class Cpu(Registers):
                     self._kicked = False
                     return Stop.INTERRUPTED if self._interrupted else Stop.KICKED
             self.window.save()
+            self.window.gather_flags()
             rip = self.window.q[window.Q_RIP]
             if rip == until:
                 return Stop.UNTIL
@@ -388,6 +389,8 @@ class Cpu(Registers):
         if state is not None:
             self.window.load(state)
             self.window.restore()
+            # The engine had not evaluated them all in that hook.
+            self.window.live_q[window.Q_RFLAGS] |= self.rflags
         if trap is not None and trap.vector == Vector.GP and trap.error_code == 0 and not trap.software:
             trap = self._stack_fault(trap)
         return trap

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from mmuemu.cpu.linear import AccessFault, LinearMemory
 from mmuemu.cpu.window import (
     CS,
-    D_DF,
     D_HFLAGS,
     D_OLD_EXCEPTION,
     GDT,
@@ -23,10 +22,8 @@ from mmuemu.cpu.window import (
     HFLAG_SS32,
     LDT,
     NO_EXCEPTION,
-    Q_CC_SRC,
     Q_CR2,
     Q_EFER,
-    Q_RFLAGS,
     Q_RIP,
     Q_RSP,
     SS,
@@ -46,7 +43,6 @@ from mmuemu.x86.exceptions import WITH_ERROR_CODE, Vector, vector_name
 from mmuemu.x86.paging import is_canonical
 from mmuemu.x86.registers import (
     EFER_LMA,
-    RFLAGS_DF,
     RFLAGS_IF,
     RFLAGS_NT,
     RFLAGS_RF,
@@ -142,8 +138,6 @@ class Delivery:
                 flags = self.cpu.rflags
                 state.save()
                 Attempt(state.q, state.d, self._memory.sync(), chain[-1], flags).run()
-                # A run that begins takes all flags from here, arithmetic ones too.
-                state.q[Q_RFLAGS] |= state.q[Q_CC_SRC] | state.d[D_DF] & RFLAGS_DF
                 state.restore()
                 return chain
             except AccessFault as refused:

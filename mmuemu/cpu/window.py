@@ -98,6 +98,7 @@ HFLAG_CS64: Final = 1 << 15
 HFLAG_SMAP: Final = 1 << 23
 
 CC_OP_EFLAGS: Final = 1
+_ELSEWHERE: Final = RFLAGS_ARITHMETIC | RFLAGS_DF
 NO_EXCEPTION: Final = 0xFFFF_FFFF
 """-1 in ``old_exception``: nothing is being delivered."""
 
@@ -179,6 +180,15 @@ class StateWindow:
     def set_rflags(self, value: int) -> None:
         """Put a whole RFLAGS value into the window (the engine keeps its arithmetic part and DF elsewhere)."""
         put_rflags(self.q, self.d, value)
+
+    def gather_flags(self) -> None:
+        """Between runs, window just saved: one that begins takes all flags from RFLAGS, so what :meth:`set_rflags` put
+        elsewhere goes there."""
+        q, d = self.q, self.d
+        if d[D_CC_OP] == CC_OP_EFLAGS:
+            flags = q[Q_RFLAGS] & ~_ELSEWHERE | q[Q_CC_SRC] & RFLAGS_ARITHMETIC | d[D_DF] & RFLAGS_DF
+            if flags != q[Q_RFLAGS]:
+                q[Q_RFLAGS] = self.live_q[Q_RFLAGS] = flags
 
     def snapshot(self) -> bytes:
         """The window's bytes, to be put back with :meth:`load`."""

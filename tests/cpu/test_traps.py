@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
+from unicorn import UC_HOOK_CODE
 
 from mmuemu.cpu.cpu import Stop
 from mmuemu.cpu.traps import Trap
@@ -163,3 +164,36 @@ def test_the_owner_of_a_uc_can_use_emu_start(mmu, asm):
     with contextlib.suppress(UcError):
         mmu.cpu.uc.emu_start(CODE, 0)
     assert mmu.trap == Trap(Vector.PF, 4, CODE + 7, 0x50_0123, 3)
+
+
+STATUS = 0x8D5
+"""CF, PF, AF, ZF, SF, OF."""
+DF = 0x400
+
+
+@pytest.mark.parametrize("value", [0x2, STATUS | 0x2, STATUS & ~0x40 | DF | 0x2])
+def test_flags_that_are_set_are_those_the_code_has(mmu, asm, value):
+    prepare(mmu, asm("pushfq; pop rax; .byte 0x0f, 0x0b"), rflags=value)
+    assert mmu.cpu.registers()["rflags"] & (STATUS | DF) == value & (STATUS | DF)
+    assert mmu.run().vector == Vector.UD
+    assert mmu.cpu.registers()["rax"] & (STATUS | DF) == value & (STATUS | DF)
+
+
+def test_flags_that_a_hook_sets_are_those_the_code_has(mmu, asm):
+    prepare(mmu, asm("xor eax, eax; nop; pushfq; pop rax; .byte 0x0f, 0x0b"))
+    nop = mmu.cpu.rip + 2
+    mmu.cpu.uc.hook_add(UC_HOOK_CODE, lambda *_: mmu.cpu.set_registers(rflags=0x883), begin=nop, end=nop)
+    assert mmu.run().vector == Vector.UD
+    assert mmu.cpu.registers()["rax"] & STATUS == 0x881
+
+
+@pytest.mark.parametrize("source", ["cmp al, 1", "mov cl, 7; shl ecx, cl; stc; std", "dec rcx; add al, al"])
+def test_flags_outlive_a_refused_instruction(mmu, asm, source):
+    """The state before it is one from the middle of a hook."""
+    code = asm(f"{source}; pushfq; pop rbx; {source}")
+    prepare(mmu, code + asm("in al, 0x60; pushfq; pop rdx; .byte 0x0f, 0x0b"), rax=0, rcx=3)
+    assert mmu.run() == Trap(Vector.GP, 0, CODE + len(code), 0, 3)
+    before = mmu.cpu.registers()["rflags"]
+    mmu.cpu.rip += 2
+    assert mmu.run().vector == Vector.UD
+    assert mmu.cpu.registers()["rdx"] & (STATUS | DF) == before & (STATUS | DF) != 0
