@@ -56,7 +56,10 @@ class Registers:
         return {name: self.window.q[index] for name, index in window.REGISTERS.items()} | {"rflags": flags}
 
     def set_registers(self, **values: int) -> None:
-        """Set general registers, ``rip`` and ``rflags`` by lower-case name."""
+        """Set general registers, ``rip`` and ``rflags`` by lower-case name.
+
+        In a hook on code the arithmetic flags stay as the block that runs knows them: set those between runs.
+        """
         state = self.window
         state.save()
         for name, value in values.items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from unicorn import UC_HOOK_CODE
 
 from mmuemu.cpu.cpu import Stop
 from mmuemu.cpu.traps import Trap
@@ -177,14 +176,6 @@ def test_flags_that_are_set_are_those_the_code_has(mmu, asm, value):
     assert mmu.cpu.registers()["rflags"] & (STATUS | DF) == value & (STATUS | DF)
     assert mmu.run().vector == Vector.UD
     assert mmu.cpu.registers()["rax"] & (STATUS | DF) == value & (STATUS | DF)
-
-
-def test_flags_that_a_hook_sets_are_those_the_code_has(mmu, asm):
-    prepare(mmu, asm("xor eax, eax; nop; pushfq; pop rax; .byte 0x0f, 0x0b"))
-    nop = mmu.cpu.rip + 2
-    mmu.cpu.uc.hook_add(UC_HOOK_CODE, lambda *_: mmu.cpu.set_registers(rflags=0x883), begin=nop, end=nop)
-    assert mmu.run().vector == Vector.UD
-    assert mmu.cpu.registers()["rax"] & STATUS == 0x881
 
 
 @pytest.mark.parametrize("source", ["cmp al, 1", "mov cl, 7; shl ecx, cl; stc; std", "dec rcx; add al, al"])
