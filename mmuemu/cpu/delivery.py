@@ -138,6 +138,7 @@ class Delivery:
                 flags = self.cpu.rflags
                 state.save()
                 Attempt(state.q, state.d, self._memory.sync(), chain[-1], flags).run()
+                state.gather_flags()
                 state.restore()
                 return chain
             except AccessFault as refused:
