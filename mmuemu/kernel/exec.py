@@ -14,6 +14,7 @@ from mmuemu.errors import BadImage, OutOfFrames
 from mmuemu.kernel import life, speculation_control
 from mmuemu.kernel import registers as regs
 from mmuemu.kernel.abi.errno import Errno, SyscallError
+from mmuemu.kernel.abi.signals import Signal
 from mmuemu.kernel.address_space import (
     MAP_ANONYMOUS,
     MAP_FIXED,
@@ -236,6 +237,7 @@ class Loader:
             task.tid = process.pid
             kernel.tasks[task.tid] = process.threads[task.tid] = task
         process.leader = task
+        process.exit_signal = Signal.SIGCHLD
 
     def _become(self, task: Task, program: Program, loaded: Loaded, envp: Sequence[bytes]) -> None:
         """Give the task and its process what belongs to the program, and its first user registers."""

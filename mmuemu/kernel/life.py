@@ -168,6 +168,8 @@ def _cpu_state(kernel: Kernel, tls: int | None) -> bytes:
 def _new_process(parent: Task, pid: int, flags: int, exit_signal: int) -> Process:
     old = parent.process
     above = old.parent if flags & CLONE_PARENT else old
+    if flags & CLONE_PARENT:
+        exit_signal = old.exit_signal
     process = Process(
         parent.kernel, pid, above, old.pgid, old.sid, old.exe, None, old.arguments, old.environment,
         old.auxv, old.entry, old.stack_arguments, dict(old.limits),

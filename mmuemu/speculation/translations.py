@@ -24,13 +24,17 @@ PAGE_SHIFT: Final = 12
 
 
 class Translations:
-    """Walks of one CPU, by the engine's live state; good ones are kept until the next flush."""
+    """Walks of one CPU, by the engine's live state; good ones are kept until the next flush, or until the entry changes.
+
+    Not every change flushes: a page that is copied on write while its miss is served is replaced in the engine's TLB alone.
+    """
 
     def __init__(self, cpu: Cpu, engine: PythonEngine) -> None:
         self.cpu = cpu
         self._engine = engine
         self._q, self._d = cpu.window.live_q, cpu.window.live_d
-        self._kept: dict[tuple[int, int, int], int] = {}
+        self._words = cpu.ram.qwords
+        self._kept: dict[tuple[int, int, int], tuple[int, int, int]] = {}
         self._generation = -1
         self.owed = False
         """Whether the last look-up would have had to set an accessed or dirty bit."""
@@ -44,14 +48,15 @@ class Translations:
             self._kept.clear()
         cpl = self._d[D_HFLAGS] & HFLAG_CPL
         key = (linear >> PAGE_SHIFT, q[Q_CR3], cpl << 2 | access)
-        found = self._kept.get(key)
-        if found is not None:
+        kept = self._kept.get(key)
+        if kept is not None and self._words[kept[1]] == kept[2]:
             self.owed = False
-            return found
-        found, updates, _ = self._walk(linear & ~PAGE_MASK, access, cpl == 3)
+            return kept[0]
+        found, updates, trace = self._walk(linear & ~PAGE_MASK, access, cpl == 3)
         self.owed = bool(updates)
-        if found >= 0 and not updates:
-            self._kept[key] = found
+        if found >= 0 and trace and not updates:
+            _, index, entry = trace[-1]
+            self._kept[key] = found, index, entry
         return found
 
     def physical(self, linear: int, access: int) -> int:

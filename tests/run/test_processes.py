@@ -13,7 +13,7 @@ from tests.run.harness import ENGINES, Programs, compare, mmuemu
 MODES = {
     "processes": ("forks", "many", "statuses", "waits", "zombies", "orphans", "groups", "numbers", "usage"),
     "executes": ("scripts", "errors", "kept", "relative", "thread", "vforks", "repeat"),
-    "clones": ("sharing", "parents", "settings", "threads", "errors", "clearing", "oddsignals"),
+    "clones": ("sharing", "parents", "settings", "threads", "errors", "clearing", "oddsignals", "exitsignals"),
 }
 CASES = [(name, mode) for name, modes in MODES.items() for mode in modes]
 
@@ -39,6 +39,16 @@ def test_a_seed_repeats_a_run(mode: str, programs: Programs, tmp_path: Path) -> 
     assert runs[0].code == 0
     assert len(runs[0].err.splitlines()) > 50
     assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("seed", ["1", "3"])
+def test_a_window_sees_a_page_that_was_copied_meanwhile(seed: str, programs: Programs, tmp_path: Path) -> None:
+    """Copy on write replaces a translation without a flush, and CR3 is loaded without mmuemu: a window that went by what
+    it had seen before put the old page back."""
+    script = "fcaFdawcakbekbfkabpbdwcewcdrbdwccpcb"
+    options = ("--cpu", "skylake", "--mitigations", "off", "--kpti", "--seed", seed)
+    found = mmuemu(*options, programs("memory_script"), script, cwd=tmp_path)
+    assert (found.code, found.err) == (0, b"")
 
 
 def pressed(programs: Programs, cwd: Path, *arguments: str, memory: str = "64M", most: int = 200, code: int = 0):

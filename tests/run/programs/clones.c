@@ -232,10 +232,50 @@ static void oddsignals(void) {
     }
 }
 
+/* Who is told of an end by what: with CLONE_PARENT by what the parent has, after execve by SIGCHLD. */
+static void exitsignals(void) {
+    int status;
+    sigset_t both;
+    siginfo_t info;
+    sigemptyset(&both), sigaddset(&both, SIGCHLD), sigaddset(&both, SIGUSR2);
+    sigprocmask(SIG_BLOCK, &both, NULL);
+    struct { const char *name; long outer, inner; } ways[] = {
+        {"fork", SIGCHLD, SIGUSR2}, {"a child that tells by SIGUSR2", SIGUSR2, SIGFPE}, {"a silent child", 0, SIGUSR2},
+    };
+    for (int i = 0; i < 3; i++) {
+        int ends[2];
+        pipe(ends);
+        long outer = syscall(SYS_clone, ways[i].outer, 0, 0, 0, 0);
+        if (!outer) {
+            long inner = syscall(SYS_clone, CLONE_PARENT | ways[i].inner, 0, 0, 0, 0);
+            if (!inner) _exit(7);
+            write(ends[1], &inner, sizeof inner);
+            pause();
+        }
+        long inner;
+        read(ends[0], &inner, sizeof inner);
+        int got = ways[i].outer ? sigwaitinfo(&both, &info) : 0;
+        long found = waitpid(inner, &status, ways[i].outer == SIGCHLD ? 0 : __WALL);
+        SAY("CLONE_PARENT of %s: signal %d, code %d, of it %d, waited for %d, status %#x", ways[i].name, got,
+            got ? info.si_code : 0, got ? info.si_pid == inner : 0, found == inner, status);
+        kill(outer, SIGKILL);
+        if (ways[i].outer) sigwaitinfo(&both, &info);
+        waitpid(outer, &status, __WALL);
+    }
+    long pid = syscall(SYS_clone, (long)SIGUSR2, 0, 0, 0, 0);
+    if (!pid) {
+        execl("/proc/self/exe", "clones", "nothing", NULL);
+        _exit(9);
+    }
+    int got = sigwaitinfo(&both, &info);
+    long found = waitpid(pid, &status, 0);
+    SAY("execve: signal %d, waited for %d, status %#x", got, found == pid, status);
+}
+
 int main(int argc, char **argv) {
     struct { const char *name; void (*run)(void); } all[] = {
         {"sharing", sharing}, {"parents", parents}, {"settings", settings}, {"threads", threads}, {"errors", errors},
-        {"clearing", clearing}, {"oddsignals", oddsignals},
+        {"clearing", clearing}, {"oddsignals", oddsignals}, {"exitsignals", exitsignals},
     };
     for (int i = 0; i < sizeof all / sizeof *all; i++)
         if (!strcmp(argv[1], all[i].name)) all[i].run();
