@@ -24,9 +24,9 @@ PAGE_SHIFT: Final = 12
 
 
 class Translations:
-    """Walks of one CPU, by the engine's live state; good ones are kept until the next flush, or until the entry changes.
+    """Walks of one CPU, by the engine's live state; good ones are kept until the next flush or a change of the entry.
 
-    Not every change flushes: a page that is copied on write while its miss is served is replaced in the engine's TLB alone.
+    Not every change flushes: a page copied on write while its miss is served is replaced in the engine's TLB alone.
     """
 
     def __init__(self, cpu: Cpu, engine: PythonEngine) -> None:

@@ -43,8 +43,8 @@ def test_a_seed_repeats_a_run(mode: str, programs: Programs, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("seed", ["1", "3"])
 def test_a_window_sees_a_page_that_was_copied_meanwhile(seed: str, programs: Programs, tmp_path: Path) -> None:
-    """Copy on write replaces a translation without a flush, and CR3 is loaded without mmuemu: a window that went by what
-    it had seen before put the old page back."""
+    """Copy on write replaces a translation without a flush, and CR3 is loaded without mmuemu: a window that went by
+    what it had seen before put the old page back."""
     script = "fcaFdawcakbekbfkabpbdwcewcdrbdwccpcb"
     options = ("--cpu", "skylake", "--mitigations", "off", "--kpti", "--seed", seed)
     found = mmuemu(*options, programs("memory_script"), script, cwd=tmp_path)
