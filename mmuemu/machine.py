@@ -21,6 +21,7 @@ from mmuemu.kernel.events import FaultEvent, SyscallEvent, number_of
 from mmuemu.kernel.exec import Loader, NotFound
 from mmuemu.kernel.files.inode import MAX_FILES
 from mmuemu.kernel.files.namespace import ViewOptions, build_namespace
+from mmuemu.kernel.huge import known_policy
 from mmuemu.kernel.kernel import Kernel
 from mmuemu.kernel.maps import maps_text
 from mmuemu.kernel.options import DEFAULT_MAX_PROCESSES, DEFAULT_USER, Options
@@ -98,6 +99,7 @@ class Machine:
         files: Files | None = None,
         virtual_time: bool | None = None,
         max_processes: int = DEFAULT_MAX_PROCESSES,
+        thp: str = "always",
         schedule: str | int | None = None,
         layout: str | Layout = "linux",
         kpti: bool = False,
@@ -112,8 +114,9 @@ class Machine:
         """``memory`` is in bytes, or text like ``"64M"``; ``schedule`` is ``"coop"`` or a seed for the time slices
         (None: the machine's seed, if it was given).
 
-        ``layout`` is a name, a JSON file or a description; ``kpti`` gives ring 3 page tables without the kernel.
-        ``user`` is the user and group number of what is started; (0, 0) is root, which in the guest may all.
+        ``thp``: huge pages ``"always"``, by ``"madvise"`` or ``"never"``. ``layout`` is a name, a JSON file or a
+        description; ``kpti`` gives ring 3 page tables without the kernel. ``user`` is the user and group number of what
+        is started; (0, 0) is root, which in the guest may all.
         ``cpu`` is a CPU model's name, file or description: its transient execution is modelled, with the flaws of the
         model and of ``vulnerable``, less those of ``not_vulnerable``, under ``mitigations`` (``"off"``, ``"auto"``, or
         names; the command line's text with commas will do for each). ``noise`` seeds disturbances; None: none.
@@ -121,8 +124,8 @@ class Machine:
         """
         load_all()
         self.made: dict[str, Any] = {
-            "memory": memory, "mmu": mmu, "aslr": aslr, "max_processes": max_processes, "schedule": schedule,
-            "layout": layout, "kpti": kpti, "user": user, "cpu": cpu, "mitigations": mitigations,
+            "memory": memory, "mmu": mmu, "aslr": aslr, "max_processes": max_processes, "thp": thp,
+            "schedule": schedule, "layout": layout, "kpti": kpti, "user": user, "cpu": cpu, "mitigations": mitigations,
             "vulnerable": vulnerable, "not_vulnerable": not_vulnerable, "noise": noise, "show_secret": show_secret,
         }  # fmt: skip
         """What it was made with, for one that is made of its file."""
@@ -138,7 +141,7 @@ class Machine:
         self.kernel = Kernel(
             Options(
                 memory=size, mmu=mmu, seed=seed, aslr=aslr, virtual_time=virtual, schedule=schedule,
-                layout=shape, max_processes=max_processes, show_secret=show_secret, user=user,
+                layout=shape, max_processes=max_processes, thp=known_policy(thp), show_secret=show_secret, user=user,
                 **kernel_options(self.speculation_settings, shape, kpti),
             )
         )  # fmt: skip

@@ -31,6 +31,12 @@ def machine_options(run: argparse.ArgumentParser) -> None:
         default=65536,
         help="files that may be open at once, of all processes together (default: 65536)",
     )
+    group.add_argument(
+        "--thp",
+        choices=("always", "madvise", "never"),
+        default="always",
+        help="transparent huge pages: where one fault maps 2 MiB of private anonymous memory (default: always)",
+    )
     group.add_argument("--seed", type=int, metavar="N", help="repeat a run bit for bit (default: a fresh seed)")
     group.add_argument(
         "--schedule",

@@ -66,6 +66,7 @@ def machine_of(options: Namespace, seed: int | None = None) -> Machine:
         files=files,
         schedule=options.schedule,
         max_processes=options.max_processes,
+        thp=options.thp,
         user=options.user,
         virtual_time=None if options.clock is None else options.clock == "virtual",
     )

@@ -42,7 +42,7 @@ class StructureCache:
         self._tables_gone = self._ram.tables_gone
 
     def look_up(self, root: int, page: int, access: int, user: bool, key_0_rights: int) -> int:
-        """What a page walker would return; UNKNOWN where it is to be asked.
+        """What a page walker would return, with the accessed bit set; UNKNOWN where it is to be asked.
 
         ``key_0_rights`` are PKRU's bits for key 0: pages that have another key are not answered for.
         """
@@ -54,16 +54,21 @@ class StructureCache:
         table = regions.get(page >> 21)
         if table is None:
             return UNKNOWN
-        entry = self._words[table + (page >> 12 & 511)]
+        index = table + (page >> 12 & 511)
+        entry = self._words[index]
         if user:
             if not entry:
                 return _ABSENT[access]
-            if entry & (P | US | A | KEY_MASK | _RESERVED) != P | US | A or key_0_rights:
+            if entry & (P | US | KEY_MASK | _RESERVED) != P | US or key_0_rights:
                 return UNKNOWN
-        elif entry & (P | US | A | _RESERVED) != P | A:
+        elif entry & (P | US | _RESERVED) != P:
             return UNKNOWN
         found = permitted(entry, access)
-        return found if found >= 0 else UNKNOWN
+        if found < 0:
+            return UNKNOWN
+        if not entry & A:
+            self._words[index] = entry | A
+        return found
 
     def knows(self, root: int, page: int, user: bool) -> bool:
         """Whether the tables above the entry for ``page`` are known, and let everything through."""

@@ -451,6 +451,7 @@ class AddressSpace(AreaSpace):
         """A child's address space: the same areas and pages, private ones copied at the first write on either
         side. Raises OutOfFrames with nothing changed but that some pages will be copied needlessly.
         """
+        self.huge.relieve()
         zero = self._zero
         shared: list[int] = []
         cached = 0
@@ -482,6 +483,7 @@ class AddressSpace(AreaSpace):
         child = AddressSpace(self.frames, page_table=table, layout=self.layout)
         for name in _INHERITED:
             setattr(child, name, getattr(self, name))
+        child.huge.inherit(self.huge)
         child.anon_pages, child.file_pages = len(shared) - cached - shared.count(zero), cached
         for vma in self.vmas:
             if not vma.flags & VM_DONTCOPY:
@@ -499,6 +501,7 @@ class AddressSpace(AreaSpace):
             if vma.flags & VM_MAYSHARE:
                 self.zap(vma, vma.start, vma.end)  # it notes which pages of the file are dirty
         self._peak_pages = self.peak
+        self.huge.take(0, self.task_size)
         found: list[int] = []
         self.page_table.free(lambda entry, _la, _size: found.append(entry & ADDRESS_MASK))
         self.frames.release_all(found)

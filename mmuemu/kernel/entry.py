@@ -86,6 +86,7 @@ class Entry:
             page = trap.address & ~(PAGE_SIZE - 1)
             death = Death(Signal.SIGSEGV, 1, trap.address, trap)
             if page < task.mm.task_size and trap.error_code & 5 != 1:
+                kernel.relieve()
                 result = task.mm.fault(page, trap.error_code)
                 if result == 0:
                     return

@@ -205,6 +205,7 @@ class Loader:
             loaded = self.load(program, envp, Credentials(task.uid, task.uid, task.gid, task.gid))
         except OutOfFrames:
             raise SyscallError(Errno.ENOMEM) from None
+        loaded.mm.huge.disabled = task.mm.huge.disabled
         for thread in list(process.threads.values()):
             if thread is not task:
                 life.exit_task(thread)

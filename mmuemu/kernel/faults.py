@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mmuemu.errors import OutOfFrames
 from mmuemu.kernel.abi.errno import SyscallError
+from mmuemu.kernel.huge import NEVER, HugePages
 from mmuemu.kernel.vma import (
     STACK_GUARD_GAP,
     VM_ACCESS,
@@ -23,7 +24,7 @@ from mmuemu.kernel.vma import (
     Vma,
     VmaList,
 )
-from mmuemu.x86.paging import ADDRESS_MASK, KEY_MASK, KEY_SHIFT, NX, PAGE_MASK, PAGE_SIZE, RW, US, A, D, G, P
+from mmuemu.x86.paging import ADDRESS_MASK, KEY_MASK, KEY_SHIFT, NX, PAGE_MASK, PAGE_SIZE, RW, SIZE_2M, US, A, D, G, P
 
 if TYPE_CHECKING:
     from mmuemu.kernel.page_cache import FileMapping
@@ -127,6 +128,7 @@ class PagedSpace:
         self._q = frames.ram.qwords
         self._last = _NOWHERE
         self._taken = 0
+        self.huge = HugePages(self, NEVER)
 
     @property
     def resident(self) -> int:
@@ -167,9 +169,14 @@ class PagedSpace:
             self.minor_faults += 1
             if vma.mapping is not None:
                 return self._file_fault(vma, la, write)
+            if write and not vma.anon:
+                self.vmas.own_pages(vma)
+            base = la & -SIZE_2M
+            if vma.start <= base and base + SIZE_2M <= vma.end:
+                self.installed = self.huge.first_touch(vma, la, write, address & -PAGE_SIZE)
+                if self.installed:
+                    return RESOLVED
             if write:
-                if not vma.anon:
-                    self.vmas.own_pages(vma)
                 entry = self._own_frame(vma) | vma.entry_flags | _NEW
                 self.anon_pages += 1
             else:
@@ -248,6 +255,12 @@ class PagedSpace:
             entry = old | P | RW | A | D
         else:
             if frame == self._zero:
+                base = la & -SIZE_2M
+                if base in self.huge.blocks and vma.start <= base and base + SIZE_2M <= vma.end:
+                    self.installed = self.huge.first_store(vma, la, address & -PAGE_SIZE)
+                    if self.installed:
+                        self.on_flush(base, base + SIZE_2M)
+                        return RESOLVED
                 new = frames.allocate()
                 self.anon_pages += 1
             else:
@@ -439,6 +452,7 @@ class PagedSpace:
         self._peak_pages = self.peak
         self._taken = 0
         if vma.mapping is None:
+            self._taken = self.huge.take(start, end)
             self.page_table.unmap_range(start, end, self._release_anonymous)
         else:
             mapping = vma.mapping

@@ -78,6 +78,7 @@ class Kernel:
         virtual = options.seed is not None if options.virtual_time is None else options.virtual_time
         self.clock: Clock = VirtualClock() if virtual else HostClock()
         self.hostname = options.hostname
+        self.thp = options.thp
         self.ram = GuestRam(options.memory)
         self.frames = FrameAllocator(self.ram)
         self.layout = options.layout
@@ -205,6 +206,7 @@ class Kernel:
         space.pkru = self._pkru if self.protection_keys else None
         space.touch = None if self.hidden is None else self.hidden.touch
         space.idle = self.idle_pages
+        space.huge.policy = self.thp
         for callback in self.events.space:
             callback(space)
 
@@ -359,6 +361,11 @@ class Kernel:
         for process in list(self.processes.values()):
             life.exit_group(process, death=Death(Signal.SIGKILL))
         return True
+
+    def relieve(self) -> None:
+        """When hardly a frame is free: take what was never accessed out of huge pages."""
+        for mm in {task.mm: None for task in self.tasks.values()}:
+            mm.huge.relieve()
 
     def _make_room(self) -> bool:
         """All frames are in use: kill somebody, unless the engine is in the middle of an instruction."""

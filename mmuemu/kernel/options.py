@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
+from mmuemu.kernel.huge import ALWAYS
 from mmuemu.kernel.speculation_control import UNAFFECTED, SpeculationControl
 from mmuemu.loader.layouts import LINUX, Layout
 
@@ -83,6 +84,8 @@ class Options:
     """A switch leaves the floating-point registers to the task that used them last (Linux's eagerfpu=off)."""
     show_secret: bool = False
     """The kernel's secret may be asked for by its address, and system call 1000 attacked."""
+    thp: str = ALWAYS
+    """Where one fault maps 2 MiB: ``"always"``, ``"madvise"`` (areas that asked for it), ``"never"``."""
     max_processes: int = DEFAULT_MAX_PROCESSES
     """Tasks (threads of all processes) and zombies there may be; more is EAGAIN."""
     user: tuple[int, int] = DEFAULT_USER

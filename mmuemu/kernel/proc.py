@@ -333,6 +333,7 @@ class KernelProc:
         facts.release = RELEASE
         facts.version = VERSION
         facts.hostname = kernel.hostname
+        facts.thp = kernel.thp
         model = kernel.cpu.model
         if model is not None:
             facts.cpu_vendor, facts.cpu_model = model.vendor, model.brand
@@ -361,6 +362,7 @@ class KernelProc:
         facts.runnable = sum(task.state is State.RUNNABLE for task in tasks) or 1
         spaces = {task.mm: None for task in tasks}
         facts.anonymous = sum(mm.anon_pages for mm in spaces) * PAGE_SIZE
+        facts.huge = sum(mm.huge.mapped() for mm in spaces)
         facts.mapped = sum(mm.file_pages for mm in spaces) * PAGE_SIZE
         facts.shmem = sum(len(segment.pages.pages) for segment in kernel.ipc.shm.ids) * PAGE_SIZE
         facts.page_tables = sum(table_bytes(mm) for mm in spaces)

@@ -31,8 +31,9 @@ _VM_NAMES: Final = (
     (v.VM_DONTEXPAND, "de"), (v.VM_ACCOUNT, "ac"), (v.VM_NORESERVE, "nr"), (v.VM_WIPEONFORK, "wf"),
     (v.VM_DONTDUMP, "dd"), (v.VM_HUGEPAGE, "hg"), (v.VM_NOHUGEPAGE, "nh"), (v.VM_MERGEABLE, "mg"),
 )  # fmt: skip
+_NEVER: Final = ("KSM", "LazyFree")
 _ZEROES: Final = (
-    "KSM", "LazyFree", "AnonHugePages", "ShmemPmdMapped", "FilePmdMapped", "Shared_Hugetlb", "Private_Hugetlb",
+    "ShmemPmdMapped", "FilePmdMapped", "Shared_Hugetlb", "Private_Hugetlb",
     "Swap", "SwapPss",
 )  # fmt: skip
 _COUNTS: Final = (
@@ -46,15 +47,17 @@ _PARTS: Final = frozenset({"Pss_Anon", "Pss_File", "Pss_Shmem"})
 class Usage:
     """How much of one or more areas is in memory, in bytes; Pss values are scaled by 4,096."""
 
-    __slots__ = ("counts",)
+    __slots__ = ("counts", "huge")
 
     def __init__(self) -> None:
         self.counts = dict.fromkeys(_COUNTS, 0)
+        self.huge = 0
 
     def add(self, mm: AddressSpace, vma: Vma) -> None:
         """Count the pages of ``vma``."""
         counts, frames, mapping = self.counts, mm.frames, vma.mapping
         shmem = vma.file is not None and vma.file.inode.dev == _SHMEM_DEV
+        self.huge += mm.huge.mapped(vma.start, vma.end)
         for la, entry, _ in mm.page_table.iterate(vma.start, vma.end, absent=True):
             frame = entry & ADDRESS_MASK
             if frame == frames.zero_frame:
@@ -78,6 +81,9 @@ class Usage:
         for name in _COUNTS[:-1]:
             if rollup or name not in _PARTS:
                 yield name, self.counts[name] >> (_PSS_SHIFT if name.startswith("Pss") else 0)
+        for name in _NEVER:
+            yield name, 0
+        yield "AnonHugePages", self.huge
         for name in _ZEROES:
             yield name, 0
         yield "Locked", self.counts["Locked"] >> _PSS_SHIFT
@@ -98,7 +104,7 @@ def smaps_text(mm: AddressSpace) -> str:
         key = "" if mm.pkru is None else f"ProtectionKey:  {vma.key:8d}\n"
         parts.append(
             f"{maps_line(mm, vma)}\n{_text(sizes)}{_text(usage.lines(rollup=False))}"
-            f"THPeligible:           0\n{key}VmFlags: {flags}\n"
+            f"THPeligible:    {mm.huge.eligible(vma):8d}\n{key}VmFlags: {flags}\n"
         )
     return "".join(parts)
 

@@ -185,6 +185,7 @@ class UserMemory:
                 if found is not None and found.flags & need == need:
                     self._q[found.entry_address >> 3] |= A | D if write else A
                     return found.physical | (address & (found.size - 1))
+            mm.huge.relieve()
             result = FaultResult.SEGV_MAPERR if attempt else mm.fault(address, _USER_WRITE if write else _USER_READ)
             if result is FaultResult.OOM:
                 raise OutOfFrames("no memory for a system call's data")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Final
 
 from mmuemu.errors import OutOfFrames
 from mmuemu.memory.ram import ZERO_PAGE, GuestRam, anonymous
-from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
+from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE, SIZE_2M
 
 _NO_FRAME: Final = ~0x000F_FFFF_FFFF_F000
 """Bits no frame address has; a negative number has them too."""
 _BATCH: Final = 64
+_ONE: Final = (1).to_bytes(4, sys.byteorder)
+_BLOCKS: Final = 8
 _AHEAD: Final = 32 * PAGE_SIZE
 """How much the host commits at once when frames are given out in order."""
 
@@ -26,6 +29,7 @@ class FrameAllocator:
     """
 
     __slots__ = (
+        "_blocks",
         "_counts",
         "_end",
         "_executed",
@@ -61,6 +65,7 @@ class FrameAllocator:
         self._stop = end
         self._runs: list[tuple[int, int]] = []
         self._pending: list[int] = []
+        self._blocks: list[int] = []
         self._executed: set[int] = set()
         self._zero = -1
         self._peak = 0
@@ -132,7 +137,10 @@ class FrameAllocator:
     def _take_run(self) -> int:
         """Make the most recently freed run the current one; its first frame."""
         while not self._runs:
-            if self._pending:
+            if self._blocks:
+                self._runs += [(base, base + SIZE_2M) for base in sorted(self._blocks, reverse=True)]
+                self._blocks.clear()
+            elif self._pending:
                 self._give_back()
             elif self.on_exhausted is None or not self.on_exhausted():
                 raise OutOfFrames(f"all {self.limit} frames of guest memory are in use")
@@ -149,26 +157,69 @@ class FrameAllocator:
         if count <= 0 or align < PAGE_SIZE or align & (align - 1):
             raise ValueError(f"no run of frames: {count} frames aligned to {align:#x}")
         self.flush()
-        runs = self._merged_runs()
-        size = count << 12
-        fits = (i for i, (start, end) in enumerate(runs) if (start + align - 1) & -align <= end - size)
-        position = next(fits, None)
-        if position is None:
-            self._set_runs(runs)
+        base = self._cut_run(count << 12, align)
+        if base < 0:
             raise OutOfFrames(f"no {count} neighbouring frames of guest memory are free")
-        start, end = runs[position]
-        base = (start + align - 1) & -align
-        runs[position : position + 1] = [r for r in ((start, base), (base + size, end)) if r[0] < r[1]]
-        self._set_runs(runs)
-        for index in range(base >> 12, (base + size) >> 12):
-            self._counts[index] = 1
-        self.used += count
+        self._use(base, count)
         return base
 
+    def _cut_run(self, size: int, align: int) -> int:
+        """Take ``size`` free bytes out of the runs after a :meth:`flush`; where they begin, -1: nowhere."""
+        runs = self._merged_runs()
+        fits = (i for i, (start, end) in enumerate(runs) if (start + align - 1) & -align <= end - size)
+        position = next(fits, None)
+        base = -1
+        if position is not None:
+            start, end = runs[position]
+            base = (start + align - 1) & -align
+            runs[position : position + 1] = [r for r in ((start, base), (base + size, end)) if r[0] < r[1]]
+        self._set_runs(runs)
+        return base
+
+    def _use(self, base: int, count: int) -> None:
+        """``count`` free frames from ``base`` on have one reference from now on."""
+        self._counts[base >> 12 : (base >> 12) + count] = memoryview(_ONE * count).cast("I")
+        self.used += count
+
+    def allocate_block(self) -> int:
+        """Physical address of 512 neighbouring zero frames, 2 MiB aligned, one reference each; -1 without such a place.
+
+        Several are set aside at once; frames that are allocated one by one get them when nothing else is left.
+        """
+        if not self._blocks:
+            self.flush()
+            for blocks in (_BLOCKS, 1):
+                base = self._cut_run(blocks * SIZE_2M, SIZE_2M)
+                if base >= 0:
+                    self._blocks = [base + index * SIZE_2M for index in reversed(range(blocks))]
+                    break
+            else:
+                return -1
+        base = self._blocks.pop()
+        self._use(base, SIZE_2M >> 12)
+        return base
+
+    def release_block(self, base: int) -> None:
+        """:meth:`release` the 512 neighbouring frames from ``base`` on, 2 MiB aligned, which are in use.
+
+        Together they go back to the host at once, unless somebody else uses one.
+        """
+        counts = self._counts[base >> 12 : base + SIZE_2M >> 12]
+        if bytes(counts) != _ONE * len(counts) or any(base <= frame < base + SIZE_2M for frame in self._executed):
+            self.release_all(list(range(base, base + SIZE_2M, PAGE_SIZE)))
+            return
+        self._peak = self.peak
+        self.used -= len(counts)
+        counts[:] = memoryview(bytes(4 * len(counts))).cast("I")
+        self.ram.discard(base, SIZE_2M)
+        self._blocks.append(base)
+
     def _merged_runs(self) -> list[tuple[int, int]]:
-        """All free runs in address order, neighbours joined."""
+        """All free runs in address order, neighbours joined; blocks set aside are some of them again."""
         merged: list[tuple[int, int]] = []
-        for start, end in sorted([*self._runs, (self._next, self._stop)]):
+        blocks = [(base, base + SIZE_2M) for base in self._blocks]
+        self._blocks.clear()
+        for start, end in sorted([*self._runs, *blocks, (self._next, self._stop)]):
             if merged and merged[-1][1] == start:
                 merged[-1] = (merged[-1][0], end)
             elif start < end:
@@ -232,6 +283,14 @@ class FrameAllocator:
                 counts[index] -= 1
             else:
                 self.release(frame)
+
+    def share_many(self, frame: int, count: int) -> None:
+        """``count`` more references to ``frame``, which is in use."""
+        self._counts[frame >> 12] += count
+
+    def release_many(self, frame: int, count: int) -> None:
+        """``count`` references less to ``frame``, of more than that."""
+        self._counts[frame >> 12] -= count
 
     def flush(self) -> None:
         """Give every free frame back to the host now, those committed ahead of use as well."""

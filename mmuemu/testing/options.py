@@ -8,7 +8,8 @@ from typing import Any, Final
 
 OPTIONS: Final = (
     "aslr", "cpu", "files", "kpti", "layout", "max_instructions", "max_processes", "memory", "mitigations", "mmu",
-    "noise", "not_vulnerable", "schedule", "seed", "show_secret", "timeout", "user", "virtual_time", "vulnerable",
+    "noise", "not_vulnerable", "schedule", "seed", "show_secret", "thp", "timeout", "user", "virtual_time",
+    "vulnerable",
 )  # fmt: skip
 """Those of ``Machine``, and the limits of a run."""
 LIMITS: Final = ("timeout", "max_instructions")

@@ -197,10 +197,12 @@ def _kind(space: PagedSpace, vma: Vma | None, record: FaultRecord) -> str:
         old = space.page_table.kept(old)
     if old:
         if (old ^ record.new) & ADDRESS_MASK:
-            return "copy-on-write"
+            huge = old & ADDRESS_MASK == space.frames.zero_frame and space.huge.holds(record.address)
+            return "huge-copy-on-write" if huge else "copy-on-write"
         return "stale" if record.old == record.new else "right"
     if vma is None or vma.mapping is None:
-        return "zero-page" if record.new & ADDRESS_MASK == space.frames.zero_frame else "demand-zero"
+        kind = "zero-page" if record.new & ADDRESS_MASK == space.frames.zero_frame else "demand-zero"
+        return f"huge-{kind}" if space.huge.holds(record.address) else kind
     return "file-copy" if record.error & _WRITE and not vma.flags & VM_MAYSHARE else "file"
 
 

@@ -77,13 +77,28 @@ def test_it_answers_as_the_walk_does(levels: int, pkru: int, operations: list[tu
                 for access in (0, 1, 2):
                     owed: list[tuple[int, int]] = []
                     found = walk(table.root, la, access, user, False, owed, None)
+                    before = {index: ram.qwords[index] for index, _ in owed}
                     known = cache.look_up(table.root, la, access, user, pkru & 3)
                     if known != UNKNOWN:
-                        assert (known, owed) == (found, [])
+                        assert known == found
+                        assert all(ram.qwords[index] == before[index] | owes for index, owes in owed)
+                    else:
+                        assert all(ram.qwords[index] == entry for index, entry in before.items())
                     for index, owes in owed:
                         ram.qwords[index] |= owes
                     if found >= 0 and user is not bool(la >> 63):
                         cache.learn(la, user, state)
+
+
+@pytest.mark.parametrize("access", [0, 1])
+def test_it_sets_the_accessed_bit(access: int) -> None:
+    ram = GuestRam(1 << 20)
+    table = PageTable(FrameAllocator(ram, 0x1000))
+    cache = StructureCache(ram)
+    table.map_page(LOW, 0x8000 | P | RW | US | D)
+    cache.learn(LOW, True, PagingState(table.root, cr4=CR4_PAE | CR4_SMEP))
+    assert cache.look_up(table.root, LOW, access, True, 0) == 0x8007
+    assert ram.qwords[table.entry_address(LOW) >> 3] == 0x8000 | P | RW | US | D | A
 
 
 @pytest.mark.parametrize("user", [True, False])

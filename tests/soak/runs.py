@@ -127,6 +127,7 @@ class Workshop:
             "kpti": random.randrange(5) == 0,
             "aslr": random.randrange(4) != 0,
             "user": random.choice(((1000, 1000), (1000, 1000), (0, 0))),
+            "thp": random.choice(("always", "always", "madvise", "never")),
         }
         if speculating:
             options |= {"cpu": "skylake", "layout": "linux", "mitigations": random.choice(("off", "auto"))}

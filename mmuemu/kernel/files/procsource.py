@@ -124,6 +124,10 @@ class SystemFacts:
     tasks: int = 1
     """Threads of all processes."""
     anonymous: int = 0
+    huge: int = 0
+    """Of that, in transparent huge pages."""
+    thp: str = "always"
+    """Of /sys/kernel/mm/transparent_hugepage/enabled."""
     mapped: int = 0
     shmem: int = 0
     page_tables: int = 0

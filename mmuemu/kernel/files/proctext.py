@@ -206,7 +206,7 @@ def meminfo(s: SystemFacts) -> bytes:
         "Dirty": 0, "Writeback": 0, "AnonPages": s.anonymous, "Mapped": s.mapped, "Shmem": s.shmem,
         "Slab": 0, "SReclaimable": 0,
         "SUnreclaim": 0, "KernelStack": 0, "PageTables": s.page_tables, "CommitLimit": s.memory_total // 2,
-        "Committed_AS": used, "VmallocTotal": 0, "VmallocUsed": 0,
+        "Committed_AS": used, "VmallocTotal": 0, "VmallocUsed": 0, "AnonHugePages": s.huge,
     }  # fmt: skip
     lines = [f"{name + ':':<16}{value >> 10:8d} kB\n" for name, value in values.items()]
     huge = "HugePages_Total:       0\nHugePages_Free:        0\nHugepagesize:       2048 kB\n"

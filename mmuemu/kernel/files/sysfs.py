@@ -1,4 +1,7 @@
-"""/sys: what it tells of the processor (Linux drivers/base/{cpu,cacheinfo}.c, Documentation/ABI/testing)."""
+"""/sys: what it tells of the processor and of huge pages.
+
+After Linux drivers/base/{cpu,cacheinfo}.c, Documentation/ABI/testing, Documentation/admin-guide/mm/transhuge.rst.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from mmuemu.kernel.abi.errno import Errno
 from mmuemu.kernel.abi.stat import SYSFS_MAGIC
 from mmuemu.kernel.files.procnodes import ProcDirectory, ProcFile
 from mmuemu.kernel.files.procsource import SystemFacts
-from mmuemu.x86.paging import PAGE_SIZE
+from mmuemu.kernel.huge import POLICIES
+from mmuemu.x86.paging import PAGE_SIZE, SIZE_2M
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
     from mmuemu.kernel.files.inode import Inode
     from mmuemu.kernel.files.namespace import MountTree
 
+_HUGE: Final = "kernel/mm/transparent_hugepage"
 _CPU: Final = "devices/system/cpu"
 VULNERABILITIES: Final = (
     "gather_data_sampling", "itlb_multihit", "l1tf", "mds", "meltdown", "mmio_stale_data", "reg_file_data_sampling",
@@ -26,6 +31,9 @@ VULNERABILITIES: Final = (
 """The files of /sys/devices/system/cpu/vulnerabilities."""
 NOT_AFFECTED: Final = "Not affected"
 _CONSTANTS: Final[dict[str, str]] = {
+    f"{_HUGE}/defrag": "always defer defer+madvise madvise [never]",
+    f"{_HUGE}/hpage_pmd_size": str(SIZE_2M),
+    f"{_HUGE}/use_zero_page": "1",
     f"{_CPU}/online": "0",
     f"{_CPU}/possible": "0",
     f"{_CPU}/present": "0",
@@ -94,6 +102,10 @@ def sys_root(tree: MountTree) -> SysDirectory:
     def constant(text: str) -> Callable[[], bytes]:
         return lambda: text.encode() + b"\n"
 
+    def choice() -> bytes:
+        return " ".join(f"[{name}]" if name == system().thp else name for name in POLICIES).encode() + b"\n"
+
+    _add(root, f"{_HUGE}/enabled", choice)
     for path, text in _CONSTANTS.items():
         _add(root, path, constant(text))
     for name in VULNERABILITIES:

@@ -25,6 +25,8 @@ PR_SET_NAME: Final = 15
 PR_GET_NAME: Final = 16
 PR_SET_NO_NEW_PRIVS: Final = 38
 PR_GET_NO_NEW_PRIVS: Final = 39
+PR_SET_THP_DISABLE: Final = 41
+PR_GET_THP_DISABLE: Final = 42
 PR_GET_SPECULATION_CTRL: Final = 52
 PR_SET_SPECULATION_CTRL: Final = 53
 PR_SET_VMA: Final = 0x53564D41
@@ -205,6 +207,15 @@ def sys_prctl(task: Task, option: int, first: int, second: int, third: int, four
     if option == PR_GET_PDEATHSIG:
         task.memory.write_u32(first, task.parent_death_signal)
         return 0
+    if option == PR_SET_THP_DISABLE:
+        if second or third or fourth:
+            raise SyscallError(Errno.EINVAL)
+        task.mm.huge.disabled = bool(first)
+        return 0
+    if option == PR_GET_THP_DISABLE:
+        if first or second or third or fourth:
+            raise SyscallError(Errno.EINVAL)
+        return int(task.mm.huge.disabled)
     if option == PR_GET_SPECULATION_CTRL:
         if second or third or fourth:
             raise SyscallError(Errno.EINVAL)

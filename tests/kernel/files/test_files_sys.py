@@ -1,4 +1,4 @@
-"""/sys: the processor's attributes, which nobody changes."""
+"""/sys: the processor's attributes and those of huge pages, which nobody changes."""
 
 from __future__ import annotations
 
@@ -22,12 +22,20 @@ def guest(make_guest, request):
 
 
 def test_there_is_one_processor_and_nothing_of_the_hosts(guest):
-    assert guest.listdir("/sys") == [b".", b"..", b"devices"]
+    assert sorted(guest.listdir("/sys")) == [b".", b"..", b"devices", b"kernel"]
     assert guest.listdir("/sys/devices/system") == [b".", b"..", b"cpu"]
     for name in ("online", "possible", "present"):
         assert guest.slurp(f"{CPU}/{name}") == b"0\n"
     assert guest.slurp(f"{CPU}/smt/active") == b"0\n"
     assert guest.stat(f"{CPU}/cpu1") == -Errno.ENOENT
+
+
+def test_huge_pages_are_told(guest):
+    huge = "/sys/kernel/mm/transparent_hugepage"
+    assert guest.slurp(f"{huge}/enabled") == b"[always] madvise never\n"
+    assert guest.slurp(f"{huge}/hpage_pmd_size") == b"2097152\n"
+    root = guest.task.uid == 0
+    assert guest.open(f"{huge}/enabled", os.O_WRONLY) == -Errno.EACCES or root
 
 
 def test_nothing_is_affected_before_a_model_is_chosen(guest):

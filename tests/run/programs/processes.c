@@ -350,6 +350,7 @@ static void usage(void) {
     if (!pid) {
         spin(30);
         char *p = mmap(0, 4 << 20, 3, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        madvise(p, 4 << 20, MADV_NOHUGEPAGE);
         for (int i = 0; i < 4 << 20; i += 4096) p[i] = 1;
         _exit(0);
     }

@@ -20,7 +20,7 @@ enum { AREAS = 12, PAGES = 20, PAGE = 4096, THREADS = 4 };
 
 static struct area {
     unsigned char *at;
-    int pages, rights, shared;
+    int pages, rights, shared, shift;
     unsigned char model[PAGES];
 } areas[AREAS];
 static unsigned long state;
@@ -55,14 +55,14 @@ static void look(struct area *a)
     if (!a->at || !(a->rights & PROT_READ) || a->shared)
         return;
     for (int page = 0; page < a->pages; page++)
-        if (a->at[page * PAGE + 100] != a->model[page])
-            wrong("memory", a->at[page * PAGE + 100], a->model[page]);
+        if (a->at[((long)page << a->shift) + 100] != a->model[page])
+            wrong("memory", a->at[((long)page << a->shift) + 100], a->model[page]);
 }
 
 static void drop(struct area *a)
 {
     if (a->at)
-        munmap(a->at, a->pages * PAGE);
+        munmap(a->at, (long)a->pages << a->shift);
     a->at = NULL;
 }
 
@@ -73,6 +73,7 @@ static void map(struct area *a)
     drop(a);
     memset(a, 0, sizeof *a);
     a->pages = 1 + below(PAGES);
+    a->shift = 12;
     a->rights = PROT_READ | PROT_WRITE;
     if (kind == 0)
         flags = MAP_SHARED | MAP_ANONYMOUS, a->shared = 1;
@@ -82,7 +83,9 @@ static void map(struct area *a)
         flags = below(2) ? MAP_SHARED : MAP_PRIVATE;
         a->shared = flags == MAP_SHARED || kind == 2;
     }
-    a->at = mmap(NULL, a->pages * PAGE, a->rights, flags, fd, 0);
+    if (kind == 3)
+        a->shift += 6; /* some MiB, of which huge pages are made */
+    a->at = mmap(NULL, (long)a->pages << a->shift, a->rights, flags, fd, 0);
     if (a->at == MAP_FAILED)
         a->at = NULL;
     if (fd >= 0)
@@ -94,16 +97,19 @@ static void store(struct area *a)
     if (!a->at || !(a->rights & PROT_WRITE))
         return;
     for (int page = below(a->pages); page < a->pages; page += 1 + below(4))
-        a->at[page * PAGE + 100] = a->model[page] = number;
+        a->at[((long)page << a->shift) + 100] = a->model[page] = number;
     number = number * 5 + 3 | 1;
 }
 
 static void protect(struct area *a)
 {
+    long part = (long)a->pages << (a->shift - 1) & -PAGE;
     static const int rights[] = {PROT_NONE, PROT_READ, PROT_READ | PROT_WRITE, PROT_READ | PROT_EXEC};
 
-    if (a->at && mprotect(a->at, a->pages * PAGE, a->rights = rights[below(4)]))
+    if (a->at && mprotect(a->at, (long)a->pages << a->shift, a->rights = rights[below(4)]))
         wrong("mprotect", -1, 0);
+    if (a->at && (mprotect(a->at + part, PAGE, PROT_READ) || mprotect(a->at + part, PAGE, a->rights)))
+        wrong("mprotect of a page", -1, 0);
 }
 
 static void shrink(struct area *a)
@@ -113,11 +119,11 @@ static void shrink(struct area *a)
     if (!a->at)
         return;
     pages = 1 + below(PAGES);
-    void *at = mremap(a->at, a->pages * PAGE, (a->shared && pages > a->pages ? a->pages : pages) * PAGE, MREMAP_MAYMOVE);
-    if (at == MAP_FAILED)
-        return;
     if (a->shared && pages > a->pages)
         pages = a->pages;
+    void *at = mremap(a->at, (long)a->pages << a->shift, (long)pages << a->shift, MREMAP_MAYMOVE);
+    if (at == MAP_FAILED)
+        return;
     for (int page = a->pages; page < pages; page++)
         a->model[page] = 0;
     a->at = at;
@@ -129,12 +135,12 @@ static void advise(struct area *a)
     if (!a->at || a->shared || a->rights == PROT_NONE)
         return;
     if (below(2)) {
-        madvise(a->at, a->pages * PAGE, MADV_FREE);
-        madvise(a->at, a->pages * PAGE, MADV_DONTNEED);
+        madvise(a->at, (long)a->pages << a->shift, MADV_FREE);
+        madvise(a->at, (long)a->pages << a->shift, MADV_DONTNEED);
         memset(a->model, 0, sizeof a->model);
         /* A private file's page shows the file again, which others write to only where it is shared. */
     } else
-        madvise(a->at, a->pages * PAGE, MADV_WILLNEED);
+        madvise(a->at, (long)a->pages << a->shift, MADV_WILLNEED);
 }
 
 static void *thread(void *argument)
