@@ -40,6 +40,7 @@ class Page(HTMLParser):
                 self.anchors.add(value)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("sphinx", "myst_parser", "furo")),
     reason="needs the extra 'docs'",
