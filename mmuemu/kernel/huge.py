@@ -8,6 +8,7 @@ Only the page that was touched is marked accessed, so that a block tells how muc
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.errors import OutOfFrames, UsageError
@@ -27,9 +28,9 @@ POLICIES: Final = (ALWAYS, MADVISE, NEVER)
 
 PAGES: Final = SIZE_2M // PAGE_SIZE
 """4 KiB pages of a block."""
-_EACH: Final = sum(1 << 64 * index for index in range(PAGES))
+_EACH: Final = int.from_bytes(struct.pack("<Q", 1) * PAGES, "little")
 """Times an entry: a table of it."""
-_NEIGHBOURS: Final = sum(index * PAGE_SIZE << 64 * index for index in range(PAGES))
+_NEIGHBOURS: Final = int.from_bytes(struct.pack(f"<{PAGES}Q", *range(0, SIZE_2M, PAGE_SIZE)), "little")
 """Added to a table of one entry: a table of neighbouring frames."""
 _FEW: Final = 64
 _USED: Final = _EACH * (A | D)
