@@ -91,6 +91,9 @@ class Engine(Protocol):
     def count_fault(self) -> None:
         """A page fault was resolved: one miss the engine served by asking."""
 
+    def count_pages(self, pages: int) -> None:
+        """One page fault maps ``pages``: their misses are to come."""
+
     def take_fault(self) -> Trap | None:
         """The trap of an access that was refused without an exception, once the run has ended."""
 
@@ -422,6 +425,9 @@ class PythonEngine(_Engine):
     def count_fault(self) -> None:
         """Misses are counted as they are served."""
 
+    def count_pages(self, _pages: int) -> None:
+        """Each of their misses will be served."""
+
     def forget_fault(self) -> None:
         """The access that was refused last has been dealt with."""
         self.refused = None
@@ -476,6 +482,10 @@ class NativeEngine(_Engine):
         self.fills += 1
         if self.fills > self._grow_at:
             self._grow()
+
+    def count_pages(self, pages: int) -> None:
+        """The engine serves all their misses but the first itself, and grows when its TLB is used to 70 %."""
+        self._grow_at -= pages * 7 // 5 - 1
 
     def forget_fault(self) -> None:
         """No access is refused without an exception."""

@@ -95,6 +95,10 @@ def _no_flush(_start: int, _end: int) -> None:
     return None
 
 
+def _no_count(_pages: int) -> None:
+    return None
+
+
 class PagedSpace:
     """Page tables filled on demand from a list of areas.
 
@@ -110,6 +114,8 @@ class PagedSpace:
         self.vmas = VmaList(self)
         self.on_flush: Callable[[int, int], None] = _no_flush
         """Called with (start, end) when translations of that range may have become wrong; set by the CPU."""
+        self.on_pages: Callable[[int], None] = _no_count
+        """Called with the number of pages when one fault maps several; set by the CPU."""
         self.pkru: Callable[[], int] | None = None
         """The running task's rights to protection keys; None on a CPU without them."""
         self.stack_limit = DEFAULT_STACK_LIMIT
@@ -259,7 +265,6 @@ class PagedSpace:
                 if base in self.huge.blocks and vma.start <= base and base + SIZE_2M <= vma.end:
                     self.installed = self.huge.first_store(vma, la, address & -PAGE_SIZE)
                     if self.installed:
-                        self.on_flush(base, base + SIZE_2M)
                         return RESOLVED
                 new = frames.allocate()
                 self.anon_pages += 1

@@ -3,7 +3,8 @@
 After mm/huge_memory.c (``do_huge_pmd_anonymous_page``, ``do_huge_zero_wp_pmd``) and
 Documentation/admin-guide/mm/transhuge.rst. The 2 MiB are a block: 512 entries of 4 KiB for neighbouring frames in
 place of one entry of 2 MiB, so that what changes a part of it (mprotect, munmap, copy on write) has nothing to split.
-Only the page that was touched is marked accessed, so that a block tells how much of it was used.
+Only pages that were touched are marked accessed, so that a block tells how much of it was used, and what may be in the
+TLB.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ _EACH: Final = int.from_bytes(struct.pack("<Q", 1) * PAGES, "little")
 _NEIGHBOURS: Final = int.from_bytes(struct.pack(f"<{PAGES}Q", *range(0, SIZE_2M, PAGE_SIZE)), "little")
 """Added to a table of one entry: a table of neighbouring frames."""
 _FEW: Final = 64
+_ACCESSED: Final = _EACH * A
 _USED: Final = _EACH * (A | D)
 
 
@@ -97,7 +99,7 @@ class HugePages:
         first = space.frames.allocate_block() if write else space.frames.zero_frame
         if first < 0:
             return 0
-        entry = first | vma.entry_flags | (0 if write else A)
+        entry = first | vma.entry_flags
         if table < 0:
             try:
                 space.page_table.map_page(base, entry)
@@ -111,12 +113,13 @@ class HugePages:
         space.frames.share_many(first, PAGES)
         self._write(table, entry * _EACH)
         self.blocks.add(base)
-        return entry
+        space.frames.ram.qwords[(table >> 3) + (la >> 12 & PAGES - 1)] = entry | A
+        return entry | A
 
     def first_store(self, vma: Vma, la: int, table: int) -> int:
         """Give the block of zeros around ``la`` frames of its own; the entry for ``la``, 0 if only its page gets one.
 
-        The block lies in ``vma``, its entries at ``table``. The caller flushes it.
+        The block lies in ``vma``, its entries at ``table``. It is flushed if another page of it may be in the TLB.
         """
         space, base = self._space, la & -SIZE_2M
         if not self.allowed(vma) or not self._has_room() or not self._reads_zeros(table):
@@ -125,6 +128,9 @@ class HugePages:
         if first < 0:
             return 0
         space.frames.release_many(space.frames.zero_frame, PAGES)
+        own = space.frames.ram.qwords[(table >> 3) + (la >> 12 & PAGES - 1)] & A
+        if space.serving != la & -PAGE_SIZE or self._accessed(table) > bool(own):
+            space.on_flush(base, base + SIZE_2M)
         return self._own(table, base, first | vma.entry_flags, la)
 
     def _has_room(self) -> bool:
@@ -137,6 +143,7 @@ class HugePages:
         entry |= RW | D
         self._write(table, entry * _EACH + _NEIGHBOURS)
         self._space.anon_pages += PAGES
+        self._space.on_pages(PAGES)
         self.blocks.add(base)
         if self._is_dense(base - SIZE_2M):
             self._space.frames.ram.populate(entry & ADDRESS_MASK, SIZE_2M)
@@ -149,8 +156,12 @@ class HugePages:
         table = self._space.page_table.entry_address(base) if base in self.blocks else -1
         if table < 0:
             return False
+        return 2 * self._accessed(table) > PAGES
+
+    def _accessed(self, table: int) -> int:
+        """How many pages of the block whose entries lie at ``table`` were accessed."""
         entries = int.from_bytes(self._space.frames.ram.bytes[table : table + PAGE_SIZE], "little")
-        return 2 * (entries & _EACH * A).bit_count() > PAGES
+        return (entries & _ACCESSED).bit_count()
 
     def _write(self, table: int, entries: int) -> None:
         self._space.frames.ram.bytes[table : table + PAGE_SIZE] = entries.to_bytes(PAGE_SIZE, "little")

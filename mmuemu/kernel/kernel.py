@@ -203,6 +203,7 @@ class Kernel:
 
         space.on_flush = flush
         space.on_map = self._mapped
+        space.on_pages = self.cpu.engine.count_pages
         space.pkru = self._pkru if self.protection_keys else None
         space.touch = None if self.hidden is None else self.hidden.touch
         space.idle = self.idle_pages

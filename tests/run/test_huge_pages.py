@@ -40,6 +40,19 @@ def test_pages_that_were_never_used_are_there_when_memory_is_short(
     assert (never.out, never.code) == (b"Rss 48\nRss 48, 0 wrong\n", 0), never.err
 
 
+def test_the_native_engine_grows_its_tlb_by_what_is_mapped() -> None:
+    """It serves the misses itself, so that nobody counts them."""
+    grown = {}
+    for engine in ("python", "native"):
+        with Machine(mmu=engine) as machine:
+            cpu = machine.kernel.cpu.engine
+            for _ in range(25):
+                cpu.count_pages(512)
+                cpu.count_fault()
+            grown[engine] = cpu.growths
+    assert grown == {"python": 0, "native": 6}
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [

@@ -63,7 +63,8 @@ def test_a_read_shares_the_zero_frame_and_the_store_after_it_gets_all(huge: Any)
     at = _map(huge)
     zero = huge.frames.zero_frame
     assert huge.mm.fault(at + PAGE_SIZE, READ) is FaultResult.RESOLVED
-    assert {huge.entry(at + page * PAGE_SIZE) for page in range(PAGES)} == {zero | P | US | A | NX}
+    assert {huge.entry(at + page * PAGE_SIZE) for page in range(PAGES) if page != 1} == {zero | P | US | NX}
+    assert huge.entry(at + PAGE_SIZE) == huge.mm.installed == zero | P | US | NX | A
     assert (huge.mm.resident, huge.frames.refcount(zero)) == (0, 1 + PAGES)
     assert huge.mm.mincore(at, at + SIZE_2M) == b"\1" * PAGES
     assert huge.mm.fault(at + 2 * PAGE_SIZE, WRITE | 1) is FaultResult.RESOLVED
@@ -71,6 +72,27 @@ def test_a_read_shares_the_zero_frame_and_the_store_after_it_gets_all(huge: Any)
     assert (huge.mm.resident, huge.frames.refcount(zero), huge.mm.minor_faults) == (PAGES, 1, 2)
     assert len(set(_frames(huge, at))) == PAGES
     assert huge.leaked() == 0
+
+
+@pytest.mark.parametrize(("read", "flushes"), [([], 0), ([3], 0), ([3, 4], 1), ([4], 1)])
+def test_a_store_flushes_if_another_page_may_be_cached(read: list[int], flushes: int, huge: Any) -> None:
+    at = _map(huge)
+    for page in read:
+        assert huge.memory.read(at + page * PAGE_SIZE, 1) == b"\0"
+    huge.mm.serving = at + 3 * PAGE_SIZE
+    assert huge.mm.fault(huge.mm.serving, WRITE | bool(read)) is FaultResult.RESOLVED
+    assert huge.mm.resident == PAGES
+    assert len(huge.flushes) == flushes
+
+
+def test_the_cpu_is_told_how_many_pages_a_store_maps(huge: Any) -> None:
+    told: list[int] = []
+    huge.mm.on_pages = told.append
+    at = _map(huge)
+    huge.mm.fault(at, READ)
+    huge.mm.fault(at, WRITE | 1)
+    huge.mm.fault(at + SIZE_2M, WRITE)
+    assert told == [PAGES, PAGES]
 
 
 def test_memory_that_is_no_whole_block_is_mapped_page_by_page(huge: Any) -> None:
