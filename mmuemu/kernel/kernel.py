@@ -203,7 +203,7 @@ class Kernel:
 
         space.on_flush = flush
         space.on_map = self._mapped
-        space.on_pages = self.cpu.engine.count_pages
+        space.on_pages = self._count_pages
         space.pkru = self._pkru if self.protection_keys else None
         space.touch = None if self.hidden is None else self.hidden.touch
         space.idle = self.idle_pages
@@ -362,6 +362,9 @@ class Kernel:
         for process in list(self.processes.values()):
             life.exit_group(process, death=Death(Signal.SIGKILL))
         return True
+
+    def _count_pages(self, pages: int) -> None:
+        self.cpu.engine.count_pages(pages)
 
     def relieve(self) -> None:
         """When hardly a frame is free: take what was never accessed out of huge pages."""
