@@ -82,7 +82,7 @@ def _mark(mm: AddressSpace, vma: Vma, start: int, stop: int, advice: int) -> Non
 
 
 def _apply(mm: AddressSpace, vma: Vma, start: int, stop: int, advice: int) -> None:
-    """Advice about pages. What Linux would do with swap or huge pages needs neither here: nothing is done."""
+    """Advice about pages. What Linux would do with swap is not needed; huge pages are made at the first touch only."""
     if advice in (mman.MADV_DONTNEED, mman.MADV_FREE, mman.MADV_DONTNEED_LOCKED):
         if vma.flags & VM_LOCKED and advice == mman.MADV_DONTNEED:
             raise SyscallError(Errno.EINVAL)

@@ -34,6 +34,7 @@ _EACH: Final = int.from_bytes(struct.pack("<Q", 1) * PAGES, "little")
 _NEIGHBOURS: Final = int.from_bytes(struct.pack(f"<{PAGES}Q", *range(0, SIZE_2M, PAGE_SIZE)), "little")
 """Added to a table of one entry: a table of neighbouring frames."""
 _FEW: Final = 64
+"""Memory is short when this part of it is free, or less."""
 _ACCESSED: Final = _EACH * A
 _USED: Final = _EACH * (A | D)
 
@@ -43,6 +44,11 @@ def known_policy(name: str) -> str:
     if name not in POLICIES:
         raise UsageError(f"no policy of huge pages: {name!r} (choose from {', '.join(POLICIES)})")
     return name
+
+
+def _slot(table: int, la: int) -> int:
+    """Index into qwords of the entry for ``la`` in the last-level ``table``."""
+    return (table >> 3) + (la >> 12 & PAGES - 1)
 
 
 class HugePages:
@@ -113,7 +119,7 @@ class HugePages:
         space.frames.share_many(first, PAGES)
         self._write(table, entry * _EACH)
         self.blocks.add(base)
-        space.frames.ram.qwords[(table >> 3) + (la >> 12 & PAGES - 1)] = entry | A
+        space.frames.ram.qwords[_slot(table, la)] = entry | A
         return entry | A
 
     def first_store(self, vma: Vma, la: int, table: int) -> int:
@@ -128,7 +134,7 @@ class HugePages:
         if first < 0:
             return 0
         space.frames.release_many(space.frames.zero_frame, PAGES)
-        own = space.frames.ram.qwords[(table >> 3) + (la >> 12 & PAGES - 1)] & A
+        own = space.frames.ram.qwords[_slot(table, la)] & A
         if space.serving != la & -PAGE_SIZE or self._accessed(table) > bool(own):
             space.on_flush(base, base + SIZE_2M)
         return self._own(table, base, first | vma.entry_flags, la)
@@ -148,7 +154,7 @@ class HugePages:
         if self._is_dense(base - SIZE_2M):
             self._space.frames.ram.populate(entry & ADDRESS_MASK, SIZE_2M)
         entry += la - base & -PAGE_SIZE | A
-        self._space.frames.ram.qwords[(table >> 3) + (la >> 12 & PAGES - 1)] = entry
+        self._space.frames.ram.qwords[_slot(table, la)] = entry
         return entry
 
     def _is_dense(self, base: int) -> bool:
@@ -160,15 +166,18 @@ class HugePages:
 
     def _accessed(self, table: int) -> int:
         """How many pages of the block whose entries lie at ``table`` were accessed."""
-        entries = int.from_bytes(self._space.frames.ram.bytes[table : table + PAGE_SIZE], "little")
-        return (entries & _ACCESSED).bit_count()
+        return (self._entries(table) & _ACCESSED).bit_count()
+
+    def _entries(self, table: int) -> int:
+        """The entries at ``table`` as one number."""
+        return int.from_bytes(self._space.frames.ram.bytes[table : table + PAGE_SIZE], "little")
 
     def _write(self, table: int, entries: int) -> None:
         self._space.frames.ram.bytes[table : table + PAGE_SIZE] = entries.to_bytes(PAGE_SIZE, "little")
 
     def _read(self, table: int) -> tuple[int, int]:
         """The entries at ``table`` as one number, each with A and D; the first of them."""
-        entries = int.from_bytes(self._space.frames.ram.bytes[table : table + PAGE_SIZE], "little") | _USED
+        entries = self._entries(table) | _USED
         return entries, entries & (1 << 64) - 1
 
     def _reads_zeros(self, table: int) -> bool:
@@ -223,7 +232,7 @@ class HugePages:
                 ):
                     continue
                 words[slot] = entry & ~(ADDRESS_MASK | RW | D) | frames.zero_frame
-                frames.share_many(frames.zero_frame, 1)
+                frames.share(frames.zero_frame)
                 frames.release(frame)
                 space.anon_pages -= 1
             space.on_flush(base, base + SIZE_2M)

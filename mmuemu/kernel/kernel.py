@@ -78,7 +78,6 @@ class Kernel:
         virtual = options.seed is not None if options.virtual_time is None else options.virtual_time
         self.clock: Clock = VirtualClock() if virtual else HostClock()
         self.hostname = options.hostname
-        self.thp = options.thp
         self.ram = GuestRam(options.memory)
         self.frames = FrameAllocator(self.ram)
         self.layout = options.layout
@@ -207,7 +206,7 @@ class Kernel:
         space.pkru = self._pkru if self.protection_keys else None
         space.touch = None if self.hidden is None else self.hidden.touch
         space.idle = self.idle_pages
-        space.huge.policy = self.thp
+        space.huge.policy = self.options.thp
         for callback in self.events.space:
             callback(space)
 

@@ -333,7 +333,7 @@ class KernelProc:
         facts.release = RELEASE
         facts.version = VERSION
         facts.hostname = kernel.hostname
-        facts.thp = kernel.thp
+        facts.thp = kernel.options.thp
         model = kernel.cpu.model
         if model is not None:
             facts.cpu_vendor, facts.cpu_model = model.vendor, model.brand
