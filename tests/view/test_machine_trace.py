@@ -40,6 +40,12 @@ int main(int argc, char **argv) {
     signal(SIGUSR1, on_usr);
     printf("%p %p %p\n", (void *)p, (void *)s, (void *)f);
     fflush(stdout);
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+    volatile char *h = mmap((void *)0x7e0000000000, 4 << 20, PROT_READ | PROT_WRITE, flags, -1, 0);
+    (void)h[0];        // huge-zero-page
+    h[4096] = 1;       // huge-copy-on-write
+    h[8192] = 1;
+    h[2 << 20] = 1;    // huge-demand-zero
     p[0] = 1;          // demand-zero
     (void)p[4096];     // zero-page
     p[4096] = 1;       // copy-on-write of the zero page
@@ -120,6 +126,12 @@ def test_faults_say_what_the_kernel_did(program, mmu):
         assert area is None or int(area["start"], 16) <= int(one["address"], 16) < int(area["end"], 16)
     assert seen[p][:2] == [("demand-zero", "write"), ("refused", "write")]
     assert seen[p + 4096] == [("zero-page", "read"), ("copy-on-write", "write")]
+    huge = {page - 0x7E00_0000_0000: found for page, found in seen.items() if 0 <= page - 0x7E00_0000_0000 < 4 << 20}
+    assert huge == {
+        0: [("huge-zero-page", "read")],
+        0x1000: [("huge-copy-on-write", "write")],
+        2 << 20: [("huge-demand-zero", "write")],
+    }
     assert seen[s] == [("file", "write")]
     assert seen[f] == [("file", "read")]
     assert seen[f + 4096] == [("file-copy", "write")]

@@ -30,6 +30,16 @@ static long kib(const char *name) {
     return found;
 }
 
+/* The system's, in kB. */
+static long huge_of_all(void) {
+    FILE *file = fopen("/proc/meminfo", "r");
+    char line[256];
+    long found = -1;
+    while (fgets(line, sizeof line, file)) sscanf(line, "AnonHugePages: %ld", &found);
+    fclose(file);
+    return found;
+}
+
 static long faults(void) {
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
@@ -82,6 +92,7 @@ int main(int argc, char **argv) {
     for (unsigned long i = 0; i < HUGE; i += PAGE) p[i] = (char)i;
     printf("written: %ld faults\n", faults() - before);
     state("written", 2 * HUGE);
+    printf("of all: %d\n", huge_of_all() >= 2048);
     before = faults();
     p[HUGE + 17] = 1;
     p[2 * HUGE - 1] = 1;
