@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Final, Protocol
 from unicorn import unicorn_const
 
 from mmuemu.cpu import library
+from mmuemu.cpu.ahead import FillAhead
 from mmuemu.cpu.structures import UNKNOWN, StructureCache, permitted
 from mmuemu.cpu.tlbsize import WINDOW, TlbSize
 from mmuemu.cpu.traps import Trap
 from mmuemu.cpu.window import D_HFLAGS, Q_CR0, Q_CR2, Q_CR3, Q_CR4, Q_EFER, Q_PKRU, Q_RFLAGS, Q_RIP
 from mmuemu.mmu.state import Access, PagingState
-from mmuemu.mmu.walk import NON_CANONICAL, WRITABLE, PageWalker, page_walker
+from mmuemu.mmu.walk import EXECUTABLE, NON_CANONICAL, READABLE, WRITABLE, PageWalker, page_walker
 from mmuemu.x86.exceptions import Vector
 from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
 from mmuemu.x86.registers import RFLAGS_AC
@@ -287,14 +288,20 @@ class PythonEngine(_Engine):
         self._executed: dict[int, int] = {}
         self._stored: dict[int, int] = {}
         self.structures: StructureCache | None = None
+        self.ahead: FillAhead | None = None
+        self._alone = True
         self.refused: tuple[int, int, int] | None = None
 
     def install(self) -> None:
         self.cpu.uc.ctl_set_tlb_mode(self.tlb_type)
-        self.serve(self._fill)
+        self._hook(self._fill)
 
     def serve(self, fill: Callable[[int, int, int, int], bool]) -> None:
-        """Let ``fill`` serve the misses from now on: ``(_, page, kind of access, result) -> served``."""
+        """Let ``fill`` serve every miss, from the first one on: ``(_, page, kind of access, result) -> served``."""
+        self._alone = False
+        self._hook(fill)
+
+    def _hook(self, fill: Callable[[int, int, int, int], bool]) -> None:
         hooks = self.cpu.hooks
         if self._fill_hook is not None:
             hooks.remove(self._fill_hook)
@@ -317,7 +324,7 @@ class PythonEngine(_Engine):
                     return False
             return served
 
-        self.serve(fill)
+        self._hook(fill)
 
     def _fill(self, _uc: int, page: int, kind: int, result: int) -> bool:
         """Serve one miss. Every name here is on the hottest path there is."""
@@ -337,18 +344,31 @@ class PythonEngine(_Engine):
                 found = self._walk(page, access, user, UNKNOWN)
             if found < 0:
                 return False
-            if access == FETCH or found & WRITABLE:
-                found = self.exclusive(page, found, access)
-            entry = self._results.get(result) or self._result(result)
-            entry[0] = found & ~PAGE_MASK
-            entry[1] = found & 7
             self.fills = fills = self.fills + 1
             if fills > self._grow_at:
                 self._grow()
+            if access == FETCH or found & WRITABLE:
+                found = self.exclusive(page, found, access)
+                ahead = self.ahead
+                if ahead is not None and user and found & WRITABLE and access != FETCH and ahead.follows(page):
+                    self._fill_ahead(ahead, page, access)
+            entry = self._results.get(result) or self._result(result)
+            entry[0] = found & ~PAGE_MASK
+            entry[1] = found & 7
             return True
         except BaseException as error:
             self.cpu.fail(error)
             return False
+
+    def _fill_ahead(self, ahead: FillAhead, page: int, access: int) -> None:
+        """Pages behind ``page`` come in with it, if they are like it."""
+        slot = self.structures.slot(self._live_q[Q_CR3], page) if self.structures is not None else -1
+        if slot >= 0:
+            came = ahead.load(page, slot)
+            self.fills += len(came)
+            if self.watcher is not None:
+                for place, frame in enumerate(came, 1):
+                    self.watcher.filled(page + place * PAGE_SIZE, access, frame, READABLE | WRITABLE, 3)
 
     def _walk(self, page: int, access: int, user: bool, found: int) -> int:
         """Translate by a walk, unless ``found`` refuses already, or -1: the handler is asked to map what is refused."""
@@ -384,12 +404,14 @@ class PythonEngine(_Engine):
     def cache_structures(self, ram: GuestRam) -> None:
         """Remember where tables of the last level lie from now on: nobody but PageTable edits those in ``ram``."""
         self.structures = StructureCache(ram)
+        self.ahead = FillAhead(ram, self.size) if self._alone else None
 
     def exclusive(self, page: int, found: int, access: int) -> int:
-        """Keep stores through one linear address from changing code that runs at another.
+        """Keep stores from changing code that the engine does not look for.
 
-        The engine notices stores into translated code at the code's own address only. So a page of RAM is either
-        executed through one address or stored to through another, never both in one TLB.
+        It notices stores into translated code at the code's own address only, and while that may not be executed, the
+        first one only. So a page of RAM is either executed through one address or stored to through another or without
+        the right to execute it, never both in one TLB.
         """
         frame = found & ~PAGE_MASK
         if access == FETCH:
@@ -397,7 +419,7 @@ class PythonEngine(_Engine):
                 self.flush("alias")
             self._executed[frame] = page if self._executed.get(frame, page) == page else _SEVERAL
             return found if self._stored.get(frame) == page else found & ~WRITABLE
-        if self._executed.get(frame, page) != page:
+        if frame in self._executed and (self._executed[frame] != page or not found & EXECUTABLE):
             if access != WRITE:
                 return found & ~WRITABLE
             del self._executed[frame]

@@ -77,6 +77,11 @@ class StructureCache:
         regions = (self._user if user else self._supervisor).get(root)
         return regions is not None and page >> 21 in regions
 
+    def slot(self, root: int, page: int) -> int:
+        """Where the entry for a user ``page`` stands, as an index of 64-bit words; -1 if that is not known."""
+        table = self._user.get(root, {}).get(page >> 21)
+        return -1 if table is None else table + (page >> 12 & 511)
+
     def learn(self, page: int, user: bool, state: PagingState) -> None:
         """Remember the table for ``page``, if it is common; a walk by ``state`` has just let an access through."""
         mode = state.mode

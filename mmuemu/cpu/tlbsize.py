@@ -22,6 +22,10 @@ _DESCRIPTIONS: Final = -2160
 _STRIDE: Final = 696
 _BEGAN: Final = 2
 """Index in it of ``window_begin_ns``; the addresses of large pages stand before."""
+_USED: Final = 4
+"""Of ``n_used_entries``."""
+_MORE: Final = 86
+"""Of ``iotlb``, the table of what else belongs to each entry."""
 _TABLES: Final = -64
 """Where ``CPUTLBDescFast`` of the first mode is: its mask, and the table."""
 _ENTRY_SHIFT: Final = 6
@@ -35,7 +39,7 @@ class TlbSize:
 
     def __init__(self, handle: ctypes.c_void_p) -> None:
         state = state_address(handle)
-        words = (_MODES - 1) * _STRIDE // 8 + _BEGAN + 1
+        words = _MODES * _STRIDE // 8
         self._words = memoryview((ctypes.c_int64 * words).from_address(state + _DESCRIPTIONS)).cast("B").cast("q")
         self._masks = memoryview((ctypes.c_uint64 * (2 * _MODES)).from_address(state + _TABLES)).cast("B").cast("Q")
 
@@ -53,6 +57,15 @@ class TlbSize:
     def entries(self) -> list[int]:
         """How many entries the TLB of each mode has: supervisor with SMAP, user, supervisor without."""
         return [(mask >> _ENTRY_SHIFT) + 1 for mask in self._masks[::2].tolist()]
+
+    def table(self, mode: int) -> tuple[int, int, int]:
+        """Host addresses of the entries of ``mode`` and of what else belongs to each; how many there are."""
+        mask, entries = self._masks[2 * mode : 2 * mode + 2].tolist()
+        return entries, self._words[mode * _STRIDE // 8 + _MORE], (mask >> _ENTRY_SHIFT) + 1
+
+    def use(self, mode: int, entries: int) -> None:
+        """So many entries of ``mode`` are used that were not."""
+        self._words[mode * _STRIDE // 8 + _USED] += entries
 
     def hold(self) -> None:
         """Let none shrink."""

@@ -277,8 +277,9 @@ class AddressSpace(AreaSpace):
                     flags = flags & (1 << VM_KEY_SHIFT) - 1 | key << VM_KEY_SHIFT
                 flags = self._reaccount(vma, flags)
                 if flags != vma.flags:
+                    was = vma.flags
                     self.set_flags(vma, start, stop, flags)
-                    flush |= self._sync_entries(vma, start, stop, flags)
+                    flush |= self._sync_entries(vma, start, stop, flags, was)
                 at = stop
         finally:
             if flush:
@@ -295,10 +296,11 @@ class AddressSpace(AreaSpace):
             flags &= ~VM_ACCOUNT
         return flags
 
-    def _sync_entries(self, vma: Vma, start: int, end: int, flags: int) -> bool:
-        """Bring the entries of a range in line with its area's new rights; whether a present one changed.
+    def _sync_entries(self, vma: Vma, start: int, end: int, flags: int, was: int) -> bool:
+        """Bring the entries of a range in line with its area's new rights, from what it ``was``; whether a present one
+        changed.
 
-        The right to write is never added here: the next write faults and copies if it must.
+        The right to write is never added here: the next write faults and copies if it must, and forgets code.
         """
         key = flags >> VM_KEY_SHIFT << KEY_SHIFT
         if not flags & VM_ACCESS:
@@ -308,6 +310,9 @@ class AddressSpace(AreaSpace):
             for _, entry, _ in self.page_table.iterate(start, end, absent=True):
                 self.frames.mark_executed(entry & ADDRESS_MASK)
             return self.page_table.protect_range(start, end, P | key, clear | NX)
+        if was & VM_EXEC or not was & VM_ACCESS:
+            entries = (entry for _, entry, _ in self.page_table.iterate(start, end, absent=True) if not entry & NX)
+            clear |= RW if any(self.frames.is_executed(entry & ADDRESS_MASK) for entry in entries) else 0
         return self.page_table.protect_range(start, end, P | NX | key, clear)
 
     # brk

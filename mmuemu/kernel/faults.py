@@ -237,7 +237,7 @@ class PagedSpace:
                 new &= ~NX
                 self.frames.mark_executed(new & ADDRESS_MASK)
         elif old & RW or vma.flags & VM_MAYSHARE:
-            new = old | P | RW | A | D
+            new = self._storing(old)
         else:
             return self._copy_on_write(vma, la, address, old, error)
         if vma.mapping is not None:
@@ -258,7 +258,7 @@ class PagedSpace:
         frames = self.frames
         frame = old & ADDRESS_MASK
         if frames.refcount(frame) == 1:
-            entry = old | P | RW | A | D
+            entry = self._storing(old)
         else:
             if frame == self._zero:
                 base = la & -SIZE_2M
@@ -284,6 +284,12 @@ class PagedSpace:
         if not error & _KEY:
             self.installed = entry
         return RESOLVED
+
+    def _storing(self, entry: int) -> int:
+        """``entry`` with the right to store; to code that it keeps from running the engine notices one store only."""
+        if entry & NX and self.frames.is_executed(entry & ADDRESS_MASK):
+            self.frames.forget_code(entry & ADDRESS_MASK)
+        return entry | P | RW | A | D
 
     def _recheck(self, la: int, error: int) -> FaultResult:
         """A fault on an entry that allows the access already: fine, unless a level above it forbids it.
@@ -496,8 +502,7 @@ class PagedSpace:
         """
         la = start
         while la < end:
-            vma = self.vmas.find(la)
-            if vma is None:
+            if (vma := self.vmas.find(la)) is None:
                 return FaultResult.SEGV_MAPERR
             store = vma.flags & (VM_WRITE | VM_MAYSHARE) == VM_WRITE if write is None else write
             error = _USER | (_WRITE if store else 0)

@@ -3,8 +3,7 @@
 After mm/huge_memory.c (``do_huge_pmd_anonymous_page``, ``do_huge_zero_wp_pmd``) and
 Documentation/admin-guide/mm/transhuge.rst. The 2 MiB are a block: 512 entries of 4 KiB for neighbouring frames in
 place of one entry of 2 MiB, so that what changes a part of it (mprotect, munmap, copy on write) has nothing to split.
-Only pages that were touched are marked accessed, so that a block tells how much of it was used, and what may be in the
-TLB.
+A block that was written is accessed and dirty as a whole, as one entry would be; one of zeros only where it was read.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from mmuemu.errors import OutOfFrames, UsageError
-from mmuemu.kernel.vma import VM_EXEC, VM_HUGEPAGE, VM_NOHUGEPAGE
+from mmuemu.kernel.vma import VM_EXEC, VM_HUGEPAGE, VM_LOCKED, VM_NOHUGEPAGE
 from mmuemu.memory.ram import ZERO_PAGE
 from mmuemu.x86.paging import ADDRESS_MASK, PAGE_SIZE, RW, SIZE_2M, A, D, P
 
@@ -35,6 +34,7 @@ _NEIGHBOURS: Final = int.from_bytes(struct.pack(f"<{PAGES}Q", *range(0, SIZE_2M,
 """Added to a table of one entry: a table of neighbouring frames."""
 _FEW: Final = 64
 """Memory is short when this part of it is free, or less."""
+_SAMPLES: Final = (SIZE_2M - PAGE_SIZE, 3 * SIZE_2M // 4, SIZE_2M // 2, SIZE_2M // 4)
 _ACCESSED: Final = _EACH * A
 _USED: Final = _EACH * (A | D)
 
@@ -75,10 +75,10 @@ class HugePages:
         """Whether a first touch of ``vma`` could map a block (THPeligible of smaps)."""
         return self.allowed(vma) and (vma.start + SIZE_2M - 1 & -SIZE_2M) + SIZE_2M <= vma.end
 
-    def mapped(self, start: int = 0, end: int = 1 << 64) -> int:
-        """Bytes of whole blocks in ``[start, end)`` (AnonHugePages)."""
-        tables = (self._space.page_table.entry_address(base) for base in self._within(start, end))
-        return sum(SIZE_2M for table in tables if table >= 0 and self._is_whole(table))
+    def whole(self, start: int = 0, end: int = 1 << 64) -> list[int]:
+        """First addresses of the whole blocks in ``[start, end)``."""
+        tables = ((base, self._space.page_table.entry_address(base)) for base in self._within(start, end))
+        return [base for base, table in tables if table >= 0 and self._is_whole(table)]
 
     def holds(self, la: int) -> bool:
         """Whether ``la`` lies in a block that is whole, of zeros or not."""
@@ -135,7 +135,7 @@ class HugePages:
             return 0
         space.frames.release_many(space.frames.zero_frame, PAGES)
         own = space.frames.ram.qwords[_slot(table, la)] & A
-        if space.serving != la & -PAGE_SIZE or self._accessed(table) > bool(own):
+        if space.serving != la & -PAGE_SIZE or (self._entries(table) & _ACCESSED).bit_count() > bool(own):
             space.on_flush(base, base + SIZE_2M)
         return self._own(table, base, first | vma.entry_flags, la)
 
@@ -146,27 +146,24 @@ class HugePages:
 
     def _own(self, table: int, base: int, entry: int, la: int) -> int:
         """Write the entries of the block at ``base``, whose first is to be ``entry``; the one for ``la``."""
-        entry |= RW | D
+        entry |= RW | A | D
         self._write(table, entry * _EACH + _NEIGHBOURS)
         self._space.anon_pages += PAGES
         self._space.on_pages(PAGES)
         self.blocks.add(base)
         if self._is_dense(base - SIZE_2M):
             self._space.frames.ram.populate(entry & ADDRESS_MASK, SIZE_2M)
-        entry += la - base & -PAGE_SIZE | A
-        self._space.frames.ram.qwords[_slot(table, la)] = entry
-        return entry
+        return entry + (la - base & -PAGE_SIZE)
 
     def _is_dense(self, base: int) -> bool:
-        """Whether most pages of the block at ``base`` were accessed: those of the next will be, too."""
+        """Whether a few pages of the block at ``base``, first the last one, hold something: so will the next block."""
         table = self._space.page_table.entry_address(base) if base in self.blocks else -1
-        if table < 0:
+        if table < 0 or not self._is_whole(table):
             return False
-        return 2 * self._accessed(table) > PAGES
-
-    def _accessed(self, table: int) -> int:
-        """How many pages of the block whose entries lie at ``table`` were accessed."""
-        return (self._entries(table) & _ACCESSED).bit_count()
+        memory = self._space.frames.ram.bytes
+        first = self._space.page_table.kept(self._space.frames.ram.qwords[table >> 3]) & ADDRESS_MASK
+        # To look at memory that nobody has used costs the host a page fault.
+        return all(memory[first + at : first + at + PAGE_SIZE] != ZERO_PAGE for at in _SAMPLES)
 
     def _entries(self, table: int) -> int:
         """The entries at ``table`` as one number."""
@@ -211,32 +208,31 @@ class HugePages:
         return taken
 
     def relieve(self) -> None:
-        """When hardly a frame is free: give back what nobody accessed of every block; it reads as zeros as before
-        (``shrink_underused``). Not while the tables are being edited.
+        """When hardly a frame is free: give back the zeros of every block that is not locked, they read as before
+        (``shrink_underused``, ``try_to_map_unused_to_zeropage``). Not while the tables are being edited.
         """
         space = self._space
         frames, memory, words = space.frames, space.frames.ram.bytes, space.frames.ram.qwords
         if not self.blocks or frames.free > frames.limit // _FEW:
             return
-        for base in sorted(self.blocks):
+        blocks, self.blocks = self.blocks, set()
+        for base in sorted(blocks):
             table = space.page_table.entry_address(base)
             if table < 0 or not self._is_whole(table):
+                continue
+            if any(vma.flags & VM_LOCKED for vma in space.vmas.overlapping(base, base + SIZE_2M)):
+                self.blocks.add(base)
                 continue
             for slot in range(table >> 3, (table >> 3) + PAGES):
                 entry = words[slot]
                 frame = entry & ADDRESS_MASK
-                if (
-                    entry & (P | A) != P
-                    or frames.refcount(frame) != 1
-                    or memory[frame : frame + PAGE_SIZE] != ZERO_PAGE
-                ):
+                if not entry & P or frames.refcount(frame) != 1 or memory[frame : frame + PAGE_SIZE] != ZERO_PAGE:
                     continue
                 words[slot] = entry & ~(ADDRESS_MASK | RW | D) | frames.zero_frame
                 frames.share(frames.zero_frame)
                 frames.release(frame)
                 space.anon_pages -= 1
             space.on_flush(base, base + SIZE_2M)
-        self.blocks.clear()
 
     def _within(self, start: int, end: int) -> list[int]:
         """The blocks inside of ``[start, end)``, in address order."""

@@ -23,7 +23,7 @@ from mmuemu.kernel.user_memory import UserMemory
 from mmuemu.kernel.vma import VM_EXEC, VM_GROWSDOWN, VM_SHARED, VM_WRITE, Vma
 from mmuemu.kernel.vulnerable import BANNER, BANNER_AT
 from mmuemu.x86.features import linux_names
-from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE
+from mmuemu.x86.paging import PAGE_MASK, PAGE_SIZE, SIZE_2M
 
 if TYPE_CHECKING:
     from mmuemu.kernel.address_space import AddressSpace
@@ -362,7 +362,7 @@ class KernelProc:
         facts.runnable = sum(task.state is State.RUNNABLE for task in tasks) or 1
         spaces = {task.mm: None for task in tasks}
         facts.anonymous = sum(mm.anon_pages for mm in spaces) * PAGE_SIZE
-        facts.huge = sum(mm.huge.mapped() for mm in spaces)
+        facts.huge = sum(len(mm.huge.whole()) * SIZE_2M for mm in spaces)
         facts.mapped = sum(mm.file_pages for mm in spaces) * PAGE_SIZE
         facts.shmem = sum(len(segment.pages.pages) for segment in kernel.ipc.shm.ids) * PAGE_SIZE
         facts.page_tables = sum(table_bytes(mm) for mm in spaces)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from mmuemu.kernel import vma as v
 from mmuemu.kernel.maps import maps_line
-from mmuemu.x86.paging import ADDRESS_MASK, PAGE_MASK, PAGE_SIZE, PS, A, D, P
+from mmuemu.x86.paging import ADDRESS_MASK, PAGE_MASK, PAGE_SIZE, PS, SIZE_2M, A, D, P
 
 if TYPE_CHECKING:
     from mmuemu.kernel.address_space import AddressSpace
@@ -57,7 +57,8 @@ class Usage:
         """Count the pages of ``vma``."""
         counts, frames, mapping = self.counts, mm.frames, vma.mapping
         shmem = vma.file is not None and vma.file.inode.dev == _SHMEM_DEV
-        self.huge += mm.huge.mapped(vma.start, vma.end)
+        blocks = set(mm.huge.whole(vma.start, vma.end))
+        self.huge += len(blocks) * SIZE_2M
         for la, entry, _ in mm.page_table.iterate(vma.start, vma.end, absent=True):
             frame = entry & ADDRESS_MASK
             if frame == frames.zero_frame:
@@ -72,7 +73,8 @@ class Usage:
             counts["Pss_Dirty"] += share if dirty else 0
             counts[("Pss_Shmem" if shmem else "Pss_File") if cached else "Pss_Anon"] += share
             counts[f"{'Shared' if users > 1 else 'Private'}_{'Dirty' if dirty else 'Clean'}"] += PAGE_SIZE
-            counts["Referenced"] += PAGE_SIZE if entry & A else 0
+            # One entry of 2 MiB would have one accessed flag; the touch that mapped it set that.
+            counts["Referenced"] += PAGE_SIZE if entry & A or la & -SIZE_2M in blocks else 0
             counts["Anonymous"] += 0 if cached else PAGE_SIZE
             counts["Locked"] += share if vma.flags & v.VM_LOCKED else 0
 

@@ -128,6 +128,32 @@ def test_code_changed_through_another_address_runs_as_changed(mmu, asm, aliases)
     assert mmu.cpu.registers()["rcx"] >= 500
 
 
+def test_code_changed_while_it_may_not_be_executed_runs_as_changed(mmu, asm):
+    """Two pieces in one page: the engine itself notices the first store only, which changes the first piece."""
+    if mmu.cpu.engine.name == "native":
+        pytest.skip("the native engine leaves this to whoever edits the tables (docs/limits.md)")
+    piece = b"\xb8\x01\x00\x00\x00\xc3"
+    mmu.map(DATA, piece.ljust(2048, b"\x90") + piece, "r-x")
+    mmu.map(0x70_0000, 4096, "rw-")
+    frame = mmu.page_table.lookup(DATA).physical
+    call = asm("call rdx; add rdx, 2048; mov ebx, eax; call rdx; shl eax, 8; or eax, ebx; .byte 0x0f, 0x0b")
+    start(mmu, call, rdx=DATA, rsp=0x70_1000)
+    assert mmu.run().vector == Vector.UD
+    for value in range(2, 5):
+        mmu.page_table.protect_range(DATA, DATA + 4096, NX | RW, 0)
+        mmu.flush_tlb()
+        mmu.unmap(CODE)
+        start(mmu, asm("mov [rdx + 1], cl; mov [rdx + 2049], cl; .byte 0x0f, 0x0b"), rdx=DATA, rcx=value)
+        assert mmu.run().vector == Vector.UD
+        mmu.page_table.protect_range(DATA, DATA + 4096, 0, NX | RW)
+        mmu.flush_tlb()
+        mmu.unmap(CODE)
+        start(mmu, call, rdx=DATA, rsp=0x70_1000)
+        assert mmu.run().vector == Vector.UD
+        assert mmu.cpu.registers()["rax"] == value << 8 | value
+    assert mmu.page_table.lookup(DATA).physical == frame
+
+
 def test_self_modifying_code_sees_its_own_writes(mmu, asm):
     mmu.map(CODE, asm("mov byte ptr [rip + 1], 7; mov eax, 1; .byte 0x0f, 0x0b"), "rwx")
     start(mmu, b"")

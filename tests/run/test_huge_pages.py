@@ -24,9 +24,16 @@ def test_a_program_sees_what_it_sees_on_the_host(
     if not ENABLED.exists() or "[never]" in ENABLED.read_text():
         pytest.skip("the host has no transparent huge pages")
     program = programs("hugepages", "glibc-static")
-    if b"written: 512 pages, Rss 2048, AnonHugePages 2048" not in host([program], cwd=tmp_path).out:
+    if b"written: 512 pages, Rss 2048, Referenced 2048, AnonHugePages 2048" not in host([program], cwd=tmp_path).out:
         pytest.skip("the host finds no 2 MiB of memory in one piece")
     compare(program, [], engine, tmp_path, options=options)
+
+
+@ENGINES
+@pytest.mark.parametrize("thp", ["always", "never"])
+def test_pages_one_behind_the_other(engine: str, thp: str, programs: Programs, tmp_path: Path) -> None:
+    """Rights that go, pages that go, copies, code that is changed through another mapping: as on the host."""
+    compare(programs("ahead", "glibc-static"), [], engine, tmp_path, options=["--seed", "1", "--thp", thp])
 
 
 @ENGINES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import time
@@ -9,6 +10,7 @@ from operator import sub
 from pathlib import Path
 from typing import Final
 
+from mmuemu.cpu.ahead import USER_MODE
 from mmuemu.cpu.engines import PythonEngine
 from mmuemu.cpu.window import Q_CR0, Q_CR3, Q_CR4, Q_EFER, Q_PKRU
 from mmuemu.kernel.kernel import Kernel
@@ -16,6 +18,7 @@ from mmuemu.x86.paging import PAGE_MASK
 from tests.kernel import isolation
 
 _KERNEL: Final = 1 << 63
+_MOST: Final = (1 << 64) - 1
 _NAMES: Final = ("read", "write", "fetch")
 
 
@@ -60,23 +63,47 @@ class TlbShadow:
         """The flush follows."""
 
     def check(self) -> None:
-        """Whatever may be cached, the tables give too, by a walk now."""
+        """Whatever may be cached, and whatever the engine has cached, the tables give too, by a walk now."""
         if not self._held:
             return
         self._follow()
-        cpu = self.kernel.cpu
-        cpu.window.save()
-        walk = cpu.engine.walk_now(cpu.window.q)
-        root = cpu.window.q[Q_CR3]
         for (user, page), (frame, permissions) in self._held.items():
-            for access in range(3):
-                if permissions >> access & 1:
-                    found = walk(root, page, access, user, True, [], None)
-                    assert found & ~7 == frame, (
-                        f"the TLB may {_NAMES[access]} {page:#x} at {frame:#x} (ring {3 if user else 0}), "
-                        f"the tables say {found:#x}"
-                    )
-        self.checked += len(self._held)
+            self._is_given(user, page, frame, permissions)
+        engine = self.kernel.cpu.engine
+        assert isinstance(engine, PythonEngine)
+        cached = engine_tlb(engine)
+        for page, (frame, permissions, host) in cached.items():
+            self._is_given(True, page, frame, permissions)
+            assert host == engine.cpu.ram.address + frame, f"{page:#x} at {frame:#x} is the host's {host:#x}"
+        self.checked += len(self._held) + len(cached)
+
+    def _is_given(self, user: bool, page: int, frame: int, permissions: int) -> None:
+        cpu = self.kernel.cpu
+        walk = cpu.engine.walk_now(cpu.window.live_q)
+        for access in range(3):
+            if permissions >> access & 1:
+                owed: list[tuple[int, int]] = []
+                found = walk(cpu.window.live_q[Q_CR3], page, access, user, True, owed, None)
+                assert not owed, f"the TLB may {_NAMES[access]} {page:#x}, A or D is clear"
+                assert found & ~7 == frame, (
+                    f"the TLB may {_NAMES[access]} {page:#x} at {frame:#x} (ring {3 if user else 0}), "
+                    f"the tables say {found:#x}"
+                )
+
+
+def engine_tlb(engine: PythonEngine) -> dict[int, tuple[int, int, int]]:
+    """The engine's own TLB for user accesses: page -> physical page, permissions, the host's address."""
+    table, _, entries = engine.size.table(USER_MODE)
+    words = (ctypes.c_uint64 * (8 * entries)).from_address(table)
+    found = {}
+    for at in range(0, 8 * entries, 8):
+        ways = [word & ~PAGE_MASK if word != _MOST else None for word in words[at : at + 3]]
+        pages = {page for page in ways if page is not None}
+        if pages:
+            (page,) = pages
+            permissions = sum(1 << access for access, way in zip((0, 1, 2), ways, strict=True) if way is not None)
+            found[page] = words[at + 3], permissions, words[at + 4] + page & _MOST
+    return found
 
 
 def at_rest(kernel: Kernel) -> None:

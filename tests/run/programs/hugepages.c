@@ -57,7 +57,8 @@ static void state(const char *when, unsigned long size) {
     long pages = 0;
     if (mincore(BASE, size, present)) perror("mincore");
     for (unsigned long i = 0; i < size / PAGE; i++) pages += present[i] & 1;
-    printf("%s: %ld pages, Rss %ld, AnonHugePages %ld, eligible %ld\n", when, pages, kib("Rss"), kib("AnonHugePages"), kib("THPeligible"));
+    printf("%s: %ld pages, Rss %ld, Referenced %ld, AnonHugePages %ld, eligible %ld\n", when, pages, kib("Rss"),
+           kib("Referenced"), kib("AnonHugePages"), kib("THPeligible"));
 }
 
 /* One page of each of `blocks`, then `small` MiB page by page: more than there is, were the blocks kept whole. */
