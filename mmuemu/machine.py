@@ -27,7 +27,7 @@ from mmuemu.kernel.maps import maps_text
 from mmuemu.kernel.options import DEFAULT_MAX_PROCESSES, DEFAULT_USER, Options
 from mmuemu.kernel.signals.pending import SigInfo
 from mmuemu.kernel.signals.send import to_group
-from mmuemu.kernel.syscalls import load_all
+from mmuemu.kernel.syscalls import load_usual
 from mmuemu.loader.layout_file import check, find_layout
 from mmuemu.loader.layouts import Layout
 from mmuemu.memory.ram import parse_size
@@ -122,7 +122,7 @@ class Machine:
         names; the command line's text with commas will do for each). ``noise`` seeds disturbances; None: none.
         With ``show_secret`` labs find the kernel's secret and the vulnerable system call (docs/reference-guest.md).
         """
-        load_all()
+        load_usual()
         self.made: dict[str, Any] = {
             "memory": memory, "mmu": mmu, "aslr": aslr, "max_processes": max_processes, "thp": thp,
             "schedule": schedule, "layout": layout, "kpti": kpti, "user": user, "cpu": cpu, "mitigations": mitigations,

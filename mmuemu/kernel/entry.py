@@ -148,7 +148,7 @@ class Entry:
         q = kernel.ram.qwords
         base = task.registers.base
         number = q[base + ORIG_AX] & 0xFFFF_FFFF
-        call = kernel.table.get(number)
+        call = kernel.table.get(number) or kernel.late_call(number)
         tracer = kernel.tracer
         arguments = _NONE
         if tracer is not None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.registers import ORIG_AX
+from mmuemu.kernel.syscalls import load_all
 from mmuemu.kernel.syscalls.table import TABLE, Syscall, forms
 from mmuemu.kernel.task import State, Task
 from mmuemu.kernel.wait import Blocked
@@ -146,6 +147,7 @@ def number_of(name: str | int) -> int:
     """The number of a system call by name. KeyError when no call here has the name."""
     if isinstance(name, int):
         return name
+    load_all()
     for number, call in TABLE.items():
         if call.name == name:
             return number
@@ -154,6 +156,7 @@ def number_of(name: str | int) -> int:
 
 def watched(events: Events, number: int) -> Syscall:
     """The call ``number`` with the callbacks asked first; one that does not exist yet can only be answered."""
+    load_all()
     plain = TABLE.get(number) or Syscall(number, f"syscall_{number}", ("ulong",) * 6, _missing, forms(*("ulong",) * 6))
 
     def function(task: Task, *arguments: int) -> int:

@@ -28,7 +28,8 @@ from mmuemu.kernel.scheduler import Scheduler
 from mmuemu.kernel.signals.deliver import deliver
 from mmuemu.kernel.signals.pending import SigInfo
 from mmuemu.kernel.signals.send import send
-from mmuemu.kernel.syscalls.table import TABLE
+from mmuemu.kernel.syscalls import load_all
+from mmuemu.kernel.syscalls.table import TABLE, Syscall
 from mmuemu.kernel.task import State
 from mmuemu.kernel.timers import Timers
 from mmuemu.kernel.traps import Death
@@ -115,10 +116,12 @@ class Kernel:
         """A debugger wants the machine to stop with the current task in the kernel, and it has."""
         self.on_unknown_syscall: Callable[[int], object] | None = None
         self.events = Events()
-        self.table = {**TABLE, CALL.number: CALL} if options.show_secret else TABLE
+        self.table = TABLE
         """System calls by number; a copy once one of them is watched."""
         self.tasks: dict[int, Task] = {}
         """Live threads by number."""
+        if options.show_secret:
+            self._put_call(CALL.number, CALL)
         self.processes: dict[int, Process] = {}
         """Processes by number, zombies included."""
         self.main: Process | None = None
@@ -221,11 +224,20 @@ class Kernel:
 
     def watch_syscall(self, number: int, callback: Callable[[SyscallEvent], object]) -> None:
         """Ask ``callback`` before each system call ``number``."""
-        if self.table is TABLE:
-            self.table = dict(TABLE)
         callbacks = self.events.syscall.setdefault(number, [])
         callbacks.append(callback)
-        self.table[number] = watched(self.events, number)
+        self._put_call(number, watched(self.events, number))
+
+    def _put_call(self, number: int, call: Syscall) -> None:
+        if self.table is TABLE:
+            load_all()
+            self.table = dict(TABLE)
+        self.table[number] = call
+
+    def late_call(self, number: int) -> Syscall | None:
+        """The call ``number``, which was not in :attr:`table` as it was."""
+        load_all()
+        return self.table.get(number) or TABLE.get(number)
 
     def write_back(self) -> None:
         """Pass what was stored through shared mappings of files on to the files."""

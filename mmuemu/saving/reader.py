@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from mmuemu.errors import UsageError
 from mmuemu.kernel.files.hostfd import HostHandle
+from mmuemu.kernel.syscalls import load_all
 from mmuemu.kernel.syscalls.table import TABLE, Syscall
 from mmuemu.saving.writer import DICTS, Json, Unsaveable, attributes, class_name, named, owns
 
@@ -229,6 +230,11 @@ def _make_dict(reader: Reader, entry: Json) -> dict[Any, Any]:
     return made(reader.value(entry["f"])) if made is defaultdict else made()
 
 
+def _make_call(number: int) -> Syscall:
+    load_all()
+    return TABLE[number]
+
+
 def _make_method(reader: Reader, entry: Json) -> types.MethodType:
     function = reader.value(entry["f"])
     if not isinstance(function, types.FunctionType):
@@ -280,5 +286,5 @@ _MAKE: Final[dict[str, Callable[[Reader, Json], Any]]] = {
     "partial": _make_partial,
     "ram": Reader.view,
     "handle": Reader.handle,
-    "syscall": lambda _, entry: TABLE[entry["v"]],
+    "syscall": lambda _, entry: _make_call(entry["v"]),
 }

@@ -35,7 +35,34 @@ _MODULES: Final = (
 )
 
 
+_USUAL: Final = (
+    "exec",
+    "files",
+    "files_names",
+    "files_stat",
+    "fork",
+    "futex",
+    "memory",
+    "process",
+    "signals",
+    "system",
+)
+"""Those that have the calls of a C library's start."""
+_loaded: Final[set[str]] = set()
+
+
+def load_usual() -> None:
+    """Import the modules of calls that every program makes; the first other call needs :func:`load_all`."""
+    _load(_USUAL)
+
+
 def load_all() -> None:
     """Import every module of calls, so that the table is complete."""
-    for name in _MODULES:
+    if len(_loaded) < len(_MODULES):
+        _load(_MODULES)
+
+
+def _load(names: tuple[str, ...]) -> None:
+    for name in names:
         import_module(f"{__name__}.{name}")
+    _loaded.update(names)

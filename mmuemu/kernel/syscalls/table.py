@@ -70,7 +70,7 @@ class Syscall(NamedTuple):
 
 
 TABLE: Final[dict[int, Syscall]] = {}
-"""Every implemented call by number; filled by importing the modules of this package."""
+"""The calls by number; filled by importing the modules of this package, all are in it after ``load_all``."""
 
 
 def _bits(kind: str) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from mmuemu.kernel.abi.errno import Errno
 from mmuemu.kernel.abi.signals import Signal
+from mmuemu.kernel.syscalls import load_all
 from mmuemu.kernel.syscalls.table import TABLE
 from mmuemu.view.strace.calls import SPECS, Spec
 from mmuemu.view.strace.special import siginfo_text
@@ -85,6 +86,7 @@ class Strace:
         self._numbered = numbered
         self._held: list[str] = []
         self._most = 1 if direct else _HELD
+        load_all()
         self._specs = {
             number: SPECS[call.name] for number, call in TABLE.items() if names is None or call.name in names
         }
