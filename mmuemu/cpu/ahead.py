@@ -1,7 +1,7 @@
 """Fills the engine's TLB ahead of accesses that go from page to page: one miss in place of up to 63.
 
 A miss asks Python, and costs more than all else that a first touch takes. Processors meet such runs with one entry
-for several pages (AMD's "PTE coalescing", Software Optimization Guide for AMD Family 17h, section 2.7.2); here the
+for several pages (Pham et al., "CoLT: Coalesced Large-Reach TLBs", MICRO 2012; AMD's "PTE coalescing"). Here the
 entries of the pages that follow are written into the engine's table (``CPUTLBEntry`` and ``CPUIOTLBEntry`` of
 ``include/exec/cpu-defs.h``, as ``tlb_set_page_with_attrs`` writes them), like that of the page before, which the
 engine has made itself.
@@ -42,8 +42,8 @@ _STEPS: Final = [sum(place * PAGE_SIZE << 64 * place for place in range(count)) 
 class FillAhead:
     """The streams of one engine, for tables that only the kernel here edits.
 
-    It flushes whenever it takes a right, and takes the right to store to a file's page from all who would change what
-    others execute (``PagedSpace``). Of code that was executed where it can be stored to now, the engine knows.
+    It flushes whenever it takes a right, and before it gives an entry like these the right to store, the frame's code
+    is forgotten (``PagedSpace``): stores through them change none.
     """
 
     def __init__(self, ram: GuestRam, size: TlbSize) -> None:
