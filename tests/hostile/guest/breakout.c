@@ -33,7 +33,7 @@ static int secret(int fd)
     return found;
 }
 
-/* race PLACE TIMES: somebody outside makes PLACE/flip a link and a directory in turn. */
+/* race PLACE TIMES: somebody outside makes PLACE/flip a link and a directory in turn. What we rename can stay lost. */
 static int race(char **arguments)
 {
     char path[4096], copy[4096];
@@ -41,11 +41,12 @@ static int race(char **arguments)
 
     snprintf(path, sizeof path, "%s/flip/name", arguments[0]);
     snprintf(copy, sizeof copy, "%s/flip/made", arguments[0]);
-    for (i = 0; i < atoi(arguments[1]); i++) {
+    for (i = 0; i < atoi(arguments[1]) * (opened ? 1 : 100); i++) {
         fd = open(path, O_RDONLY);
         opened += fd >= 0;
         found += secret(fd);
         fd = open(copy, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+        opened += fd >= 0;
         if (fd >= 0 && write(fd, "broken", 6) == 6)
             close(fd);
         chmod(path, 0700);
