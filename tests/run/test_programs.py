@@ -36,6 +36,17 @@ def test_hundreds_of_mib(flavour: str, engine: str, programs: Programs, tmp_path
     compare(programs("alloc", flavour), [], engine, tmp_path)
 
 
+@pytest.mark.parametrize("engine", ["python", "native"])
+@pytest.mark.parametrize(("steps", "pages"), [("2000", "20"), ("500", "90"), ("200", "550")])
+@pytest.mark.parametrize("seed", ["1", "2", "3"])
+def test_code_that_is_made_at_run_time(
+    seed: str, steps: str, pages: str, engine: str, programs: Programs, tmp_path: Path
+) -> None:
+    """Pieces in pages whose rights come and go, shared and private, moved and copied: each call finds the last one."""
+    found = compare(programs("jit", "glibc-static"), [seed, steps, pages], engine, tmp_path)
+    assert found.out.endswith(b" 0 wrong\n")
+
+
 ENDINGS = (
     "", "exit", "_exit", "abort", "raw", "smash", "ignored", "blocked", "sigpipe", "signal 9", "signal 15",
     "signal 11", "signal 17", "signal 34",

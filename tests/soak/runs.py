@@ -25,7 +25,7 @@ MOST_STOPS: Final = 25
 _GUESTS: Final = Path(__file__).parent / "guest"
 _TESTS: Final = Path(__file__).resolve().parents[1]
 _LETTERS: Final = "pppsfFwwwwwwlludrRkkkbx"
-_OWN: Final = frozenset({"mix", "memory_script", "fuzz"})
+_OWN: Final = frozenset({"mix", "memory_script", "fuzz", "jit"})
 """Programs whose exit code 0 says that they found what they expected."""
 
 
@@ -98,6 +98,10 @@ class Workshop:
         program = self._compiled(_TESTS / "hostile" / "guest" / "fuzz.c")
         return program, str(random.randrange(1, 1 << 31)), str(random.randrange(50, 400))
 
+    def _jit(self, random: Random) -> tuple[str, ...]:
+        steps, pages = random.choice((("400", "20"), ("150", "90"), ("40", "550")))
+        return str(self._programs("jit")), str(random.randrange(1, 1 << 31)), steps, pages
+
     def _plain(self, random: Random) -> tuple[str, ...]:
         return (str(self._programs(random.choice(PLAIN))),)
 
@@ -112,7 +116,7 @@ class Workshop:
         """Run ``number``."""
         random = Random(f"soak {number}")
         kinds: dict[Callable[[Random], tuple[str, ...]], int] = {
-            self._mix: 8, self._script: 4, self._calls: 4, self._plain: 2, self._modes: 2, self._line: 1,
+            self._mix: 8, self._script: 4, self._calls: 4, self._jit: 2, self._plain: 2, self._modes: 2, self._line: 1,
         }  # fmt: skip
         (make,) = random.choices(list(kinds), list(kinds.values()))
         command = make(random)
