@@ -38,7 +38,7 @@ def test_hundreds_of_mib(flavour: str, engine: str, programs: Programs, tmp_path
 
 @pytest.mark.parametrize("engine", ["python", "native"])
 @pytest.mark.parametrize(("steps", "pages"), [("2000", "20"), ("500", "90"), ("200", "550")])
-@pytest.mark.parametrize("seed", ["1", "2", "3"])
+@pytest.mark.parametrize("seed", ["3", "11", "12"])
 def test_code_that_is_made_at_run_time(
     seed: str, steps: str, pages: str, engine: str, programs: Programs, tmp_path: Path
 ) -> None:
