@@ -86,7 +86,7 @@ WORKLOADS: Final = (
     Workload("start-up", "a program that says hello, as a whole", "hello", bare="program"),
     _flat("sha256", "SHA-256 of a MiB", "sha256", 16),
     _flat("mandelbrot", "a row of 512 points, in doubles", "mandelbrot", 400),
-    _flat("selfmod", "a function written again and called", "selfmod", 5_000),
+    _flat("selfmod", "a function written again and called", "selfmod", 100_000),
     _flat("syscalls", "getpid", "syscalls", 100_000),
     _flat("write", "a write to /dev/null", "write", 50_000),
     _flat("touch", "the first touch of a page", "touch", 32_768),
