@@ -109,6 +109,7 @@ class FillAhead:
         table[at : at + _WORDS * count] = new
         before = before // _WORDS * 2
         self._more[2 * place + 2 : 2 * (place + 1 + count)] = array("Q", self._more[before : before + 2]) * count
+        self._next.discard(first)
         self._next.add(first + count * PAGE_SIZE)
         return True
 

@@ -161,7 +161,7 @@ class HugePages:
         if table < 0 or not self._is_whole(table):
             return False
         memory = self._space.frames.ram.bytes
-        first = self._space.page_table.kept(self._space.frames.ram.qwords[table >> 3]) & ADDRESS_MASK
+        first = self._first_frame(table)
         # To look at memory that nobody has used costs the host a page fault.
         return all(memory[first + at : first + at + PAGE_SIZE] != ZERO_PAGE for at in _SAMPLES)
 
@@ -185,6 +185,9 @@ class HugePages:
         entries, first = self._read(table)
         return entries == first * _EACH + _NEIGHBOURS
 
+    def _first_frame(self, table: int) -> int:
+        return self._space.page_table.kept(self._space.frames.ram.qwords[table >> 3]) & ADDRESS_MASK
+
     def take(self, start: int, end: int) -> int:
         """Take the whole blocks of ``[start, end)`` out of the tables; how many pages they were.
 
@@ -199,7 +202,7 @@ class HugePages:
             if self._reads_zeros(table):
                 space.frames.release_many(space.frames.zero_frame, PAGES)
             elif self._is_whole(table):
-                space.frames.release_block(space.page_table.kept(space.frames.ram.qwords[table >> 3]) & ADDRESS_MASK)
+                space.frames.release_block(self._first_frame(table))
                 space.anon_pages -= PAGES
             else:
                 continue

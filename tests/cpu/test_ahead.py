@@ -58,6 +58,7 @@ class Seen:
     cached: dict[int, tuple[int, int, int]] = field(default_factory=dict)
     filled: list[int] = field(default_factory=list)
     entries: int = 0
+    streams: int = 0
 
 
 class _Fills(TlbShadow):
@@ -90,6 +91,7 @@ def _touched(step: int, *, first: int = 0, far: int = 0, watched: bool = False, 
             if shadow is not None:
                 shadow.check()
                 seen.filled = [page for page in shadow.told if AT <= page < END]
+            seen.streams = len(engine.ahead._next)
             seen.entries = engine.size.entries[USER_MODE]
             seen.cached = {page: held for page, held in engine_tlb(engine).items() if AT <= page < END}
 
@@ -103,6 +105,7 @@ def test_pages_come_in_by_groups() -> None:
     assert len(seen.missed) <= 1500 // GROUP + 2 * 3 + 5, "one for a group, two for a block, five flushes to grow"
     assert set(seen.cached) <= GROUPS
     assert seen.entries == 1024, "it grows by what is used"
+    assert seen.streams < 1500 // GROUP, "one is known by where it has got to"
 
 
 @pytest.mark.parametrize(("first", "far"), [(SIZE_2M, 0), (2 * SIZE_2M + 9, 0), (0, FAR), (FAR, FAR)])
