@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -35,3 +36,19 @@ def test_a_call_is_there_when_it_is_made(number: int, before: str, options: dict
     source = PROGRAM.format(number=number, before=before or "pass", options=options)
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == expected, done.stderr
+
+
+def test_a_saved_machine_finds_them_too(tmp_path: Path) -> None:
+    """Saved before any was imported, resumed where none is."""
+    saved = tmp_path / "saved"
+    before = PROGRAM.format(number=41, before="pass", options={}).replace(
+        "print(there, machine.run().exit_code,",
+        f"print(machine.run(max_instructions=1).limit, machine.save({str(saved)!r}),",
+    )
+    after = f"from mmuemu import Machine\nprint(Machine.resume({str(saved)!r}).run().exit_code)"
+    said = []
+    for source in (before, after):
+        done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        said.append(done.stdout.strip())
+    assert said == ["instructions None False", "159"]
