@@ -1,109 +1,151 @@
 """Ending a run from another thread, or from the middle of a hook, exactly between two instructions.
 
 ``uc_emu_stop`` there leaves RIP where it was last stored, so that going on executes instructions twice: on the way out
-of a block the engine does not take RIP from the block when ``stop_request`` is set (``cpu_tb_exec``), and inside one
-memory accesses look for the request, too. In a block hook it is exact. So every block calls a hook that stops when told
-to. No Python runs there: it is a few bytes of machine code, which translated code calls directly, for a twentieth more
-time. Where there can be no such code, two hooks that the engine has anyway do the same for a sixth more.
+of a block the engine does not take RIP from the block when ``stop_request`` is set (``cpu_tb_exec``), and translated
+code looks for a request behind each access to memory, too, in the middle of its instruction.
+
+Two means end runs at the start of a block and nowhere else. :class:`ExitRequest` has code translated without the looks
+behind accesses (``no_exit_request``, which Unicorn has for ARM's IT blocks) and asks the engine for an exit with an
+error that only we know in place of ``stop_request``: what runs is faster for it. :class:`HookedStop` has every block
+call hooks, for a sixth more time: where the engine is laid out otherwise, and where hooks on blocks and on code must be
+able to end a run or to lead it elsewhere at once, which they do by those looks.
 """
 
 from __future__ import annotations
 
 import ctypes
-import mmap
 import platform
-import struct
 import sys
-from functools import cache
-from typing import Final
+from typing import Final, Protocol
 
 from unicorn import Uc, unicorn_const
 from unicorn.unicorn_py3.unicorn import uclib
 
 from mmuemu.cpu import library
+from mmuemu.cpu.internals import ExitFields, state_address
 from mmuemu.errors import MmuemuError
 
 EVERYWHERE: Final = 1
 """As the begin of a range that ends at 0: every address."""
 NOWHERE: Final = 0
 """Address 0 alone, where no program has code."""
+ENDED: Final = 0x6D6D75
+"""What ``uc_emu_start`` returns when :class:`ExitRequest` has ended the run: no ``uc_err``."""
 _BEGIN: Final = 24
 _CALLBACK: Final = 40
 """Offsets in ``struct hook`` (include/uc_priv.h), which a hook's handle is the address of."""
-_STUB: Final = bytes.fromhex("80 39 00  75 01  c3  48 b8")
-"""``cmpb $0, (%rcx); jne 1f; ret; 1: movabs $..., %rax``: a hook's fourth argument is its own datum (System V ABI)."""
-_JUMP: Final = bytes.fromhex("ff e0")
-"""``jmp *%rax``"""
-_kept: Final[list[mmap.mmap]] = []
-"""Engines may call what is there until the process ends."""
 
 
-class Breaker:
-    """What ends the runs of one engine, which must not have run yet."""
-
-    def __init__(self, uc: Uc) -> None:
-        stub = _stub()
-        if stub:
-            self._switch: ctypes.c_uint8 | ctypes.c_uint64 = ctypes.c_uint8(0)
-            self._on, self._off = 1, 0
-            _add(uc, stub, ctypes.addressof(self._switch))
-        else:
-            self._switch, self._on, self._off = _range_of_stop(uc), EVERYWHERE, NOWHERE
-            self.disarm()
-
-    def arm(self) -> None:
-        """End the run at the next block's start."""
-        self._switch.value = self._on
-
-    def disarm(self) -> None:
-        """Let runs go on."""
-        self._switch.value = self._off
+class Breaker(Protocol):
+    """What ends the runs of one engine, which has a CPU and has not run yet."""
 
     @property
     def armed(self) -> bool:
         """Whether runs end at once."""
-        return self._switch.value == self._on
+
+    def arm(self) -> None:
+        """End the run at the next block's start."""
+
+    def disarm(self) -> None:
+        """Let runs go on."""
+
+    def count(self, counted: bool) -> None:
+        """Code that is translated from now on is for runs that are counted, or for others again."""
+
+    def close(self) -> None:
+        """Leave the engine as it was."""
 
 
-def _range_of_stop(uc: Uc) -> ctypes.c_uint64:
-    """Have blocks call what does nothing, so that they call hooks; the begin of the range of ``uc_emu_stop`` as one."""
-    _add(uc, _address(uclib.uc_arch_supported))
-    hook = _add(uc, _address(uclib.uc_emu_stop))
-    begin = ctypes.c_uint64.from_address(hook + _BEGIN)
-    callback = ctypes.c_uint64.from_address(hook + _CALLBACK).value
-    if begin.value != EVERYWHERE or callback != _address(uclib.uc_emu_stop):
-        raise MmuemuError("this Unicorn keeps its hooks otherwise than 2.1.4: install unicorn>=2.1.4,<2.2")
-    return begin
+def new_breaker(uc: Uc, *, hooked: bool = False) -> Breaker:
+    """The better means that ``uc`` has; ``hooked``: there will be hooks on blocks or on code that end runs."""
+    handle = library.handle(uc)
+    known = platform.machine() == "x86_64" and sys.platform == "linux" and state_address(handle)
+    if known and not hooked:
+        fields = ExitFields(handle)
+        if fields.plausible():
+            return ExitRequest(fields)
+    return HookedStop(handle)
 
 
-@cache
-def _stub() -> int:
-    """Where the machine code is; 0 where there can be none: another processor or system, or the host forbids it."""
-    if platform.machine() not in ("x86_64", "AMD64") or sys.platform == "win32" or sys.maxsize < 1 << 32:
-        return 0
-    try:
-        area = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-    except OSError:
-        return 0
-    area.write(_STUB + struct.pack("<Q", _address(uclib.uc_emu_stop)) + _JUMP)
-    _kept.append(area)
-    return ctypes.addressof(ctypes.c_char.from_buffer(area))
+class ExitRequest:
+    """Asks the engine itself. A request before it has begun to run is lost."""
+
+    def __init__(self, fields: ExitFields) -> None:
+        self.armed = False
+        self._fields = fields
+        fields.unlooked.value = 1
+
+    def arm(self) -> None:
+        """End the run at the next block's start."""
+        self.armed = True
+        fields = self._fields
+        # The engine lets go of the last first, and looks for the first last.
+        fields.error.value = ENDED
+        fields.request.value = 1
+        fields.decrementer.value = 0xFFFF
+
+    def disarm(self) -> None:
+        """Let runs go on."""
+        self.armed = False
+        self._fields.decrementer.value = 0
+
+    def count(self, counted: bool) -> None:
+        """The hook that counts ends a run by the looks."""
+        self._fields.unlooked.value = not counted
+
+    def close(self) -> None:
+        """Have looks translated again."""
+        self._fields.unlooked.value = 0
 
 
-def _address(function: object) -> int:
-    return ctypes.cast(function, ctypes.c_void_p).value or 0  # type: ignore[arg-type]
+class HookedStop:
+    """Two hooks on each block: one that does nothing, so that blocks call hooks, and ``uc_emu_stop`` for a range."""
+
+    def __init__(self, handle: ctypes.c_void_p) -> None:
+        self._handle = handle
+        self._hooks = [_add(self._handle, "uc_arch_supported"), _add(self._handle, "uc_emu_stop")]
+        self._range = ctypes.c_uint64.from_address(self._hooks[1] + _BEGIN)
+        callback = ctypes.c_uint64.from_address(self._hooks[1] + _CALLBACK).value
+        if self._range.value != EVERYWHERE or callback != _address("uc_emu_stop"):
+            raise MmuemuError("this Unicorn keeps its hooks otherwise than 2.1.4: install unicorn>=2.1.4,<2.2")
+        self.disarm()
+
+    def arm(self) -> None:
+        """End the run at the next block's start."""
+        self._range.value = EVERYWHERE
+
+    def disarm(self) -> None:
+        """Let runs go on."""
+        self._range.value = NOWHERE
+
+    @property
+    def armed(self) -> bool:
+        """Whether runs end at once."""
+        return self._range.value == EVERYWHERE
+
+    def count(self, counted: bool) -> None:
+        """Blocks call their hooks in either case."""
+
+    def close(self) -> None:
+        """Remove the hooks."""
+        for hook in self._hooks:
+            library.check(uclib.uc_hook_del(self._handle, ctypes.c_size_t(hook)))
 
 
-def _add(uc: Uc, callback: int, datum: int = 0) -> int:
-    """A hook on every block; its handle."""
+def _address(function: str) -> int:
+    return ctypes.cast(getattr(uclib, function), ctypes.c_void_p).value or 0
+
+
+def _add(handle: ctypes.c_void_p, callback: str) -> int:
+    """A hook on every block that calls a function of Unicorn's; its handle."""
     out = ctypes.c_size_t()
     library.check(
         uclib.uc_hook_add(
-            library.handle(uc),
+            handle,
             ctypes.byref(out),
             unicorn_const.UC_HOOK_BLOCK,
-            ctypes.c_void_p(callback),
-            ctypes.c_void_p(datum),
+            ctypes.c_void_p(_address(callback)),
+            None,
             ctypes.c_uint64(EVERYWHERE),
             ctypes.c_uint64(NOWHERE),
         )

@@ -9,14 +9,13 @@ from unicorn import Uc, UcError, unicorn_const
 from unicorn import x86_const as x86
 
 from mmuemu.cpu import library, window
-from mmuemu.cpu.breaker import Breaker
+from mmuemu.cpu.breaker import ENDED
 from mmuemu.cpu.cpuid import DEFAULT, CpuidUnit, CpuModel
 from mmuemu.cpu.engines import ENGINES, Engine
 from mmuemu.cpu.fastcall import FastCalls
 from mmuemu.cpu.fpstate import FpState
 from mmuemu.cpu.implicit import RingThree
 from mmuemu.cpu.instructions import install_instructions
-from mmuemu.cpu.internals import Internals
 from mmuemu.cpu.linear import LinearMemory
 from mmuemu.cpu.ports import install_ports
 from mmuemu.cpu.privileged import Privileged
@@ -24,6 +23,7 @@ from mmuemu.cpu.registers import Registers
 from mmuemu.cpu.rings import kernel_entry, put_flat_protected
 from mmuemu.cpu.setup import Ram, map_ram, new_uc
 from mmuemu.cpu.stop import Stop as Stop
+from mmuemu.cpu.stop import Stoppable
 from mmuemu.cpu.traps import NoHandler, Trap, TrapHandler
 from mmuemu.cpu.window import StateWindow, check_layout
 from mmuemu.errors import MmuemuError, UsageError
@@ -40,7 +40,7 @@ DEFAULT_CONTROLS: Final = PagingState(cr3=0, cr0=0x8001_0033, cr4=0x0005_06A0, e
 """Paging with WP, NX and global pages on; SMEP and SMAP are added by whoever has a kernel to protect."""
 
 
-class Cpu(Registers):
+class Cpu(Registers, Stoppable):
     """An x86-64 CPU over guest RAM.
 
     ``ram`` is mapped at physical 0. ``mmu`` chooses the translation engine (``python`` or ``native``). ``uc`` may
@@ -57,9 +57,9 @@ class Cpu(Registers):
         self.handler: TrapHandler = handler or NoHandler()
         self.owns_uc = uc is None
         self.uc = uc if uc is not None else new_uc()
-        super().__init__(library.handle(self.uc), StateWindow(self.uc))
+        Registers.__init__(self, library.handle(self.uc), StateWindow(self.uc))
+        Stoppable.__init__(self, self.uc)
         self.fp = FpState(self.window)
-        self.internals = Internals(self.handle)
         self.hooks = library.Hooks(self.uc)
         self.ram_bytes = ram.qwords.cast("B")
         """Guest RAM by byte."""
@@ -75,17 +75,12 @@ class Cpu(Registers):
         """Who delivers exceptions from hooks where the guest has handlers of its own."""
         self.tlb: ModelledTlb | None = None
         """The TLB model, if there is one (:func:`mmuemu.cpu.modelled.model_tlb`)."""
-        self.breaker: Breaker | None = None
-        """Set (:meth:`make_breakable`) where a run that was interrupted must be able to go on."""
         self.transient: Transient | None = None
         """Who models transient execution, if anybody does; instructions are then counted there."""
         self._error: BaseException | None = None
         self._trap: Trap | None = None
         self._trap_state: bytes | None = None
-        self._trap_counter: int | None = None
-        self._stop: Stop | None = None
-        self._counting = self._again = self._repeats = False
-        self._interrupted = self._kicked = False
+        self._repeats = False
         self._retired = self._limit = 0
         self._until: int | None = None
         map_ram(self.uc, ram)
@@ -186,76 +181,9 @@ class Cpu(Registers):
         """From a hook: end emulation and raise ``error`` out of :meth:`run`."""
         if self._error is None:
             self._error = error
-        library.emu_stop(self.handle)
+        self._leave()
 
     # -- running -------------------------------------------------------------------------------------------------
-
-    def stop(self) -> None:
-        """End the run after the current instruction (from a hook or a trap handler)."""
-        self._stop = Stop.REQUESTED
-        if self._trap_counter is None:
-            # The engine counts one more instruction before it notices.
-            self._trap_counter = self.internals.counter
-        if self.breaker is not None and not self._counting:
-            self.breaker.arm()
-        else:
-            library.emu_stop(self.handle)
-
-    def pause(self) -> None:
-        """From a callback of a counted run: look around behind the current instruction, then go on."""
-        self._again = True
-        self.internals.cut_short()
-
-    def stop_soon(self) -> None:
-        """End the run after the current instruction, from a callback in the middle of it (memory-mapped I/O).
-
-        Stopping the engine there would have it execute the instruction again.
-        """
-        self._stop = Stop.REQUESTED
-        if self._counting:
-            self.internals.cut_short()
-        else:
-            library.emu_stop(self.handle)
-
-    def stop_before(self) -> None:
-        """From a hook on code, in a counted run: end the run before the instruction that it was called for."""
-        self._stop = Stop.REQUESTED
-        if self._trap_counter is None:
-            # The engine has counted that instruction.
-            self._trap_counter = self.internals.counter - 1
-        library.emu_stop(self.handle)
-
-    def make_breakable(self) -> None:
-        """Have :meth:`interrupt`, :meth:`kick` and :meth:`stop` end runs at exact places, for a twentieth more time."""
-        self.breaker = Breaker(self.uc)
-
-    def _break(self) -> None:
-        """End the stretch that is on between two instructions, from any thread."""
-        if self._counting:
-            self.internals.cut_short()
-        elif self.breaker is not None:
-            self.breaker.arm()
-        else:
-            library.emu_stop(self.handle)
-
-    def interrupt(self) -> None:
-        """End the run from another thread; call again until it has ended (a stop between two stretches is lost)."""
-        self._interrupted = True
-        self._break()
-
-    def kick(self) -> None:
-        """End the run soon, from another thread or from a hook; it may be that it goes on (a lost stop)."""
-        self._kicked = True
-        self._break()
-
-    def forget_interrupt(self) -> None:
-        """Whoever interrupted has been heard."""
-        self._interrupted = False
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether :meth:`interrupt` was called and nobody has heard it."""
-        return self._interrupted
 
     def run(self, *, max_instructions: int | None = None, until: int | None = None) -> Stop:
         """Run from RIP until something stops it; traps go to the handler on the way.
@@ -273,6 +201,7 @@ class Cpu(Registers):
         try:
             return self._run(max_instructions, until)
         finally:
+            self._counting = False
             if not self.owns_uc:
                 self.uc.ctl_exits_enabled(False)
 
@@ -282,11 +211,11 @@ class Cpu(Registers):
         while True:
             if remaining is not None and remaining <= 0:
                 return Stop.LIMIT
-            if self.breaker is not None:
-                self.breaker.disarm()
-                if self._kicked or self._interrupted:
-                    self._kicked = False
-                    return Stop.INTERRUPTED if self._interrupted else Stop.KICKED
+            limit = remaining if self.transient is None else None
+            self._begin(limit is not None)
+            if self.breaker is not None and (self._kicked or self._interrupted):
+                self._kicked = False
+                return Stop.INTERRUPTED if self._interrupted else Stop.KICKED
             self.window.save()
             self.window.gather_flags()
             rip = self.window.q[window.Q_RIP]
@@ -294,15 +223,16 @@ class Cpu(Registers):
                 return Stop.UNTIL
             if self.privileged is not None:
                 self.privileged.prepare(rip)
-            limit = remaining if self.transient is None else None
-            self._counting = limit is not None
             if self._counting is not self.engine.counted:
+                if self.breaker is not None:
+                    self.breaker.count(self._counting)
                 self.engine.count(self._counting, rip)
             if self.transient is not None:
                 self.transient.begin(remaining)
             self._limit = limit or 0
             status = library.emu_start(self.handle, rip, 0, 0, self._limit)
             self._counting = False
+            status = 0 if status == ENDED else status
             if self._repeats:
                 # Perhaps the access was not repeated yet, and the translation that it would replace is still cached.
                 self._repeats = False
@@ -367,15 +297,6 @@ class Cpu(Registers):
             if self._kicked:
                 self._kicked = False
                 return Stop.KICKED
-
-    def _broken(self, limit: int | None) -> bool:
-        """Whether the last stretch was ended by :meth:`_break` alone.
-
-        Another thread sets its flag, then breaks; in between this one may have come by, heard the flag and gone on.
-        """
-        if self.breaker is None:
-            return False
-        return self.breaker.armed if limit is None else self.internals.is_cut(limit)
 
     @property
     def retired(self) -> int:

@@ -55,6 +55,8 @@ class Observer:
         write: Callable[[int, int, int, int], None],
     ) -> None:
         self._handle = cpu.handle
+        if cpu.breaker is not None:
+            cpu.make_breakable(hooked=True)
         hooks = cpu.hooks
         hooks.add(unicorn_const.UC_HOOK_BLOCK, _BLOCK, block)
         hooks.add(unicorn_const.UC_HOOK_CODE, lambda function: function, uclib.uc_arch_supported)

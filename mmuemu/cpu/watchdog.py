@@ -64,18 +64,26 @@ class Watchdog:
             raise Expired
 
     def _watch(self) -> None:
+        pausing = False
         while True:
             left = None if self._deadline is None else max(self._deadline - time.monotonic(), 0)
-            ready, _, _ = select.select([self._read], [], [], left)
+            again = pausing and (left is None or left > _REPEAT)
+            ready, _, _ = select.select([self._read], [], [], _REPEAT if again else left)
             told = os.read(self._read, 64) if ready else b""
             if b"\0" in told:
                 return
+            # A stop between two stretches of emulation is lost, so it is repeated until the run has ended.
             if told and not self._repeats and not any(number in self.ending for number in told):
+                pausing = True
                 self.cpu.kick()
+                continue
+            if again and not ready:
+                pausing = self.cpu.kicked
+                if pausing:
+                    self.cpu.kick()
                 continue
             if not ready and not self._repeats:
                 self.expired = True
-            # A stop between two stretches of emulation is lost, so it is repeated until the run has ended.
             self.cpu.interrupt()
             self._repeats += 1
             if self.expired and self._old_alarm is not None and self._repeats % _PATIENCE == 0:

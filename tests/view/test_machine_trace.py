@@ -178,8 +178,8 @@ def test_a_trace_changes_nothing_and_repeats(program, tmp_path):
         command = command_line("--seed", "4", "--strace-file", str(tmp_path / name), *options, program)
         return subprocess.run(command, capture_output=True, text=True, timeout=50)
 
-    plain, shown = run("plain"), run("shown", "--trace", "faults,sched,signals")
-    written = run("written", "--trace", "faults,sched,signals", "--trace-file", str(tmp_path / "t.jsonl"))
+    plain, shown = run("plain"), run("shown", "--trace", "faults,tlb,sched,signals")
+    written = run("written", "--trace", "faults,tlb,sched,signals", "--trace-file", str(tmp_path / "t.jsonl"))
     assert (plain.stdout, plain.returncode) == (shown.stdout, shown.returncode) == (written.stdout, written.returncode)
     calls = (tmp_path / "plain").read_text()
     assert calls == (tmp_path / "shown").read_text() == (tmp_path / "written").read_text()
