@@ -85,9 +85,8 @@ class ExitRequest:
         fields.decrementer.value = 0xFFFF
 
     def disarm(self) -> None:
-        """Let runs go on."""
+        """Let runs go on: what the engine has not taken up by the next start makes no difference then."""
         self.armed = False
-        self._fields.decrementer.value = 0
 
     def count(self, counted: bool) -> None:
         """The hook that counts ends a run by the looks."""

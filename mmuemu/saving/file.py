@@ -37,6 +37,8 @@ MAGIC: Final = b"%s%d\n" % (_FAMILY, FORMAT)
 _LENGTHS: Final = struct.Struct("<QQ")
 _MOST: Final = 1 << 34
 """Bytes that a file may unpack to."""
+_LONGEST_REASON: Final = 400
+"""Characters of an error that are shown."""
 
 
 def save(machine: Machine, path: str) -> None:
@@ -139,7 +141,7 @@ def refusals(path: str) -> Iterator[None]:
     try:
         yield
     except MmuemuError as error:
-        raise UsageError(f"{path}: it cannot be resumed here: {error}") from None
+        raise UsageError(f"{path}: it cannot be resumed here: {_brief(error)}") from None
     except (
         ArithmeticError,
         AttributeError,
@@ -149,7 +151,13 @@ def refusals(path: str) -> Iterator[None]:
         RecursionError,
         StopIteration,
     ) as error:
-        raise UsageError(f"{path}: it is damaged ({type(error).__name__}: {error})") from None
+        raise UsageError(f"{path}: it is damaged ({type(error).__name__}: {_brief(error)})") from None
+
+
+def _brief(error: Exception) -> str:
+    """What ``error`` says; it may quote any length of a file that is damaged."""
+    text = str(error)
+    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."
 
 
 def read_file(path: str) -> Content:
@@ -183,7 +191,7 @@ def read_file(path: str) -> Content:
         if header["kind"] not in ("machine", "board") or len(header["frames"]) * PAGE_SIZE != len(body) - 8 - length:
             raise ValueError("its pages")
     except (zlib.error, struct.error, ValueError, TypeError, KeyError, RecursionError, MemoryError) as error:
-        raise UsageError(f"{path}: it is damaged ({error})") from None
+        raise UsageError(f"{path}: it is damaged ({_brief(error)})") from None
     return header, memoryview(body)[8 + length :]
 
 

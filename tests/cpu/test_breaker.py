@@ -113,6 +113,21 @@ def test_from_a_hook_it_ends_before_the_next_block(means: type[ExitRequest] | ty
     hooks.close()
 
 
+def test_a_counted_run_ends_behind_any_instruction(means: type[ExitRequest] | type[HookedStop]) -> None:
+    """What was asked of the run before is none of its business."""
+    looping = Looping(means, "again: push rax\n push rax\n inc rax\n push rax\n jmp again\n")
+    looping.breaker.count(True)
+    rip, where, pushes = CODE, (0, 1, 2, 5, 6), 0
+    for step in range(1, 11):
+        looping.breaker.arm()
+        looping.breaker.disarm()
+        looping.uc.emu_start(rip, 0, count=1)
+        rip = looping.uc.reg_read(x86.UC_X86_REG_RIP)
+        pushes += step % 5 in (1, 2, 4)
+        assert rip == CODE + where[step % 5]
+        assert looping.uc.reg_read(x86.UC_X86_REG_RSP) == STACK - 8 * pushes
+
+
 def test_other_engines_are_given_hooks(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that has no CPU yet, or keeps something else where the fields are, or is for another host."""
     assert isinstance(new_breaker(Uc(UC_ARCH_X86, UC_MODE_64)), HookedStop)

@@ -113,6 +113,48 @@ def test_a_break_whose_reason_was_heard_before(most: int | None, programs: Progr
     assert capfd.readouterr().out == "spins\nlost 0 begun 1 ended by 0\n"
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_counted_and_uncounted_runs_in_turn(engine: str, programs: Programs, capfd) -> None:
+    """Each kind is ended by its own means, whichever the other thread has just seen."""
+    with Machine(mmu=engine) as machine:
+        machine.load(str(programs("spins")), ["spins", "none"])
+        cpu = machine.kernel.cpu
+        ended = threading.Event()
+
+        def break_alone() -> None:
+            while not ended.wait(0.0002):
+                cpu.kick()
+
+        thread = threading.Thread(target=break_alone)
+        thread.start()
+        limits = set()
+        try:
+            while (outcome := machine.run(timeout=0.02)).limit:
+                limits.add(outcome.limit)
+                if not (outcome := machine.run(max_instructions=2000)).limit:
+                    break
+                limits.add(outcome.limit)
+        finally:
+            ended.set()
+            thread.join()
+    assert limits == {"timeout", "instructions"}
+    assert outcome.exit_code == 0
+    assert capfd.readouterr().out == "spins\nlost 0 begun 1 ended by 0\n"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_steps_between_uncounted_runs(engine: str) -> None:
+    with Machine(mmu=engine) as machine:
+        machine.load(assemble("again: push rax\n pop rax\n inc rax\n jmp again\n", "loop.s"), ["loop"], {})
+        cpu = machine.kernel.cpu
+        for _ in range(3):
+            assert machine.run(timeout=0.02).limit == "timeout"
+            start = cpu.rip
+            for offset in (1, 2, 5, 0, 1, 2, 5, 0):
+                assert machine.run(max_instructions=1).limit == "instructions"
+                assert cpu.rip - start == offset
+
+
 def test_a_kick_with_the_last_instruction_of_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit is what ended the run."""
     with Machine(seed=1) as machine:

@@ -219,6 +219,8 @@ CHANGES = {
     ),
     "dunder": lambda header: header["objects"].append({"k": "function", "c": "mmuemu.kernel.clock:__builtins__.eval"}),
     "unknown kind": lambda header: header["objects"].append({"k": "pickle", "c": "x"}),
+    "a long name": lambda header: header["objects"].append({"k": "A" * 9999, "c": "x"}),
+    "a long value": lambda header: header["objects"].append({"k": "new", "c": "A" * 9999, "s": {}}),
     "window": lambda header: header.update(window="AAAA"),
     "x87 stack outside of the state": window(D_FPSTT, 1 << 20),
     "rounding that there is none of": window(B_SSE_ROUNDING // 4, 0x0707_0707),
@@ -233,6 +235,7 @@ def test_a_forged_file_is_refused_in_one_line(saved, tmp_path, change):
     with pytest.raises(UsageError) as refused:
         resumed(rewritten(saved.read_bytes(), CHANGES[change]), path)
     assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < len(str(path)) + 500
 
 
 def test_a_pointer_into_the_host_s_memory_is_not_taken_from_a_file(saved, tmp_path):
