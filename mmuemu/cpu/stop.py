@@ -106,7 +106,7 @@ class Stoppable:
         self._break()
 
     def kick(self) -> None:
-        """End the run soon, from a hook, or from another thread: call again while :attr:`kicked` (see above)."""
+        """End the run soon, from a hook, or from another thread, which calls again while :attr:`kicked` (as above)."""
         self._kicked = True
         self._break()
 
