@@ -84,6 +84,13 @@ static void short_sleep(void)
     _exit(4);
 }
 
+/* Linux tells the parent of a stop after it can be waited for, out of what that wait takes: the status may be 0 then. */
+static void stop(pid_t child)
+{
+    kill(child, SIGSTOP);
+    nap(20);
+}
+
 static void stops(void)
 {
     on(SIGCHLD, on_child, SA_SIGINFO | SA_RESTART);
@@ -91,13 +98,13 @@ static void stops(void)
     for (int i = 0; i < 2; i++) {
         pid_t child = start(bodies[i]);
         nap(20);
-        kill(child, SIGSTOP);
+        stop(child);
         expect(child, WUNTRACED, "stopped");
         expect(child, WUNTRACED | WNOHANG, "once only");
         kill(child, SIGCONT);
         nap(30);
         expect(child, WCONTINUED, "continued");
-        kill(child, SIGSTOP);
+        stop(child);
         expect(child, WUNTRACED, "stopped again");
         kill(child, SIGTERM);
         nap(20);
@@ -105,14 +112,14 @@ static void stops(void)
         kill(child, SIGCONT);
         expect(child, 0, "ended");
         child = start(bodies[i]);
-        kill(child, SIGSTOP);
+        stop(child);
         expect(child, WUNTRACED, "stopped");
         kill(child, SIGKILL);
         expect(child, WUNTRACED, "killed");
     }
     pid_t child = start(short_sleep);
     nap(20);
-    kill(child, SIGSTOP);
+    stop(child);
     expect(child, WUNTRACED, "sleeper stopped");
     kill(child, SIGCONT);
     expect(child, 0, "sleeper ended");
