@@ -64,7 +64,7 @@ def new_breaker(uc: Uc, *, hooked: bool = False) -> Breaker:
         fields = ExitFields(handle)
         if fields.plausible():
             return ExitRequest(fields)
-    return HookedStop(handle)
+    return HookedStop(uc)
 
 
 class ExitRequest:
@@ -100,12 +100,13 @@ class ExitRequest:
 class HookedStop:
     """Two hooks on each block: one that does nothing, so that blocks call hooks, and ``uc_emu_stop`` for a range."""
 
-    def __init__(self, handle: ctypes.c_void_p) -> None:
-        self._handle = handle
-        self._hooks = [_add(self._handle, "uc_arch_supported"), _add(self._handle, "uc_emu_stop")]
-        self._range = ctypes.c_uint64.from_address(self._hooks[1] + _BEGIN)
-        callback = ctypes.c_uint64.from_address(self._hooks[1] + _CALLBACK).value
-        if self._range.value != EVERYWHERE or callback != _address("uc_emu_stop"):
+    def __init__(self, uc: Uc) -> None:
+        self._hooks = library.Hooks(uc)
+        for function in (uclib.uc_arch_supported, uclib.uc_emu_stop):
+            hook, _ = self._hooks.add(unicorn_const.UC_HOOK_BLOCK, lambda function: function, function)
+        self._range = ctypes.c_uint64.from_address(hook.value + _BEGIN)
+        callback = ctypes.c_uint64.from_address(hook.value + _CALLBACK).value
+        if self._range.value != EVERYWHERE or callback != ctypes.cast(uclib.uc_emu_stop, ctypes.c_void_p).value:
             raise MmuemuError("this Unicorn keeps its hooks otherwise than 2.1.4: install unicorn>=2.1.4,<2.2")
         self.disarm()
 
@@ -127,26 +128,4 @@ class HookedStop:
 
     def close(self) -> None:
         """Remove the hooks."""
-        for hook in self._hooks:
-            library.check(uclib.uc_hook_del(self._handle, ctypes.c_size_t(hook)))
-
-
-def _address(function: str) -> int:
-    return ctypes.cast(getattr(uclib, function), ctypes.c_void_p).value or 0
-
-
-def _add(handle: ctypes.c_void_p, callback: str) -> int:
-    """A hook on every block that calls a function of Unicorn's; its handle."""
-    out = ctypes.c_size_t()
-    library.check(
-        uclib.uc_hook_add(
-            handle,
-            ctypes.byref(out),
-            unicorn_const.UC_HOOK_BLOCK,
-            ctypes.c_void_p(_address(callback)),
-            None,
-            ctypes.c_uint64(EVERYWHERE),
-            ctypes.c_uint64(NOWHERE),
-        )
-    )
-    return out.value
+        self._hooks.close()

@@ -63,10 +63,7 @@ class Stoppable:
         Stopping the engine there would have it execute the instruction again.
         """
         self._stop = Stop.REQUESTED
-        if self._counting:
-            self.internals.cut_short()
-        else:
-            self._leave()
+        self._break()
 
     def stop_before(self) -> None:
         """From a hook on code, in a counted run: end the run before the instruction that it was called for."""
