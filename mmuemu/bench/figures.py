@@ -33,13 +33,31 @@ class Result:
     """Seconds for one unit; None where the difference was lost in noise, too."""
     plain: float | None = None
     """The same without what is measured."""
+    units: int = 0
+    """What lies between the two counts; 0: the run is looked at as a whole."""
     runs: dict[str, list[float]] = field(default_factory=dict)
     """Seconds of each counted run, by its part: ``full``, ``base``, and ``plain`` and ``plain base``."""
 
     @property
     def ratio(self) -> float | None:
         """To the plain run."""
-        return self.unit / self.plain if self.unit is not None and self.plain else None
+        if self.unit is None or self.plain is None:
+            return None
+        return _ratio(self.rounds(), self.rounds("plain"))
+
+    def rounds(self, part: str = "full") -> list[float]:
+        """Seconds of each round, for one unit where units are counted; the start-up is the median of all rounds'."""
+        full = self.runs.get(part, [])
+        if not self.units:
+            return full
+        base = self.runs.get("base" if part == "full" else f"{part} base")
+        return [(spent - statistics.median(base)) / self.units for spent in full] if base else []
+
+
+def _ratio(one: list[float], other: list[float]) -> float | None:
+    """The median of the rounds' ratios: what slows the machine for a while slows both. None: lost in noise."""
+    found = [mine / yours for mine, yours in zip(one, other, strict=False) if mine > 0 and yours > 0]
+    return statistics.median(found) if len(found) * 2 > len(one) else None
 
 
 def result(runs: dict[str, list[Run]], units: int | None) -> Result:
@@ -51,8 +69,8 @@ def result(runs: dict[str, list[Run]], units: int | None) -> Result:
     found.cpu = statistics.median(run.cpu for run in full)
     found.peak = max(run.peak for run in full)
     if "base" in runs:
-        between = units or full[0].units - runs["base"][0].units
-        found.unit = _between(found.runs["full"], found.runs["base"], between)
+        found.units = units or full[0].units - runs["base"][0].units
+        found.unit = _between(found.runs["full"], found.runs["base"], found.units)
     if "plain" in runs:
         found.plain = _between(found.runs["plain"], found.runs["plain base"], units or 0)
     return found
@@ -81,9 +99,10 @@ class Row:
         return found.unit if self.counted else found.cpu
 
     def ratio(self, name: str, other: str) -> float | None:
-        """The figure of one by that of another."""
-        figure, base = self.figure(name), self.figure(other)
-        return figure / base if figure and base else None
+        """What one takes by what another takes in the same round, the median; None where one of them has no figure."""
+        if not self.figure(name) or not self.figure(other):
+            return None
+        return _ratio(self.results[name].rounds(), self.results[other].rounds())
 
     def fastest(self) -> str | None:
         """The fastest peer."""
@@ -168,6 +187,12 @@ def _seconds(value: Any) -> float:
     return float(value)
 
 
+def _number(value: Any) -> int:
+    if not abs(_typed(value, int)) < _MOST:
+        raise TypeError(f"{str(value)[:40]} is no number of units")
+    return int(value)
+
+
 def _some_seconds(value: Any) -> float | None:
     return None if value is None else _seconds(value)
 
@@ -178,7 +203,8 @@ def _row(facts: Any) -> Row:
         runs = {_typed(part, str): _all_seconds(group) for part, group in _typed(found["runs"], dict).items()}
         results[name] = Result(
             _typed(found["status"], str), _typed(found["why"], str), _some_seconds(found["cpu"]),
-            _typed(found["peak"], int), _some_seconds(found["unit"]), _some_seconds(found["plain"]), runs,
+            _typed(found["peak"], int), _some_seconds(found["unit"]), _some_seconds(found["plain"]),
+            _number(found["units"]), runs,
         )  # fmt: skip
     return Row(_typed(facts["name"], str), _typed(facts["title"], str), _typed(facts["counted"], bool), results)
 

@@ -32,7 +32,8 @@ def page(found: Measurement, figure: str) -> str:
         _HEAD,
         "## Machine\n\n" + _table(("what", "which"), _facts(found, shown)),
         f"## Figures\n\nCPU time of one unit, start-up subtracted; medians of interleaved rounds ({found.rounds}). "
-        "The last columns are ratios, to bare Unicorn and to the fastest peer: below 1 is faster.\n\n"
+        "The last columns are ratios, the median of the rounds', to bare Unicorn and to the fastest peer: below 1 is "
+        "faster.\n\n"
         f"![CPU time by workload and emulator]({figure})\n\n" + _table(titles, rows),
         "## Units\n\n" + _table(("workload", "one unit is"), [(row.name, row.title) for row in found.rows]),
         _list("## Costs and rates", rates(found)),

@@ -70,7 +70,7 @@ def parts(found: Measurement) -> Iterator[str | Sheet]:
         rounds = f"{found.rounds} round{'s' * (found.rounds != 1)}"
         yield f"CPU time of a unit (mmuemu bench --list), start-up subtracted; median of {rounds}\n"
         if len(titles) > len(names(found)) + 1:
-            yield "Ratios to bare Unicorn, and to the fastest of the peers (best)\n"
+            yield "Ratios of the same round, the median: to bare Unicorn, and to the fastest of the peers (best)\n"
         yield "\n"
         sheet = Sheet([titles[0], *(f">{title}" for title in titles[1:])])
         for cells_ in rows:

@@ -58,7 +58,7 @@ def _flat(name: str, title: str, source: str, count: int, base: int = 0, per: in
 
 
 def _bare_metal(name: str, title: str, probe: str) -> Workload:
-    return Workload(name, title, "", 30_000, base=1, bare="exceptions", others=False, probe=probe)
+    return Workload(name, title, "", 100_000, base=1, bare="exceptions", others=False, probe=probe)
 
 
 def _own(name: str, title: str, source: str, count: int) -> Workload:
@@ -79,27 +79,27 @@ def _thread(name: str, title: str, kind: str, count: int) -> Workload:
 
 def _cost(name: str, title: str, options: tuple[str, ...], loaded: bool = False) -> Workload:
     """What something costs a run that does nothing but system calls."""
-    return Workload(name, title, "syscalls", 50_000, others=False, options=options, loaded=loaded)
+    return Workload(name, title, "syscalls", 150_000, others=False, options=options, loaded=loaded)
 
 
 WORKLOADS: Final = (
     Workload("start-up", "a program that says hello, as a whole", "hello", bare="program"),
     _flat("sha256", "SHA-256 of a MiB", "sha256", 16),
-    _flat("mandelbrot", "a row of 512 points, in doubles", "mandelbrot", 400),
-    _flat("selfmod", "a function written again and called", "selfmod", 100_000),
+    _flat("mandelbrot", "a row of 512 points, in doubles", "mandelbrot", 800),
+    _flat("selfmod", "a function written again and called", "selfmod", 250_000),
     _flat("syscalls", "getpid", "syscalls", 100_000),
     _flat("write", "a write to /dev/null", "write", 50_000),
     _flat("touch", "the first touch of a page", "touch", 32_768),
-    _flat("sparse", "a page alone in its 2 MiB, touched and given back", "sparse", 10, per=500),
-    _flat("retouch", "a page in memory among 16,384, touched again", "retouch", 129, base=1, per=16_384),
+    _flat("sparse", "a page alone in its 2 MiB, touched and given back", "sparse", 8, per=500),
+    _flat("retouch", "a page in memory among 16,384, touched again", "retouch", 1_001, base=1, per=16_384),
     Workload("fork", "fork, exit and wait", "fork", 500),
-    Workload("cow", "a copy-on-write break, its part of a fork included", "cow", 40, per=500),
-    Workload("execve", "vfork, execve, exit and wait", "exec", 150, arguments=("{count}", "{self}")),
-    Workload("switches", "sched_yield to another process", "switches", 10_000, others=False),
+    Workload("cow", "a copy-on-write break, its part of a fork included", "cow", 80, per=500),
+    Workload("execve", "vfork, execve, exit and wait", "exec", 300, arguments=("{count}", "{self}")),
+    Workload("switches", "sched_yield to another process", "switches", 20_000, others=False),
     Workload("pipes", "a byte to another process and back", "pipes", 4_000),
     _thread("threads", "pthread_create and join", "threads", 1_000),
     Workload(
-        "thread-switches", "sched_yield to another thread", "threads", 20_000, arguments=("switches", "{count}"),
+        "thread-switches", "sched_yield to another thread", "threads", 60_000, arguments=("switches", "{count}"),
         threads=True, others=False,
     ),
     _thread("handoffs", "a handoff by a condition variable", "handoffs", 10_000),
@@ -113,8 +113,8 @@ WORKLOADS: Final = (
     ),
     _leak("Spectre v1", "v1"),
     _leak("Meltdown", "meltdown"),
-    _own("restore", "300 instructions, and back to a snapshot", "mandelbrot", 2_000),
-    _own("snapshot", "300 instructions, and a snapshot", "mandelbrot", 300),
+    _own("restore", "300 instructions, and back to a snapshot", "mandelbrot", 4_000),
+    _own("snapshot", "300 instructions, and a snapshot", "mandelbrot", 1_500),
     _cost("strace", "getpid with --strace-file", ("--strace-file", "{scratch}/strace")),
     _cost("report", "getpid with --report", ("--report", "{scratch}/report.html")),
     _cost("off", "getpid with all of mmuemu loaded and none in use", (), loaded=True),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -163,6 +164,29 @@ def test_a_unit_is_what_lies_between_the_two_counts():
     assert figures.result({"full": full}, 0).cpu == 1.2
 
 
+def test_a_ratio_is_of_rounds_not_of_figures():
+    # The machine is three times as slow in every other round, and the two were not hit alike: their medians differ.
+    mine, yours = [1.0, 3.0, 1.0, 3.0, 3.0], [1.0, 3.0, 1.0, 3.0, 1.0]
+    runs = [{"full": [Run(cpu + 0.5, 0, 0) for cpu in cpus], "base": [Run(0.5, 0, 0)] * 5} for cpus in (mine, yours)]
+    row = Row("x", "one of x", True, {"mine": figures.result(runs[0], 10), "yours": figures.result(runs[1], 10)})
+    assert (row.figure("mine"), row.figure("yours")) == (pytest.approx(0.3), pytest.approx(0.1))
+    assert row.ratio("mine", "yours") == pytest.approx(1)
+    whole = Row("x", "x", False, {"mine": figures.result({"full": runs[0]["full"]}, None)})
+    assert whole.results["mine"].rounds() == [1.5, 3.5, 1.5, 3.5, 3.5]
+
+
+def test_a_ratio_to_what_was_lost_in_noise_is_none():
+    found = {"full": [Run(cpu, 0, 0) for cpu in (1.0, 0.9, 2.0)], "base": [Run(1.0, 0, 0)] * 3}
+    row = Row("x", "one of x", True, {"mine": result(1), "yours": figures.result(found, 1)})
+    assert row.figure("yours") is None
+    assert row.ratio("mine", "yours") is None
+
+
+def result(unit: float) -> Result:
+    """Of a contestant that starts up in a tenth of a second."""
+    return Result(cpu=unit + 0.1, unit=unit, units=1, runs={"full": [unit + 0.1] * 3, "base": [0.1] * 3})
+
+
 def sample() -> Measurement:
     """Figures of three contestants."""
     found = Measurement(
@@ -171,7 +195,7 @@ def sample() -> Measurement:
 
     def row(name: str, **units: float | str) -> None:
         results = {
-            who: Result("wrong", "says <nothing>") if isinstance(unit, str) else Result(cpu=unit + 0.1, unit=unit)
+            who: Result("wrong", "says <nothing>") if isinstance(unit, str) else result(unit)
             for who, unit in units.items()
         }
         found.rows.append(Row(name, f"one of {name}", True, results))
@@ -201,7 +225,7 @@ def test_goals_go_by_the_figures():
 def test_goals_need_us_to_be_right():
     found = sample()
     found.row("signals").results["python"] = Result("wrong")
-    found.row("sha256").results["python"] = Result(cpu=1.3, unit=1.3)
+    found.row("sha256").results["python"] = result(1.3)
     texts = {goal.text: goal for goal in goals.goals(found)}
     assert texts["correct where Qiling is wrong or does not finish"].met is False
     assert texts["ahead of Qiling wherever it completes"].met is False
@@ -280,6 +304,28 @@ def test_a_time_that_is_none_is_refused(cpu, tmp_path):
     file.write_text(json.dumps(facts))
     with pytest.raises(UsageError, match="damaged"):
         figures.read(str(file))
+
+
+@pytest.mark.parametrize("units", [None, 1.5, 10**400, True])
+def test_units_that_are_none_are_refused(units, tmp_path):
+    file = tmp_path / "figures"
+    facts = sample().as_json()
+    facts["workloads"][0]["results"]["bare"]["units"] = units
+    file.write_text(json.dumps(facts))
+    with pytest.raises(UsageError, match="damaged"):
+        figures.read(str(file))
+
+
+@pytest.mark.parametrize("runs", [{}, {"full": [1.0]}, {"full": [1.0], "base": []}, {"full": [0.0], "base": [0.0]}])
+def test_runs_that_are_missing_make_no_ratio(runs, tmp_path, capsys):
+    from mmuemu.cli import main
+
+    file = tmp_path / "figures"
+    facts = sample().as_json()
+    facts["workloads"][0]["results"]["bare"]["runs"] = runs
+    file.write_text(json.dumps(facts))
+    assert main(["bench", "--from", str(file), "syscalls"]) == 0
+    assert re.search(r"syscalls .*1.00 us .* - +", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(
