@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NoReturn
@@ -24,6 +23,8 @@ class Reader:
 
     def shown(self, key: str, value: object) -> str:
         """``value`` of ``key`` for people."""
+        import json
+
         text = json.dumps(value)
         return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
@@ -76,6 +77,8 @@ class Reader:
 
     def document(self, text: str, hint: str) -> dict[str, Any]:
         """The object that the JSON ``text`` is; ``hint`` says what to write otherwise."""
+        import json
+
         try:
             given = json.loads(text, object_pairs_hook=self._pairs)
         except (ValueError, RecursionError) as error:
@@ -97,7 +100,7 @@ class Reader:
         if len(found) < len(pairs):
             names = [name for name, _ in pairs]
             twice = next(name for name in names if names.count(name) > 1)
-            raise UsageError(f"{self.what}: {json.dumps(twice)} is there twice")
+            raise UsageError(f"{self.what}: {self.shown('', twice)} is there twice")
         return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -139,6 +138,8 @@ def resume(options: Namespace) -> int:
         after(machine, outcome, options)
         if report is not None:
             with report:
+                import json
+
                 json.dump(facts(machine, outcome, []), report, indent=2)
                 report.write("\n")
         return int(outcome.exit_code)

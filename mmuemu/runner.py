@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 import sys
 from argparse import Namespace
@@ -147,6 +146,8 @@ def _run(machine: Machine, program: str | bytes, arguments: list[str], options: 
         after(machine, outcome, options)
         if report is not None:
             with report:
+                import json
+
                 json.dump(facts(machine, outcome, arguments), report, indent=2)
                 report.write("\n")
         reporter.write(machine, outcome, arguments, lambda: facts(machine, outcome, arguments))

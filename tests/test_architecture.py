@@ -94,6 +94,19 @@ def test_importing_the_package_costs_nothing():
     assert out.stdout.strip() == "[]"
 
 
+def test_a_run_imports_nothing_that_it_has_no_use_for():
+    import subprocess
+    import sys
+
+    heavy = ("capstone", "json", "keystone", "platform", "rich", "string", "subprocess")
+    code = (
+        "import sys, mmuemu.cli, mmuemu.runner; mmuemu.cli.make_parser('run'); mmuemu.runner.Machine().close(); "
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
 def test_who_saves_nothing_imports_nothing_of_it():
     import subprocess
     import sys

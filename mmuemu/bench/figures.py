@@ -104,6 +104,11 @@ class Row:
             return None
         return _ratio(self.results[name].rounds(), self.results[other].rounds())
 
+    def run_ratio(self, name: str, other: str) -> float | None:
+        """The same of whole runs, start-up included."""
+        runs = [self.results[who].runs.get("full", []) if self.figure(who) else [] for who in (name, other)]
+        return _ratio(*runs)
+
     def fastest(self) -> str | None:
         """The fastest peer."""
         peers = {name: figure for name in self.results if name not in ENGINES and (figure := self.figure(name))}

@@ -14,7 +14,7 @@ able to end a run or to lead it elsewhere at once, which they do by those looks.
 from __future__ import annotations
 
 import ctypes
-import platform
+import os
 import sys
 from typing import Final, Protocol
 
@@ -59,7 +59,7 @@ class Breaker(Protocol):
 def new_breaker(uc: Uc, *, hooked: bool = False) -> Breaker:
     """The better means that ``uc`` has; ``hooked``: there will be hooks on blocks or on code that end runs."""
     handle = library.handle(uc)
-    known = platform.machine() == "x86_64" and sys.platform == "linux" and state_address(handle)
+    known = sys.platform == "linux" and os.uname().machine == "x86_64" and state_address(handle)
     if known and not hooked:
         fields = ExitFields(handle)
         if fields.plausible():

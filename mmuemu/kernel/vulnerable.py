@@ -13,7 +13,6 @@ One page of the kernel's data, supervisor-only and not in ring 3's tables under 
 
 from __future__ import annotations
 
-import string
 import struct
 from typing import TYPE_CHECKING, Final
 
@@ -39,7 +38,7 @@ ARRAY: Final = bytes(range(1, 17))
 SIZE_AT, FUNCTIONS_AT, SECRET_AT, SCRATCH_AT, SUM_AT, BANNER_AT, ARRAY_AT = 0, 0x40, 0x80, 0xC0, 0xE0, 0x100, 0x200
 BANNER: Final = b"%s version %s (mmuemu@mmuemu) (gcc) %s\n"
 """linux_proc_banner (init/version.c)."""
-_ALPHABET: Final = (string.ascii_letters + string.digits).encode()
+_ALPHABET: Final = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 _DATA: Final = {
     "mmuemu_size": SIZE_AT,
     "mmuemu_functions": FUNCTIONS_AT,

@@ -7,7 +7,6 @@ integers or strings such as ``"0x7ffffffff000"``.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from itertools import pairwise
@@ -219,6 +218,8 @@ def show(names: list[str], as_file: bool) -> None:
     """Print the layouts called (or in the files) ``names``, all there are when none is given."""
     layouts = [find_layout(name) for name in names] or list(LAYOUTS.values())
     if as_file:
+        import json
+
         described = [as_json(layout) for layout in layouts]
         sys.stdout.write(json.dumps(described[0] if len(names) == 1 else described, indent=2) + "\n")
     else:

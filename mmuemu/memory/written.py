@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import struct
 import sys
 from typing import Final
@@ -48,8 +47,8 @@ class WrittenPages:
     @classmethod
     def of(cls, ram: GuestRam) -> WrittenPages | None:
         """Who looks after ``ram`` from now on, all of which counts as written; None where the host cannot."""
-        number = _SYSCALLS.get(platform.machine())
-        if sys.platform != "linux" or number is None or os.sysconf("SC_PAGE_SIZE") != PAGE_SIZE:
+        number = _SYSCALLS.get(os.uname().machine) if sys.platform == "linux" else None
+        if number is None or os.sysconf("SC_PAGE_SIZE") != PAGE_SIZE:
             return None
         import fcntl
 

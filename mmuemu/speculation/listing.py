@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 from mmuemu.speculation.catalogue import NAMES, as_json, find_cpu
@@ -15,6 +14,8 @@ def show_cpus(names: list[str], as_file: bool) -> None:
     """Print the models called (or in the files) ``names``, all there are when none is given. Raises UsageError."""
     specs = [find_cpu(name, "cpus") for name in names or NAMES]
     if as_file:
+        import json
+
         described = [as_json(spec) for spec in specs]
         sys.stdout.write(json.dumps(described[0] if len(names) == 1 else described, indent=2) + "\n")
     else:
