@@ -299,21 +299,17 @@ def test_bad_use_is_one_line_and_125(arguments, complaint, capsys, monkeypatch, 
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("cpu", [-1, float("nan"), float("inf"), 10**400, "1", True])
-def test_a_time_that_is_none_is_refused(cpu, tmp_path):
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("unit", value) for value in (-1, float("nan"), float("inf"), 10**400, "1", True)),
+        *(("units", value) for value in (None, 1.5, 10**400, True)),
+    ],
+)
+def test_a_time_or_a_count_that_is_none_is_refused(key, value, tmp_path):
     file = tmp_path / "figures"
     facts = sample().as_json()
-    facts["workloads"][0]["results"]["bare"]["unit"] = cpu
-    file.write_text(json.dumps(facts))
-    with pytest.raises(UsageError, match="damaged"):
-        figures.read(str(file))
-
-
-@pytest.mark.parametrize("units", [None, 1.5, 10**400, True])
-def test_units_that_are_none_are_refused(units, tmp_path):
-    file = tmp_path / "figures"
-    facts = sample().as_json()
-    facts["workloads"][0]["results"]["bare"]["units"] = units
+    facts["workloads"][0]["results"]["bare"][key] = value
     file.write_text(json.dumps(facts))
     with pytest.raises(UsageError, match="damaged"):
         figures.read(str(file))
