@@ -24,6 +24,8 @@ DEFAULT: Final = TERMIOS.pack(
     bytes((3, 0x1C, 0x7F, 0x15, 4, 0, 1, 0, 0x11, 0x13, 0x1A, 0, 0x12, 0xF, 0x17, 0x16, 0, 0, 0)),
 )  # fmt: skip
 LONGEST_LINE: Final = 4096
+MOST_TYPED: Final = 3 * LONGEST_LINE
+"""Bytes that wait for reads: N_TTY_BUF_SIZE and what the tty buffers hold; Linux 6.18 takes 11 to 14 KiB."""
 _KEYS: Final = {VINTR: Signal.SIGINT, VQUIT: Signal.SIGQUIT, VSUSP: Signal.SIGTSTP}
 _RUBOUT: Final = b"\b \b"
 
@@ -59,6 +61,10 @@ class LineDiscipline:
         """Bytes that can be read."""
         return sum(map(len, self.ready))
 
+    def room(self) -> int:
+        """How many bytes may be typed before somebody reads; what is lost at the end of a full line needs no room."""
+        return max(0, MOST_TYPED - sum(len(piece) or 1 for piece in self.ready))
+
     def is_readable(self) -> bool:
         """Whether poll(2) says so: there is a line, or VMIN bytes (one with VTIME, input_available_p)."""
         if self.lflag & ICANON or not self.ready:
@@ -81,10 +87,11 @@ class LineDiscipline:
         return tenths if tenths and there else None
 
     def take(self, count: int) -> bytes:
-        """What a read of ``count`` bytes gives now: part of one line, or everything without canonical mode."""
+        """What a read of ``count`` bytes gives now: part of one line, or a buffer full without canonical mode."""
         if self.lflag & ICANON:
             piece = self.ready.popleft()
         else:
+            count = min(count, LONGEST_LINE - 1)
             piece = b"".join(self.ready)
             self.ready.clear()
         if len(piece) > count:
@@ -102,21 +109,39 @@ class LineDiscipline:
     def typed(self, data: bytes) -> None:
         """Bytes from the keyboard."""
         raw = bytearray()
-        for byte in data:
-            if self._literal:
-                self._literal = False
-                self._keep(byte, raw)
-                continue
-            if byte == 13 and self.iflag & (IGNCR | ICRNL):
-                if self.iflag & IGNCR:
-                    continue
-                byte = 10
-            elif byte == 10 and self.iflag & INLCR:
-                byte = 13
-            if not self._acts(byte):
-                self._keep(byte, raw)
+        keys = bytes(filter(None, self.characters)) + b"\r\n"
+        if self._literal or len(data.translate(None, keys)) < len(data):
+            for byte in data:
+                self._type(byte, raw)
+        else:
+            self._keep_all(data, raw)
         if raw:
             self.ready.append(bytes(raw))
+
+    def _type(self, byte: int, raw: bytearray) -> None:
+        if self._literal:
+            self._literal = False
+            self._keep(byte, raw)
+            return
+        if byte == 13 and self.iflag & (IGNCR | ICRNL):
+            if self.iflag & IGNCR:
+                return
+            byte = 10
+        elif byte == 10 and self.iflag & INLCR:
+            byte = 13
+        if not self._acts(byte):
+            self._keep(byte, raw)
+
+    def _keep_all(self, data: bytes, raw: bytearray) -> None:
+        """Bytes none of which is a key or ends a line."""
+        if self.lflag & ICANON:
+            data = data[: max(0, LONGEST_LINE - 1 - len(self._line))]
+            self._line += data
+        else:
+            raw += data
+        if self.lflag & ECHO:
+            for byte in data:
+                self._show(byte)
 
     def _is(self, byte: int, key: int) -> bool:
         return byte != 0 and self.characters[key] == byte

@@ -10,7 +10,7 @@ from mmuemu.kernel.abi.fcntl import POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDNOR
 from mmuemu.kernel.abi.signals import Signal
 from mmuemu.kernel.abi.stat import S_IFCHR, makedev
 from mmuemu.kernel.files.inode import Caller, Directory, FileSystem, Inode
-from mmuemu.kernel.files.linediscipline import TOSTOP, LineDiscipline
+from mmuemu.kernel.files.linediscipline import LONGEST_LINE, TOSTOP, LineDiscipline
 from mmuemu.kernel.files.openfile import Blocked, OpenFile
 from mmuemu.kernel.files.terminal import Terminal
 from mmuemu.kernel.wait import WaitQueue
@@ -129,10 +129,15 @@ class Master(_Side):
         self.pty.output[:0] = data
 
     def write(self, data: bytes) -> int:
-        """Type ``data``."""
-        self.pty.discipline.typed(data)
+        """Type ``data``, as much as there is room for."""
+        discipline, done = self.pty.discipline, 0
+        while done < len(data) and (room := discipline.room()):
+            discipline.typed(data[done : done + room])
+            done = min(done + room, len(data))
+        if data and not done:
+            self._block()
         self.pty.queue.wake()
-        return len(data)
+        return done
 
     def ioctl(self, memory: UserMemory, request: int, argument: int) -> int:
         """The pair's number and lock, and what both sides know."""
@@ -150,10 +155,11 @@ class Master(_Side):
         return 0
 
     def poll(self) -> int:
-        """Readable with output, hung up without anybody on the other side."""
+        """Readable with output, writable with room, hung up without anybody on the other side."""
         pty = self.pty
         bits = POLLIN | POLLRDNORM if pty.output else 0
-        return bits | POLLOUT | POLLWRNORM | (POLLHUP if pty.opened and not pty.slaves else 0)
+        bits |= POLLOUT | POLLWRNORM if pty.discipline.room() else 0
+        return bits | (POLLHUP if pty.opened and not pty.slaves else 0)
 
     def terminal(self) -> Terminal:
         """The other side's."""
@@ -201,7 +207,11 @@ class Slave(_Side):
             return b""
         pty.terminal.check_foreground(Signal.SIGTTIN)
         self._wait_for_input(count)
-        return pty.discipline.take(count) if pty.discipline.ready else b""
+        if not pty.discipline.ready:
+            return b""
+        data = pty.discipline.take(count)
+        pty.queue.wake()
+        return data
 
     def _wait_for_input(self, count: int) -> None:
         """Sleep until a read of ``count`` bytes has to wait no longer; EAGAIN with O_NONBLOCK and nothing there."""
@@ -246,7 +256,7 @@ class Slave(_Side):
         if not pty.master_open:
             raise SyscallError(Errno.EIO)
         if request == c.FIONREAD:
-            memory.write(argument, pty.discipline.waiting().to_bytes(4, "little"))
+            memory.write(argument, min(pty.discipline.waiting(), LONGEST_LINE - 1).to_bytes(4, "little"))
             return 0
         if request == c.TIOCOUTQ:
             memory.write(argument, len(pty.output).to_bytes(4, "little"))
