@@ -8,7 +8,19 @@ import pytest
 
 from tests.run.harness import Programs, compare
 
-NAMES = ("sockets", "events", "pipes", "locks", "sharing", "ptys", "ptyroom", "busytext", "pidfds", "watches")
+NAMES = (
+    "sockets",
+    "sockroom",
+    "events",
+    "pipes",
+    "locks",
+    "sharing",
+    "ptys",
+    "ptyroom",
+    "busytext",
+    "pidfds",
+    "watches",
+)
 
 
 @pytest.mark.parametrize(("flavour", "engine"), [("glibc-static", "python"), ("musl-static-pie", "native")])

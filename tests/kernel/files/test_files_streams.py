@@ -202,3 +202,19 @@ def test_waits_for_the_host_are_the_kernels(guest):
     assert guest.read(0) == b"x"
     os.close(reader)
     os.close(writer)
+
+
+@pytest.mark.parametrize(
+    ("length", "packet", "stream"),
+    [
+        (0, 768, None), (1, 768, 768), (192, 768, 768), (193, 1280, 1280), (704, 1280, 1280), (1000, 2304, 2304),
+        (3776, 4352, 4352), (3777, 8448, 4864), (8000, 16640, 8960), (16000, 16640, 16640), (32000, 33024, 33024),
+        (36000, 37120, 37120), (36544, 37120, 37120), (60000, 61696, None), (200000, 200960, None),
+    ],
+)  # fmt: skip
+def test_a_message_costs_its_sender_what_it_costs_on_linux(length, packet, stream):
+    """Measured by SIOCOUTQ on Linux 6.18."""
+    from mmuemu.kernel.files.sockets.message import packet_size, stream_size
+
+    assert packet_size(length) == packet
+    assert stream is None or stream_size(length) == stream

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.socket import MSG_PEEK, SOCK_DGRAM, SOCK_SEQPACKET
-from mmuemu.kernel.files.sockets.message import Credentials, Received
+from mmuemu.kernel.files.sockets.message import Credentials, Received, packet_size
 from mmuemu.kernel.files.sockets.unix import SHUT_RECEIVE, SHUT_SEND, UnixSocket
 
 if TYPE_CHECKING:
@@ -48,11 +48,11 @@ class PacketSocket(UnixSocket):
         self.take_error()
         if self.shut & SHUT_SEND or target.shut & SHUT_RECEIVE:
             raise SyscallError(Errno.EPIPE)
-        if self.sent and self.sent + len(data) > self.send_buffer:
+        if self.sent >= self.send_buffer:
             self.block(self.queue, flags, self.send_timeout)
         if target.peer is not self and len(target.incoming) > MAX_QUEUE:
             self.block(target.queue, flags, self.send_timeout)
-        self.deliver(target, data, rights, credentials)
+        self.deliver(target, data, rights, credentials, packet_size(len(data)))
         return len(data)
 
     def may_send(self) -> bool:
@@ -85,6 +85,6 @@ class PacketSocket(UnixSocket):
                 file.acquire()
         else:
             self.incoming.popleft()
-            self.consumed(message, message.size)
+            self.consumed(message)
             self.queue.wake()
         return got

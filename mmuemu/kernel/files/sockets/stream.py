@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mmuemu.kernel.abi.errno import Errno, SyscallError
 from mmuemu.kernel.abi.socket import MSG_PEEK
-from mmuemu.kernel.files.sockets.message import Credentials, Message, Received
+from mmuemu.kernel.files.sockets.message import MOST_AT_ONCE, Credentials, Message, Received, stream_size
 from mmuemu.kernel.files.sockets.unix import SHUT_RECEIVE, SHUT_SEND, UnixSocket
 
 if TYPE_CHECKING:
@@ -33,12 +33,14 @@ class StreamSocket(UnixSocket):
             raise SyscallError(Errno.EPIPE)
         if not data:
             return 0
-        room = self.send_buffer - self.sent
-        if room <= 0:
+        if self.sent >= self.send_buffer:
             self.block(self.queue, flags, self.send_timeout)
-        piece = data[:room]
-        self.deliver(peer, piece, rights, credentials)
-        return len(piece)
+        most, done = min(MOST_AT_ONCE, self.send_buffer // 2 - 64), 0
+        while done < len(data) and self.sent < self.send_buffer:
+            piece = data[done : done + most]
+            self.deliver(peer, piece, () if done else rights, credentials, stream_size(len(piece)))
+            done += len(piece)
+        return done
 
     def receive(self, count: int, flags: int) -> Received:
         """Up to ``count`` bytes; none at the end. Passed descriptors end what one call gives."""
@@ -76,6 +78,6 @@ class StreamSocket(UnixSocket):
     def _take(self, message: Message, count: int) -> None:
         message.rights = ()
         message.data = message.data[count:]
-        self.consumed(message, count)
         if not message.data:
+            self.consumed(message)
             self.incoming.popleft()

@@ -192,30 +192,31 @@ class UnixSocket(OpenFile):
             error, self.error = self.error, 0
             raise SyscallError(error)
 
-    def deliver(self, target: UnixSocket, data: bytes, rights: tuple[OpenFile, ...], credentials: Credentials) -> None:
-        """Put a message into ``target``'s queue; ENOBUFS when memory for files is used up."""
+    def deliver(
+        self, target: UnixSocket, data: bytes, rights: tuple[OpenFile, ...], credentials: Credentials, size: int
+    ) -> None:
+        """Put a message that takes ``size`` into ``target``'s queue; ENOBUFS when memory for files is used up."""
         try:
-            self.inode.fs.quota.charge(len(data))
+            self.inode.fs.quota.charge(size)
         except SyscallError:
             raise SyscallError(Errno.ENOBUFS) from None
         for file in rights:
             file.acquire()
-        message = Message(self, data, self.address or b"", rights, credentials)
+        message = Message(self, data, self.address or b"", rights, credentials, size)
         self.sent += message.size
         target.incoming.append(message)
         target.queue.wake()
 
-    def consumed(self, message: Message, count: int) -> None:
-        """``count`` bytes of a message have left the queue: the sender may send as many more."""
-        message.size -= count
-        message.sender.sent -= count
-        self.inode.fs.quota.used -= count
+    def consumed(self, message: Message) -> None:
+        """A message has left the queue: the sender may send as much more."""
+        message.sender.sent -= message.size
+        self.inode.fs.quota.used -= message.size
         message.sender.queue.wake()
 
     def drop_queue(self) -> None:
         """Throw away what was never received."""
         for message in self.incoming:
-            self.consumed(message, message.size)
+            self.consumed(message)
             for file in message.rights:
                 file.release()
         self.incoming.clear()
