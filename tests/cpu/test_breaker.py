@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import platform
+import os
 import random
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from unicorn import UC_ARCH_X86, UC_MODE_64, Uc, unicorn_const
@@ -137,7 +138,7 @@ def test_other_engines_are_given_hooks(monkeypatch: pytest.MonkeyPatch) -> None:
             uc = Uc(UC_ARCH_X86, UC_MODE_64)
             uc.reg_read(x86.UC_X86_REG_RIP)
             assert isinstance(new_breaker(uc), HookedStop), name
-    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(machine="aarch64"))
     uc = Uc(UC_ARCH_X86, UC_MODE_64)
     uc.reg_read(x86.UC_X86_REG_RIP)
     assert isinstance(new_breaker(uc), HookedStop)

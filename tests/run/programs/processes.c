@@ -326,15 +326,15 @@ static void groups(void) {
 
 static void numbers(void) {
     static pid_t seen[60];
-    int status, rising = 1, alike = 0;
+    int status, falls = 0, alike = 0;
     for (int i = 0; i < 60; i++) {
         seen[i] = fork();
         if (!seen[i]) _exit(0);
         waitpid(seen[i], &status, 0);
-        if (i && seen[i] <= seen[i - 1]) rising = 0;
+        falls += i && seen[i] <= seen[i - 1];
         for (int j = 0; j < i; j++) alike += seen[j] == seen[i];
     }
-    SAY("rising %d alike %d", rising, alike);
+    SAY("rising %d alike %d", falls <= 1, alike); // The host begins anew at 32,768.
     OK(syscall(SYS_gettid) == getpid());
 }
 
