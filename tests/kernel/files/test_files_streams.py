@@ -218,3 +218,12 @@ def test_a_message_costs_its_sender_what_it_costs_on_linux(length, packet, strea
 
     assert packet_size(length) == packet
     assert stream is None or stream_size(length) == stream
+
+
+def test_a_socket_says_what_it_took_before_memory_was_used_up(guest):
+    assert guest.raw("socketpair", 1, 1 | os.O_NONBLOCK, 0, BASE) == 0
+    (fd,) = struct.unpack("<i", guest.memory.read(BASE, 4))
+    guest.memory.write(BASE, b"x" * 100_000)
+    guest.tree.quota.limit = guest.tree.quota.used + 40_000
+    assert guest.raw("write", fd, BASE, 100_000) == 36_544
+    assert guest.raw("write", fd, BASE, 100_000) == -Errno.ENOBUFS

@@ -38,7 +38,12 @@ class StreamSocket(UnixSocket):
         most, done = min(MOST_AT_ONCE, self.send_buffer // 2 - 64), 0
         while done < len(data) and self.sent < self.send_buffer:
             piece = data[done : done + most]
-            self.deliver(peer, piece, () if done else rights, credentials, stream_size(len(piece)))
+            try:
+                self.deliver(peer, piece, () if done else rights, credentials, stream_size(len(piece)))
+            except SyscallError:
+                if done:
+                    break
+                raise
             done += len(piece)
         return done
 
