@@ -51,7 +51,10 @@ class Result:
         if not self.units:
             return full
         base = self.runs.get("base" if part == "full" else f"{part} base")
-        return [(spent - statistics.median(base)) / self.units for spent in full] if base else []
+        if not base:
+            return []
+        start = statistics.median(base)
+        return [(spent - start) / self.units for spent in full]
 
 
 def _ratio(one: list[float], other: list[float]) -> float | None:
